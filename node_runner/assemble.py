@@ -1,0 +1,106 @@
+"""Builds a run: the one place that knows every registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from node_runner.adjoints import ADJOINTS
+from node_runner.config import RunConfig
+from node_runner.datasets import DATASETS
+from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError
+from node_runner.fields import FIELDS
+from node_runner.models import MODELS
+from node_runner.models.views import views_of
+from node_runner.regularisers import REGULARISERS
+from node_runner.runtime import set_up
+from node_runner.solvers import SOLVERS
+from node_runner.solving import Tolerances, make_solve
+from node_runner.tasks import make_task
+from node_runner.types import Dataset, DataSpec, Integrate, Method, Splits, Task, View
+
+
+class FieldFactory:
+    """Makes the configured field for the state shape that a model asks for."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        self.state_ndim: int = getattr(FIELDS.get(config.name), "state_ndim", 1)
+
+    def __call__(self, shape: tuple[int, ...]) -> nn.Module:
+        return FIELDS.build(self._config, shape)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything of a run, built: ready to be trained, evaluated or sampled from."""
+
+    config: RunConfig
+    device: torch.device
+    dtype: torch.dtype
+    dataset: Dataset
+    spec: DataSpec
+    splits: Splits[Any]
+    model: nn.Module
+    task: Task
+    method: Method
+    solve: Integrate
+    tolerances: Tolerances
+
+
+def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:
+    """The first view of the data set that the model learns from.
+
+    Raises:
+        ConfigError: there is none, with the models that would do.
+    """
+    wanted = views_of(MODELS.get(model_name))
+    for view in dataset.views:
+        if view in wanted:
+            return view
+    offered = ", ".join(view.value for view in dataset.views)
+    fitting = [name for name in MODELS.names() if set(views_of(MODELS.get(name))) & set(dataset.views)]
+    raise ConfigError(
+        f"model={model_name} learns from {' or '.join(view.value for view in wanted)}, and dataset={dataset_name} "
+        f"offers {offered}: use model={' or '.join(fitting)}"
+    )
+
+
+def assemble(config: RunConfig) -> Experiment:
+    """Build every part of a run, after checking that the parts fit together.
+
+    Seeds all generators, so that a configuration always gives the same initial weights.
+
+    Raises:
+        ConfigError: parts that do not fit, in one sentence with what to use instead.
+        DataError: data files that are missing or damaged.
+    """
+    device, dtype = set_up(config.device, config.seed)
+    dataset = DATASETS.build(config.dataset)
+    view = choose_view(config.dataset.name, dataset, config.model.name)
+    method = SOLVERS.build(config.solver, config.solver.name)
+    tolerances = Tolerances(config.tolerance)
+    solve = make_solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
+    spec, splits = dataset.spec(view), dataset.splits(view)
+    regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
+    model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
+    parts = {name: _place(part, device, dtype) for name, part in splits.items()}
+    train, val, test = (parts.pop(name) for name in ("train", "val", "test"))
+    placed: Splits[Any] = Splits(train, val, test, parts)
+    task = make_task(spec, regularisers)
+    return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
+
+
+def _place(part: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    return part.to(device, dtype)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,108 @@
+"""The Lotka-Volterra equations of a predator and its prey, whose orbits are closed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from node_runner.datasets import DATASETS
+from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
+from node_runner.errors import ConfigError
+from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.types import DataSpec, Splits, View
+
+
+@DATASETS.register("lotka-volterra", "populations of a predator and its prey, on closed orbits")
+class LotkaVolterra:
+    """prey' = alpha prey - beta prey predator, predator' = -gamma predator + delta prey predator.
+
+    Orbits circle the equilibrium (gamma/delta, alpha/beta), (20, 10) by default, in about
+    2 pi / sqrt(alpha gamma) = 5.1 units of time near it. Trajectories start in a box about it, which
+    holds the often used start (10, 5).
+
+    Args:
+        alpha: growth of the prey.
+        beta: prey eaten, a predator.
+        gamma: death of the predators.
+        delta: growth of the predators, a prey.
+        spread: the box reaches from 1 - spread to 1 + spread times the equilibrium, on both axes.
+        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
+            `simulate.Simulation`. With `start` given, `train` is ignored.
+
+    Source: Lotka, Elements of Physical Biology, 1925, ch. VIII; Volterra, Nature 118, 1926, p. 558.
+    """
+
+    views = VIEWS
+
+    def __init__(
+        self,
+        *,
+        alpha: Positive = 1.0,
+        beta: Positive = 0.1,
+        gamma: Positive = 1.5,
+        delta: Positive = 0.075,
+        spread: Annotated[float, Above(0), Between(0, 1)] = 0.6,
+        train: Count = 16,
+        val: Count = 8,
+        test: Count = 8,
+        long: CountOrZero = 8,
+        times: Annotated[int, AtLeast(2)] = 100,
+        horizon: Positive = 10.0,
+        long_factor: Annotated[float, AtLeast(1)] = 2.0,
+        start: list[list[float]] | None = None,
+        long_start: list[list[float]] | None = None,
+        noise: NonNegative = 0.0,
+        seed: CountOrZero = 0,
+    ) -> None:
+        for setting, states in (("start", start), ("long_start", long_start)):
+            if any(population < 0 for state in states or [] for population in state):
+                raise ConfigError(f"dataset.{setting}: expected populations of at least 0, got {states}")
+        self.alpha = alpha
+        self.beta = beta
+        self.gamma = gamma
+        self.delta = delta
+        equilibrium = np.array([gamma / delta, alpha / beta])
+        self._simulation = Simulation(
+            name="lotka-volterra",
+            flow=lambda ts, y0: solve(self.vector_field, ts, y0),
+            draw=lambda generator, count: equilibrium * generator.uniform(1 - spread, 1 + spread, (count, 2)),
+            labels=("prey", "predator"),
+            remedy="lower dataset.horizon or dataset.long_factor, or move dataset.start",
+            train=train,
+            val=val,
+            test=test,
+            long=long,
+            times=times,
+            horizon=horizon,
+            long_factor=long_factor,
+            start=start,
+            long_start=long_start,
+            noise=noise,
+            seed=seed,
+        )
+
+    def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
+        """dy/dt at y (..., 2), an array or a tensor; t is not used."""
+        prey, predator = y[..., 0], y[..., 1]
+        return stack_last(prey * (self.alpha - self.beta * predator), predator * (self.delta * prey - self.gamma))
+
+    def invariant(self, y: Array) -> Array:
+        """Conserved along every orbit: delta prey - gamma log(prey) + beta predator - alpha log(predator).
+
+        (...,) from y (..., 2), both populations above 0.
+        """
+        prey, predator = y[..., 0], y[..., 1]
+        return self.delta * prey - self.gamma * np.log(prey) + self.beta * predator - self.alpha * np.log(predator)
+
+    def check(self) -> None:
+        """Make the data, so that a population that grows too far is refused before any work."""
+        self._simulation.splits(View.trajectories)
+
+    def splits(self, view: View) -> Splits[Any]:
+        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
+        return self._simulation.splits(view)
+
+    def spec(self, view: View) -> DataSpec:
+        """States (prey, predator)."""
+        return self._simulation.spec(view)

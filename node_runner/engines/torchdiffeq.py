@@ -1,0 +1,114 @@
+"""The reference engine: torchdiffeq runs the loop, this file counts and explains."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from node_runner.engines import ENGINES
+from node_runner.errors import SolveFailed
+from node_runner.types import Dynamics, Method, Norm, Solution, SolveStats
+
+
+@ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
+class TorchdiffeqEngine:
+    """Solves with `torchdiffeq.odeint`, unchanged: the same values, gradients and step counts.
+
+    Times are handed over in the dtype of the state, as torchdiffeq's users do; it keeps its own
+    clock in float64.
+    """
+
+    name = "torchdiffeq"
+
+    def __init__(self) -> None:
+        pass
+
+    def unsupported(self, method: Method) -> str | None:
+        """Every method is torchdiffeq's own."""
+        from torchdiffeq._impl.odeint import SOLVERS
+
+        return None if method.name in SOLVERS else f"the installed torchdiffeq has no method '{method.name}'"
+
+    def integrate(
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None
+    ) -> Solution:
+        """Solve; see `node_runner.types.Integrate`."""
+        ts = ts.to(y0.dtype)
+        options = dict(method.options)
+        if norm is not None:
+            options["norm"] = norm
+        counted = _Counted(f, method)
+        began = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                # SciPy warns that `min_step` is for LSODA alone; torchdiffeq always passes it.
+                warnings.filterwarnings("ignore", message="The following arguments have no effect")
+                ys = odeint(counted, y0, ts, rtol=rtol, atol=atol, method=method.name, options=options)
+        except AssertionError as error:
+            raise SolveFailed(counted.explain(error, ts)) from error
+        counted.stats.seconds_forward = time.perf_counter() - began
+        if len(ys) != len(ts):
+            raise SolveFailed(f"{method.name} reached only {len(ys)} of {len(ts)} output times; try solver.solver=Radau")
+        assert isinstance(ys, Tensor)
+        return Solution(ts, ys, counted.stats)
+
+
+class _Counted:
+    """The vector field as torchdiffeq sees it: counts what is asked, and ends a solve over budget.
+
+    torchdiffeq looks for the callbacks by name on the function it is given.
+    """
+
+    def __init__(self, f: Dynamics, method: Method) -> None:
+        self.f = f
+        self.method = method
+        self.stats = SolveStats()
+        self.budget_is_steps = method.name != "scipy_solver"
+        if self.budget_is_steps:
+            self.callback_step = self._step
+            if method.adaptive:
+                self.callback_accept_step = self._accept
+                self.callback_reject_step = self._reject
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.stats.nfe_forward += 1
+        if not self.budget_is_steps and self.stats.nfe_forward > self.method.max_steps:
+            raise SolveFailed(f"scipy_solver spent its budget of solver.max_evaluations={self.method.max_steps}")
+        return self.f(t, y)
+
+    def _step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.last = (t, y, dt)
+        if not self.method.adaptive:
+            self.stats.accepted += 1
+        elif self.stats.accepted + self.stats.rejected >= self.method.max_steps:
+            raise SolveFailed(
+                f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
+                f"t={float(t):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
+                f"{float(dt):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
+            )
+
+    def _accept(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.stats.accepted += 1
+
+    def _reject(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.stats.rejected += 1
+
+    def explain(self, error: AssertionError, ts: Tensor) -> str:
+        """One sentence for one of torchdiffeq's assertions."""
+        if self.last is None:
+            return f"{self.method.name} refused the problem: {error}"
+        t, y, dt = self.last
+        where = f"{self.method.name} stopped at t={float(t):.6g} of {float(ts[-1]):.6g}"
+        with torch.no_grad():
+            finite = bool(torch.isfinite(y).all() and torch.isfinite(self.f(t.to(y.dtype), y)).all())
+        if not finite:
+            return f"{where}: the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
+        return (
+            f"{where}: the step became too small to move on ({float(dt):.1e}); the field is stiff or rough there: "
+            "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"
+        )

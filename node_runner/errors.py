@@ -1,0 +1,42 @@
+"""The errors of this package. Each says what was expected, what came, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NodeRunnerError(Exception):
+    """Base of every error that node-runner raises on purpose."""
+
+
+class ConfigError(NodeRunnerError, ValueError):
+    """What the user asked for cannot be done as written: a name, a type, a value, a combination."""
+
+
+class DataError(ConfigError):
+    """A data file is missing, truncated or not what its name says."""
+
+
+class RunError(NodeRunnerError, RuntimeError):
+    """A run that started could not finish."""
+
+
+class SolveFailed(RunError):
+    """The solver gave up: underflow of the step, the step budget, or a state that is not finite."""
+
+
+class Diverged(RunError):
+    """Training produced a loss or a gradient that is not finite."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """A closing sentence for an unknown `name`: the nearest option, if one is near, and all of them.
+
+    >>> did_you_mean("dopri", ["dopri5", "rk4"])
+    "did you mean 'dopri5'? (choose from dopri5, rk4)"
+    """
+    options = sorted(options)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}(choose from {', '.join(options)})"

@@ -1,0 +1,71 @@
+"""Layers whose gain and shift depend on time, as in FFJORD."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.fields import FIELDS
+from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.settings import Activation, Count
+
+
+class ConcatSquashLinear(nn.Module):
+    """(W x + b) * sigmoid(g t + c) + h t: (B, n) -> (B, m)."""
+
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n, m)
+        self.gate = nn.Linear(1, m)
+        self.shift = nn.Linear(1, m, bias=False)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """t: (B, 1) or (1, 1), x: (B, n) -> (B, m)."""
+        return self.linear(x) * torch.sigmoid(self.gate(t)) + self.shift(t)
+
+
+@FIELDS.register("concatsquash", "layers gated and shifted by time, as in FFJORD: the usual field of a flow")
+class ConcatSquash(nn.Module):
+    """Layers (W y + b) * sigmoid(g t + c) + h t with an activation between them. Always time-dependent.
+
+    Source: Grathwohl et al., FFJORD (2019), layer type "concatsquash" of the authors' code.
+
+    Args:
+        shape: (D,) of one state.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        activation: between layers.
+
+    Raises:
+        ConfigError: the state is not a vector.
+    """
+
+    state_ndim = 1
+    time_dependent = True
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        width: Count = 64,
+        depth: Count = 3,
+        activation: Activation = Activation.tanh,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise ConfigError(
+                f"field=concatsquash needs a state that is a vector, got one of shape {shape}; use field=conv"
+            )
+        self.activation = ACTIVATIONS[activation]
+        sizes = [shape[0], *[width] * depth, shape[0]]
+        self.layers = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """t: () or (B,), y: (B, D) -> (B, D)."""
+        column = t.to(y.dtype).reshape(-1, 1) if t.ndim == 0 else as_column(t, y)
+        h = y
+        for layer in self.layers[:-1]:
+            h = self.activation(layer(column, h))
+        return self.layers[-1](column, h)

@@ -1,0 +1,54 @@
+"""A multilayer perceptron."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.fields import FIELDS
+from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.settings import Activation, Count
+
+
+@FIELDS.register("mlp", "multilayer perceptron, for states that are vectors")
+class MLP(nn.Module):
+    """f(t, y) = W_n s(... s(W_1 [y, t] + b_1) ...) + b_n.
+
+    Args:
+        shape: (D,) of one state.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        activation: s.
+        time_dependent: append t to the input.
+
+    Raises:
+        ConfigError: the state is not a vector.
+    """
+
+    state_ndim = 1
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        width: Count = 64,
+        depth: Count = 2,
+        activation: Activation = Activation.tanh,
+        time_dependent: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise ConfigError(f"field=mlp needs a state that is a vector, got one of shape {shape}; use field=conv")
+        self.time_dependent = time_dependent
+        self.activation = ACTIVATIONS[activation]
+        sizes = [shape[0] + time_dependent, *[width] * depth, shape[0]]
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """t: () or (B,), y: (B, D) -> (B, D)."""
+        h = torch.cat((y, as_column(t, y)), dim=1) if self.time_dependent else y
+        for layer in self.layers[:-1]:
+            h = self.activation(layer(h))
+        return self.layers[-1](h)

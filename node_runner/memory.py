@@ -1,0 +1,111 @@
+"""Peak memory of a run, and the bytes that autograd keeps for backward.
+
+On a GPU the peak is the CUDA allocator's, above what was allocated before. On a CPU it is the
+process's resident memory: its high-water mark above what was resident before. Linux can reset
+that mark, so a later job of a sweep is not charged for an earlier one; elsewhere the mark of the
+whole process stands in, and `source` says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+MB = 2**20
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Watches the peak from construction on.
+
+    Args:
+        device: whose memory is watched.
+
+    Attributes:
+        source: what is measured, in words.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            self.source = "CUDA allocator, peak above the baseline"
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self._baseline = torch.cuda.memory_allocated(device)
+        elif _reset_high_water_mark():
+            self.source = "resident memory of the process, peak above the baseline"
+            self._baseline = _status("VmRSS")
+        else:
+            self.source = "resident memory of the process, peak of its whole life above its peak so far"
+            self._baseline = _lifetime_peak()
+
+    def peak_mb(self) -> float:
+        """Peak above the baseline so far, in MiB."""
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        elif STATUS.exists():
+            peak = _status("VmHWM")
+        else:
+            peak = _lifetime_peak()
+        return max(0, peak - self._baseline) / MB
+
+
+def _reset_high_water_mark() -> bool:
+    """Ask Linux to forget the process's peak; false where it cannot."""
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(key: str) -> int:
+    """One figure of /proc/self/status, in bytes."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _lifetime_peak() -> int:
+    """The process's peak since it began, in bytes."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class SavedBytes:
+    """Bytes of the distinct storages that autograd saved, in MiB once the block is left."""
+
+    def __init__(self) -> None:
+        self.mb = 0.0
+
+
+@contextmanager
+def saved_for_backward(model: nn.Module) -> Iterator[SavedBytes]:
+    """Measure what autograd keeps from the forward pass in this block for the backward pass.
+
+    Each storage counts once, whatever the number of tensors that share it; parameters and buffers
+    do not count, since they are there anyway. Values and gradients are not changed.
+    """
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    saved = SavedBytes()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+    saved.mb = sum(storages.values()) / MB

@@ -1,0 +1,44 @@
+"""The augmented neural ODE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from node_runner.models import MODELS
+from node_runner.models.block import MakeField
+from node_runner.models.node import build
+from node_runner.models.views import learns_from
+from node_runner.settings import Count, Encoder, Positive
+from node_runner.types import DataSpec, Integrate, Regulariser, View
+
+
+@MODELS.register("augmented", "neural ODE whose state is widened with zeros, so that trajectories may pass each other")
+@learns_from(View.trajectories, View.labelled)
+def augmented(
+    spec: DataSpec,
+    make_field: MakeField,
+    solve: Integrate,
+    regularisers: Mapping[str, Regulariser],
+    /,
+    *,
+    augment: Count = 3,
+    encoder: Encoder = Encoder.auto,
+    encoder_width: Count = 128,
+    state: Count = 64,
+    end_time: Positive = 1.0,
+) -> nn.Module:
+    """An augmented neural ODE for trajectories or for classification.
+
+    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019).
+
+    Args:
+        spec: of the data; its view decides what is built.
+        make_field: makes the field for a state shape.
+        solve: the differentiable solve.
+        regularisers: integrated along the solve.
+        augment: zeros appended to the state: features, or channels of images.
+        encoder, encoder_width, state, end_time: as for `node`.
+    """
+    return build(spec, make_field, solve, regularisers, augment, encoder, encoder_width, state, end_time)

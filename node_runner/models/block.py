@@ -1,0 +1,86 @@
+"""The ODE block: a field, a solve, and what is integrated along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.models.dynamics import Shifted, Widened, leading_norm
+from node_runner.types import Dynamics, Integrate, Regulariser, SolveStats
+
+MakeField = Callable[[tuple[int, ...]], nn.Module]
+"""Makes a vector field for a state of the given shape."""
+
+
+class Flow(NamedTuple):
+    """States (T, B, D...) along a solve, the mean integral () of each regulariser, and the cost."""
+
+    ys: Tensor
+    penalties: dict[str, Tensor]
+    stats: SolveStats
+
+
+class ODEBlock(nn.Module):
+    """Integrates a field over states that may be widened with zeros.
+
+    Args:
+        make_field: makes the field, given the shape of the (widened) state.
+        solve: the differentiable solve.
+        regularisers: integrated along the solve while training.
+        shape: (D...) of one state as the caller sees it.
+        augment: zeros appended along the first axis of the state: features or channels
+            (Dupont, Doucet, Teh, Augmented Neural ODEs, 2019).
+    """
+
+    def __init__(
+        self,
+        make_field: MakeField,
+        solve: Integrate,
+        regularisers: Mapping[str, Regulariser],
+        shape: tuple[int, ...],
+        augment: int = 0,
+    ) -> None:
+        super().__init__()
+        self.state_shape = (shape[0] + augment, *shape[1:])
+        self.field = make_field(self.state_shape)
+        self.solve = solve
+        self.regularisers = dict(regularisers)
+        self.augment = augment
+
+    def widen(self, y: Tensor) -> Tensor:
+        """(B, D...) -> (B, D + augment...)."""
+        if not self.augment:
+            return y
+        return torch.cat((y, y.new_zeros(len(y), self.augment, *y.shape[2:])), dim=1)
+
+    def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> Flow:
+        """Solve from y0 at ts.
+
+        Args:
+            y0: (B, D...) initial states, not widened.
+            ts: (T,) times, from the start of each sample.
+            t0: (B,) time at which each sample starts, for fields that depend on time.
+
+        Returns:
+            States with their augmented dimensions, (T, B, D + augment...).
+        """
+        y0 = self.widen(y0)
+        field = self.field
+        if t0 is not None and getattr(field, "time_dependent", True):
+            field = Shifted(field, t0)
+        if not (self.regularisers and self.training):
+            solution = self.solve(field, y0, ts)
+            return Flow(solution.ys, {}, solution.stats)
+        wide = Widened(field, self.state_shape, [r.begin(y0) for r in self.regularisers.values()])
+        solution = self.solve(wide, wide.begin(y0), ts, norm=leading_norm(wide.numel))
+        ys, integrals = wide.split(solution.ys)
+        means = integrals[-1].mean(dim=0)
+        return Flow(ys, dict(zip(self.regularisers, means, strict=True)), solution.stats)
+
+    def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y) in the caller's dimensions, augmented ones at zero: (B, D...) -> (B, D...)."""
+        dynamics: Dynamics = self.field
+        return dynamics(t, self.widen(y))[:, : y.shape[1]]

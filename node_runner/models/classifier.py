@@ -1,0 +1,104 @@
+"""A classifier of continuous depth: encoder, ODE block, head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.fields.conv import groups
+from node_runner.models.block import MakeField, ODEBlock
+from node_runner.settings import Encoder
+from node_runner.types import DataSpec, ModelOutput
+
+
+class Classifier(nn.Module):
+    """Logits from the state that the block reaches at `end_time`.
+
+    Args:
+        spec: of the labelled view.
+        encoder: input -> initial state.
+        block: the ODE block.
+        head: final state -> logits.
+        end_time: T of the solve over [0, T].
+    """
+
+    mean: Tensor
+    std: Tensor
+    times: Tensor
+
+    def __init__(self, spec: DataSpec, encoder: nn.Module, block: ODEBlock, head: nn.Module, end_time: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.block = block
+        self.head = head
+        self.register_buffer("mean", spec.mean.clone())
+        self.register_buffer("std", spec.std.clone())
+        self.register_buffer("times", spec.mean.new_tensor([0.0, end_time]))
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """x: (B, P...) -> logits (B, C)."""
+        flow = self.block(self.encoder((x - self.mean) / self.std), self.times)
+        return ModelOutput(self.head(flow.ys[-1]), [flow.stats], flow.penalties)
+
+
+def choose_encoder(encoder: Encoder, spec: DataSpec, make_field: MakeField) -> Encoder:
+    """What `auto` means for this data and this field.
+
+    Raises:
+        ConfigError: the encoder does not fit the data or the field.
+    """
+    image = len(spec.shape) == 3
+    field_ndim = getattr(make_field, "state_ndim", 1)
+    if encoder is Encoder.auto:
+        if not image:
+            return Encoder.none
+        return Encoder.conv if field_ndim == 3 else Encoder.mlp
+    if encoder is Encoder.conv and not image:
+        raise ConfigError(f"model.encoder=conv needs images, and dataset={spec.dataset} has inputs of shape "
+                          f"{spec.shape}: use model.encoder=none or mlp")  # fmt: skip
+    if (encoder is Encoder.conv) != (field_ndim == 3) and encoder is not Encoder.none:
+        fit = "field=conv" if encoder is Encoder.conv else "field=mlp"
+        raise ConfigError(f"model.encoder={encoder.value} makes states that this field cannot take: use {fit}")
+    return encoder
+
+
+def make_encoder(
+    encoder: Encoder, spec: DataSpec, width: int, state: int
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """An encoder and the shape of the state that it makes.
+
+    mlp: P - width - state. conv: three convolutions that take 28 x 28 to 6 x 6 (Chen et al. 2018,
+    as in torchdiffeq's examples/odenet_mnist.py). none: the input is the state.
+    """
+    if encoder is Encoder.mlp:
+        layers = nn.Sequential(nn.Flatten(), nn.Linear(spec.numel, width), nn.ReLU(), nn.Linear(width, state))
+        return layers, (state,)
+    if encoder is Encoder.conv:
+        height, row = (((size - 2) // 2) // 2 for size in spec.shape[1:])
+        if height < 1 or row < 1:
+            raise ConfigError(f"model.encoder=conv needs images of at least 6 x 6, got {spec.shape[1:]}")
+        layers = nn.Sequential(
+            nn.Conv2d(spec.shape[0], state, 3),
+            nn.GroupNorm(groups(state), state),
+            nn.ReLU(),
+            nn.Conv2d(state, state, 4, stride=2, padding=1),
+            nn.GroupNorm(groups(state), state),
+            nn.ReLU(),
+            nn.Conv2d(state, state, 4, stride=2, padding=1),
+        )
+        return layers, (state, height, row)
+    return nn.Identity(), spec.shape
+
+
+def make_head(shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Final state of the given shape -> logits: norm, ReLU and pooling for images, then one linear layer."""
+    if len(shape) == 3:
+        channels = shape[0]
+        return nn.Sequential(
+            nn.GroupNorm(groups(channels), channels),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, num_classes),
+        )
+    return nn.Linear(shape[0], num_classes)

@@ -1,0 +1,128 @@
+"""The continuous normalising flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.models import MODELS
+from node_runner.models.block import MakeField
+from node_runner.models.dynamics import Widened, divergence_exact, divergence_hutchinson, leading_norm
+from node_runner.models.scaling import Logit, Standardise
+from node_runner.models.views import learns_from
+from node_runner.settings import Noise, Positive, Trace
+from node_runner.types import DataSpec, Integrand, Integrate, ModelOutput, Regulariser, View
+
+EXACT_UP_TO = 4
+"""Dimensions up to which `trace=auto` is exact: there it costs no more than a few products."""
+
+
+@MODELS.register("cnf", "continuous normalising flow: a density, fitted to points, that can be sampled")
+@learns_from(View.points)
+class CNF(nn.Module):
+    """Carries data at t = 0 to a standard normal at t = T; the density follows the divergence.
+
+    log p(x) = log N(z(T)) + int_0^T tr(df/dz) dt + log |dz(0)/dx|
+
+    Source: Chen et al., Neural Ordinary Differential Equations (2018), theorem 1; the trace
+    estimate is Grathwohl et al., FFJORD (2019).
+
+    Args:
+        spec: of the points; continuous data are standardised, grey levels go through a logit.
+        make_field: makes the field for a state shape.
+        solve: the differentiable solve.
+        regularisers: integrated along the solve while training.
+        trace: how the divergence is computed.
+        noise: distribution of Hutchinson's probes, which stay fixed within one solve.
+        end_time: T.
+    """
+
+    times: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        make_field: MakeField,
+        solve: Integrate,
+        regularisers: Mapping[str, Regulariser],
+        /,
+        *,
+        trace: Trace = Trace.auto,
+        noise: Noise = Noise.rademacher,
+        end_time: Positive = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dim = spec.numel
+        image_state = spec.image and getattr(make_field, "state_ndim", 1) == 3
+        self.shape = spec.image if image_state else (self.dim,)
+        self.field = make_field(self.shape)
+        self.solve = solve
+        self.regularisers = dict(regularisers)
+        self.scaling = Logit(spec.levels) if spec.levels else Standardise(spec.mean, spec.std)
+        exact = trace is Trace.exact or (trace is Trace.auto and self.dim <= EXACT_UP_TO)
+        self.trace = Trace.exact if exact else Trace.hutchinson
+        self.noise = noise
+        self.register_buffer("times", torch.tensor([0.0, end_time], dtype=torch.float64))
+
+    def _divergence(self, z: Tensor) -> Integrand:
+        if self.trace is Trace.exact:
+            return divergence_exact
+        if self.noise is Noise.gaussian:
+            return divergence_hutchinson(torch.randn_like(z))
+        return divergence_hutchinson(torch.randint(0, 2, z.shape, device=z.device).to(z.dtype) * 2 - 1)
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """x: (B, D) -> log-densities (B,) in nats, in the units of the data."""
+        z, log_det = self.scaling(x)
+        z = z.reshape(len(z), *self.shape)
+        active = self.regularisers if self.training else {}
+        wide = Widened(self.field, self.shape, [self._divergence(z), *(r.begin(z) for r in active.values())])
+        # The log-density is part of the answer and steers the step size; penalties do not.
+        norm = leading_norm(self.dim + 1) if active else None
+        solution = self.solve(wide, wide.begin(z), self.times, norm=norm)
+        end, integrals = wide.split(solution.ys[-1])
+        log_prob = standard_normal(end.reshape(len(x), -1)) + integrals[:, 0] + log_det
+        penalties = dict(zip(active, integrals[:, 1:].mean(dim=0), strict=True))
+        return ModelOutput(log_prob, [solution.stats], penalties)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of x (B, D) in nats, (B,)."""
+        return self(x).value
+
+    @torch.no_grad()
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw (count, D) points, in the units of the data."""
+        return self.path(count, 2, generator=generator)[-1]
+
+    @torch.no_grad()
+    def path(self, count: int, times: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw points and show how they come about: (times, count, D), base first, data last.
+
+        States on the way are mapped to the data's units as if they were data.
+        """
+        like = self.times
+        base = torch.randn(count, self.dim, generator=generator, dtype=torch.float64).to(like.device, like.dtype)
+        ts = torch.linspace(float(like[-1]), 0.0, times, dtype=like.dtype, device=like.device)
+        ys = self.solve(self.field, base.reshape(count, *self.shape), ts).ys
+        return torch.stack([self.scaling.inverse(y.reshape(count, -1)) for y in ys])
+
+    @torch.no_grad()
+    def to_base(self, x: Tensor) -> Tensor:
+        """Carry data x (B, D) to the base: z(T), (B, D)."""
+        z, _ = self.scaling(x)
+        ys = self.solve(self.field, z.reshape(len(z), *self.shape), self.times).ys
+        return ys[-1].reshape(len(x), -1)
+
+    @torch.no_grad()
+    def from_base(self, z: Tensor) -> Tensor:
+        """Carry z (B, D) at t = T to data, (B, D): the inverse of `to_base`."""
+        ys = self.solve(self.field, z.reshape(len(z), *self.shape), self.times.flip(0)).ys
+        return self.scaling.inverse(ys[-1].reshape(len(z), -1))
+
+
+def standard_normal(z: Tensor) -> Tensor:
+    """Log-density of N(0, I) at z (B, D), (B,)."""
+    return -0.5 * (z.pow(2).sum(dim=1) + z.shape[1] * math.log(2 * math.pi))

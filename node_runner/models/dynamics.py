@@ -1,0 +1,102 @@
+"""Wrappers that turn a vector field into what is solved: shifted in time, widened by integrals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.types import Integrand, Norm
+
+
+class Shifted(nn.Module):
+    """f(t + t0, y): lets samples that start at different times share one solve.
+
+    Args:
+        field: f.
+        t0: (B,) starting time of each sample.
+    """
+
+    def __init__(self, field: nn.Module, t0: Tensor) -> None:
+        super().__init__()
+        self.field = field
+        self.t0 = t0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """t: (), y: (B, D...) -> (B, D...)."""
+        return self.field(t + self.t0, y)
+
+
+class Widened(nn.Module):
+    """A field with integrals beside its state: (B, n + K), n numbers of state and K integrals.
+
+    d/dt [y, q_1..q_K] = [f(t, y), g_1(t, y, f)..g_K(t, y, f)]
+
+    Args:
+        field: f.
+        shape: (D...) of one state.
+        integrands: the g_k of this solve.
+    """
+
+    def __init__(self, field: nn.Module, shape: tuple[int, ...], integrands: Sequence[Integrand]) -> None:
+        super().__init__()
+        self.field = field
+        self.shape = shape
+        self.numel = torch.Size(shape).numel()
+        self.integrands = list(integrands)
+
+    def begin(self, y0: Tensor) -> Tensor:
+        """The widened initial state: y0 (B, D...) -> (B, n + K), integrals at zero."""
+        flat = y0.reshape(len(y0), self.numel)
+        return torch.cat((flat, flat.new_zeros(len(y0), len(self.integrands))), dim=1)
+
+    def split(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., B, n + K) -> states (..., B, D...), integrals (..., B, K)."""
+        flat, integrals = states[..., : self.numel], states[..., self.numel :]
+        return flat.reshape(*flat.shape[:-1], *self.shape), integrals
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        """t: (), state: (B, n + K) -> (B, n + K)."""
+        tracked = torch.is_grad_enabled()
+        y, _ = self.split(state)
+        # Integrands differentiate f by y, also inside a solve that keeps no graph.
+        with torch.enable_grad():
+            if not tracked or not y.requires_grad:
+                y = y.detach().requires_grad_(True)
+            dy = self.field(t, y)
+            integrals = [integrand(t, y, dy) for integrand in self.integrands]
+            change = torch.cat((dy.reshape(len(y), self.numel), torch.stack(integrals, dim=1)), dim=1)
+        return change if tracked else change.detach()
+
+
+def leading_norm(columns: int) -> Norm:
+    """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
+
+    def norm(error: Tensor) -> Tensor:
+        return error[:, :columns].abs().pow(2).mean().sqrt()
+
+    return norm
+
+
+def divergence_exact(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+    """Trace of df/dy by one vector-Jacobian product a dimension: (B, D...) -> (B,)."""
+    flat = dy.reshape(len(dy), -1)
+    trace = flat.new_zeros(len(flat))
+    for i in range(flat.shape[1]):
+        (row,) = torch.autograd.grad(flat[:, i].sum(), y, create_graph=True)
+        trace = trace + row.reshape(len(row), -1)[:, i]
+    return trace
+
+
+def divergence_hutchinson(noise: Tensor) -> Integrand:
+    """Unbiased estimate e^T (df/dy) e of the trace, with e = noise (B, D...) fixed for the solve.
+
+    Source: Hutchinson (1989); for flows Grathwohl et al., FFJORD (2019), equation 8.
+    """
+
+    def divergence(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        (pulled,) = torch.autograd.grad(dy, y, noise, create_graph=True)
+        return (pulled * noise).reshape(len(y), -1).sum(dim=1)
+
+    return divergence

@@ -1,0 +1,67 @@
+"""The plain neural ODE, and what it shares with the augmented one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from node_runner.models import MODELS
+from node_runner.models.block import MakeField, ODEBlock
+from node_runner.models.classifier import Classifier, choose_encoder, make_encoder, make_head
+from node_runner.models.trajectory import TrajectoryModel
+from node_runner.models.views import learns_from
+from node_runner.settings import Count, Encoder, Positive
+from node_runner.types import DataSpec, Integrate, Regulariser, View
+
+
+@MODELS.register("node", "neural ODE: trajectories from their first state, or classes through an ODE block")
+@learns_from(View.trajectories, View.labelled)
+def node(
+    spec: DataSpec,
+    make_field: MakeField,
+    solve: Integrate,
+    regularisers: Mapping[str, Regulariser],
+    /,
+    *,
+    encoder: Encoder = Encoder.auto,
+    encoder_width: Count = 128,
+    state: Count = 64,
+    end_time: Positive = 1.0,
+) -> nn.Module:
+    """A neural ODE for trajectories or for classification.
+
+    Source: Chen, Rubanova, Bettencourt, Duvenaud, Neural Ordinary Differential Equations (2018).
+
+    Args:
+        spec: of the data; its view decides what is built.
+        make_field: makes the field for a state shape.
+        solve: the differentiable solve.
+        regularisers: integrated along the solve.
+        encoder: before the ODE block of a classifier (trajectories have none).
+        encoder_width: hidden width of the mlp encoder.
+        state: width of the state after an mlp encoder, channels after a conv encoder.
+        end_time: T of a classifier's solve over [0, T].
+    """
+    return build(spec, make_field, solve, regularisers, 0, encoder, encoder_width, state, end_time)
+
+
+def build(
+    spec: DataSpec,
+    make_field: MakeField,
+    solve: Integrate,
+    regularisers: Mapping[str, Regulariser],
+    augment: int,
+    encoder: Encoder,
+    encoder_width: int,
+    state: int,
+    end_time: float,
+) -> nn.Module:
+    """The model of `node` (augment = 0) and `augmented` for the view of `spec`."""
+    if spec.view is View.trajectories:
+        return TrajectoryModel(spec, ODEBlock(make_field, solve, regularisers, spec.shape, augment))
+    chosen = choose_encoder(encoder, spec, make_field)
+    layers, shape = make_encoder(chosen, spec, encoder_width, state)
+    block = ODEBlock(make_field, solve, regularisers, shape, augment)
+    head = make_head(block.state_shape, spec.num_classes)
+    return Classifier(spec, layers, block, head, end_time)

@@ -1,0 +1,36 @@
+"""A neural ODE that predicts trajectories."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from node_runner.models.block import ODEBlock
+from node_runner.types import DataSpec, ModelOutput
+
+
+class TrajectoryModel(nn.Module):
+    """Solves from the first observed state, in standardised coordinates.
+
+    The field sees z = (y - mean) / std, with the training data's mean and standard deviation, so
+    that one tolerance and one initialisation serve states of any scale. Predictions are in the
+    data's units.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: DataSpec, block: ODEBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.dim = spec.shape[0]
+        self.register_buffer("mean", spec.mean.clone())
+        self.register_buffer("std", spec.std.clone())
+
+    def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
+        """y0: (B, D), ts: (T,) from the start, t0: (B,) or None -> states (T, B, D)."""
+        flow = self.block((y0 - self.mean) / self.std, ts, t0)
+        return ModelOutput(flow.ys[..., : self.dim] * self.std + self.mean, [flow.stats], flow.penalties)
+
+    def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt in the data's units at t () for y (B, D) -> (B, D)."""
+        return self.block.vector_field(t, (y - self.mean) / self.std) * self.std

@@ -1,0 +1,24 @@
+"""Kinetic energy along the solve."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from node_runner.regularisers import REGULARISERS
+from node_runner.settings import NonNegative
+from node_runner.types import Integrand
+
+
+@REGULARISERS.register("kinetic", "integral of |f|^2 / D: straight, slow paths, which cost fewer evaluations")
+class Kinetic:
+    """Mean over the state's D numbers of f^2, integrated.
+
+    Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020), equation 6.
+    """
+
+    def __init__(self, *, weight: NonNegative = 0.01) -> None:
+        self.weight = weight
+
+    def begin(self, y0: Tensor) -> Integrand:
+        """The integrand of one solve."""
+        return lambda t, y, dy: dy.reshape(len(dy), -1).pow(2).mean(dim=1)

@@ -1,0 +1,193 @@
+"""One run, from configuration to result: the training entry point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from node_runner.assemble import Experiment, assemble, count_parameters
+from node_runner.config import RunConfig, config_hash, resolved
+from node_runner.errors import Diverged, NodeRunnerError, RunError
+from node_runner.reporting import LOGGERS
+from node_runner.reporting.console import ConsoleProgress, summary
+from node_runner.reporting.figures import draw
+from node_runner.reporting.logger import Logger
+from node_runner.reporting.run_folder import MetricsFile, RunFolder
+from node_runner.runtime import environment
+from node_runner.training import OPTIMIZERS, SCHEDULES
+from node_runner.training.loop import Trained, Trainer
+
+log = logging.getLogger("node_runner")
+
+
+def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = True) -> dict[str, Any]:
+    """Train, test, draw, and leave a run folder.
+
+    Args:
+        config: of the run.
+        path: the run's folder; made if it is missing.
+        resume: go on from the folder's last checkpoint.
+        live: show a progress bar where there is a terminal.
+
+    Returns:
+        What stands in result.json.
+
+    Raises:
+        ConfigError: before anything is written, if the run cannot be built.
+        RunError: the run could not finish; result.json says why.
+    """
+    experiment = assemble(config)
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    trainer = make_trainer(experiment, folder)
+    if resume:
+        trainer.restore()
+        folder.forget_after(trainer.state.step)
+    else:
+        OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
+        folder.write_json(folder.environment, environment(experiment.device, experiment.dtype, config.seed))
+    metrics = MetricsFile(folder.metrics, fresh=not resume)
+    loggers = [LOGGERS.build(item, path, trainer.state.step) for item in config.logger.values()]
+    progress = ConsoleProgress(live=live)
+    trainer.reporters = [metrics, progress, *map(_ScalarsOnly, loggers)]
+    log.info("%s", title(config, experiment))
+    status, reason, error, results, figures = "completed", "", None, {}, []
+    try:
+        try:
+            trained = trainer.train()
+        finally:
+            progress.close()
+        status, reason = trained.status, trained.reason
+        if status == "completed":
+            results = test(trainer, experiment, metrics)
+            figures = draw_figures(experiment, folder, loggers, trained.step)
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "stopped by a second Ctrl-C; the last checkpoint is that of the last validation"
+    except NodeRunnerError as failure:
+        status, reason, error = ("diverged" if isinstance(failure, Diverged) else "failed"), str(failure), failure
+    except Exception as failure:
+        status, reason, error = "failed", f"{type(failure).__name__}: {failure}", failure
+        (path / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    result = make_result(experiment, trainer, status, reason, results)
+    for logger in loggers:
+        logger.finish(resolved(config), result)
+        logger.close()
+    metrics.close()
+    folder.write_json(folder.result, result)
+    if error is not None:
+        raise error if isinstance(error, RunError) else error
+    summary(result, path, figures)
+    return result
+
+
+def make_trainer(experiment: Experiment, folder: RunFolder) -> Trainer:
+    """The training loop of an experiment."""
+    config = experiment.config
+    return Trainer(
+        model=experiment.model,
+        task=experiment.task,
+        splits=experiment.splits,
+        optimizer=OPTIMIZERS.build(config.optimizer, experiment.model.parameters()),
+        make_factor=lambda total: SCHEDULES.build(config.schedule, total),
+        tolerances=experiment.tolerances,
+        config=config.trainer,
+        seed=config.seed,
+        device=experiment.device,
+        checkpoints=folder.checkpoints,
+        reporters=[],
+    )
+
+
+def title(config: RunConfig, experiment: Experiment) -> str:
+    """One line on what is run."""
+    solver = config.solver.name
+    if experiment.method.adaptive:
+        solver += f" at rtol {config.tolerance.rtol:g}, atol {config.tolerance.atol:g}"
+    return (
+        f"{config.dataset.name} x {config.model.name} ({experiment.task.name}), field {config.field.name} with "
+        f"{count_parameters(experiment.model):,} parameters in all, {solver}, adjoint {config.adjoint.name}, "
+        f"{experiment.device.type} {str(experiment.dtype).removeprefix('torch.')}, seed {config.seed}"
+    )
+
+
+def test(trainer: Trainer, experiment: Experiment, metrics: MetricsFile) -> dict[str, float]:
+    """Metrics of every test part, with the best weights, measured once."""
+    results: dict[str, float] = {}
+    for name, part in experiment.splits.items():
+        if name not in ("train", "val"):
+            results |= {f"{name}/{key}": value for key, value in trainer.evaluate(part).items()}
+    for reporter in trainer.reporters:
+        reporter.scalars(trainer.state.step, results)
+    return results
+
+
+def draw_figures(experiment: Experiment, folder: RunFolder, loggers: list[Logger], step: int) -> list[str]:
+    """Every figure of the run, as PNG and to the loggers; their names."""
+    folder.figures.mkdir(exist_ok=True)
+    names = []
+    with experiment.tolerances.evaluation(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset):
+            figure.savefig(folder.figures / f"{name}.png", dpi=120)
+            for logger in loggers:
+                logger.figure(name, figure, step)
+            names.append(name)
+    return names
+
+
+def make_result(
+    experiment: Experiment, trainer: Trainer, status: str, reason: str, tests: dict[str, float]
+) -> dict[str, Any]:
+    """The content of result.json."""
+    state: Trained = trainer.state
+    config = experiment.config
+    return {
+        "status": status,
+        "reason": reason,
+        "title": f"{config.dataset.name} x {config.model.name} x {config.solver.name}, adjoint {config.adjoint.name}",
+        "choices": {
+            "dataset": config.dataset.name,
+            "model": config.model.name,
+            "field": config.field.name,
+            "solver": config.solver.name,
+            "rtol": config.tolerance.rtol,
+            "atol": config.tolerance.atol,
+            "adjoint": config.adjoint.name,
+            "engine": config.engine.name,
+            "device": str(experiment.device),
+            "seed": config.seed,
+        },
+        "metrics": {**state.last, **state.best, **tests},
+        "best_step": state.best_step,
+        "totals": {
+            "seconds": state.totals["seconds"],
+            "seconds_total": state.totals["seconds_total"],
+            "steps": state.step,
+            "epochs": state.step / trainer.steps_per_epoch,
+            "nfe_forward": state.totals["nfe_forward"],
+            "nfe_backward": state.totals["nfe_backward"],
+        },
+        "parameters": count_parameters(experiment.model),
+        "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
+        "config_hash": config_hash(config),
+        "command": " ".join(sys.argv),
+    }
+
+
+class _ScalarsOnly:
+    """A logger as a reporter of the loop."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.scalars = logger.scalars
+
+    def begin(self, step: int, total: int) -> None:
+        """Nothing to do."""
+
+    def step(self, step: int) -> None:
+        """Nothing to do."""

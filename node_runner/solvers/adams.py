@@ -1,0 +1,58 @@
+"""Adams multi-step methods: history replaces evaluations. Fixed steps, started by rk4.
+
+As torchdiffeq 0.2.5 has them; its corrector is a functional iteration.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from node_runner.settings import Between, Count, Interpolation, Positive
+from node_runner.solvers import SOLVERS
+from node_runner.solvers.fixed import fixed_options
+from node_runner.types import Method
+
+
+@SOLVERS.register("explicit_adams", "Adams-Bashforth to order 12: one evaluation a step")
+def explicit_adams(
+    name: str,
+    /,
+    *,
+    step_size: Positive | None = None,
+    interp: Interpolation = Interpolation.linear,
+    perturb: bool = False,
+    max_order: Annotated[int, Between(4, 12)] = 12,
+) -> Method:
+    """Adams-Bashforth.
+
+    Args:
+        name: of the method, by torchdiffeq's table.
+        step_size, interp, perturb: as for the other fixed-step methods.
+        max_order: steps of history, at the most.
+    """
+    options = {**fixed_options(step_size, interp, perturb), "max_order": max_order}
+    return Method(name, None, adaptive=False, options=options, max_steps=2**31 - 1)
+
+
+@SOLVERS.register("implicit_adams", "Adams-Bashforth-Moulton to order 12: predict, then iterate the corrector")
+@SOLVERS.register("fixed_adams", "the older name of implicit_adams")
+def implicit_adams(
+    name: str,
+    /,
+    *,
+    step_size: Positive | None = None,
+    interp: Interpolation = Interpolation.linear,
+    perturb: bool = False,
+    max_order: Annotated[int, Between(4, 12)] = 12,
+    max_iters: Count = 4,
+) -> Method:
+    """Adams-Bashforth-Moulton; the tolerance decides when the corrector has converged.
+
+    Args:
+        name: of the method, by torchdiffeq's table.
+        step_size, interp, perturb: as for the other fixed-step methods.
+        max_order: steps of history, at the most.
+        max_iters: corrector iterations in a step, at the most.
+    """
+    options = {**fixed_options(step_size, interp, perturb), "max_order": max_order, "max_iters": max_iters}
+    return Method(name, None, adaptive=False, options=options, max_steps=2**31 - 1)

@@ -1,0 +1,23 @@
+"""Tasks: what joins a data set's view with a model. (model, batch) -> loss, scalars and metrics."""
+
+from __future__ import annotations
+
+from node_runner.tasks.classification import Classification
+from node_runner.tasks.density import Density
+from node_runner.tasks.trajectory import TrajectoryRegression
+from node_runner.types import DataSpec, Regulariser, Task, View
+
+TASKS: dict[View, type] = {
+    View.trajectories: TrajectoryRegression,
+    View.labelled: Classification,
+    View.points: Density,
+}
+
+
+def make_task(spec: DataSpec, regularisers: dict[str, Regulariser]) -> Task:
+    """The task of a view."""
+    task: Task = TASKS[spec.view](spec, regularisers)
+    return task
+
+
+__all__ = ["TASKS", "Classification", "Density", "TrajectoryRegression", "make_task"]

@@ -1,0 +1,61 @@
+"""Classification: a label for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from node_runner.settings import TrainerConfig
+from node_runner.tasks.batches import Shuffled
+from node_runner.tasks.penalty import penalised
+from node_runner.types import DataSpec, Labelled, LabelledBatch, Regulariser, StepOutput, View
+
+
+class Classification:
+    """Cross-entropy in nats; accuracy as a share of 1."""
+
+    name = "classification"
+    view = View.labelled
+
+    def __init__(self, spec: DataSpec, regularisers: Mapping[str, Regulariser]) -> None:
+        self.spec = spec
+        self.regularisers = regularisers
+
+    def batches(
+        self, part: Labelled, config: TrainerConfig, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], LabelledBatch]]:
+        """Steps in an epoch, and the batch of each step."""
+        del progress
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.x.device)
+
+        def batch(step: int) -> LabelledBatch:
+            rows = shuffled(step)
+            return LabelledBatch(part.x[rows], part.y[rows])
+
+        return shuffled.steps_per_epoch, batch
+
+    def step(self, model: nn.Module, batch: LabelledBatch) -> StepOutput:
+        """Loss and scalars of one batch."""
+        output = model(batch.x)
+        loss = F.cross_entropy(output.value, batch.y)
+        hits = (output.value.argmax(dim=1) == batch.y).to(loss.dtype).mean()
+        total, scalars = penalised(loss, output, self.regularisers)
+        return StepOutput(total, {"loss": loss.detach(), "accuracy": hits, **scalars}, output.solves, len(batch.y))
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, part: Labelled, batch_size: int) -> dict[str, float]:
+        """Loss, accuracy and the mean evaluations of a solve over the whole part."""
+        sums = torch.zeros(2, dtype=torch.float64)
+        nfe, solves = 0, 0
+        for rows in torch.arange(len(part), device=part.x.device).split(batch_size):
+            output = model(part.x[rows])
+            loss = F.cross_entropy(output.value, part.y[rows], reduction="sum")
+            hits = (output.value.argmax(dim=1) == part.y[rows]).sum()
+            sums += torch.stack((loss.double(), hits.double())).cpu()
+            nfe += sum(stats.nfe_forward for stats in output.solves)
+            solves += 1
+        loss_mean, accuracy = (sums / len(part)).tolist()
+        return {"loss": loss_mean, "accuracy": accuracy, "nfe": nfe / solves}

@@ -1,0 +1,351 @@
+"""What the parts of node-runner hand to one another. Data and protocols only.
+
+Shapes in every docstring: B batch, D... state (one or more axes), T times, N samples of a data set,
+C classes, P pixels or features. ts: (T,), y0: (B, D...), ys: (T, B, D...).
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Dynamics = Callable[[Tensor, Tensor], Tensor]
+"""A vector field f(t, y) -> dy/dt. t: () or (B,), y: (B, D...) -> (B, D...)."""
+
+Norm = Callable[[Tensor], Tensor]
+"""Size of an error, relative to the tolerance, as one number ()."""
+
+V = TypeVar("V")
+
+
+# --- solving -----------------------------------------------------------------------------------
+
+
+@dataclass
+class SolveStats:
+    """What one solve cost. The backward figures arrive when the gradient has been computed.
+
+    Attributes:
+        nfe_forward: evaluations of the vector field, each on the whole batch, in the forward solve.
+        nfe_backward: evaluations of the vector field while the gradient was computed: those of the
+            backward solve of a continuous adjoint. Backpropagation through the solver needs none.
+        accepted, rejected: steps of the forward solve (rejected is 0 for fixed steps).
+        accepted_backward, rejected_backward: steps of the backward solve.
+        seconds_forward: host time in the forward solve.
+        seconds_backward: host time in the gradient of the solve.
+        backward_began: clock reading when the loss's gradient reached the solution.
+    """
+
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    accepted_backward: int = 0
+    rejected_backward: int = 0
+    seconds_forward: float = 0.0
+    seconds_backward: float = 0.0
+    backward_began: float | None = None
+
+    def stop_backward(self) -> None:
+        """The gradient has been carried through the solve: stop its clock, if it runs."""
+        if self.backward_began is not None:
+            self.seconds_backward += time.perf_counter() - self.backward_began
+            self.backward_began = None
+
+    def add_backward(self, solve: SolveStats) -> None:
+        """Book the forward figures of `solve` as part of this solve's gradient."""
+        self.nfe_backward += solve.nfe_forward
+        self.accepted_backward += solve.accepted
+        self.rejected_backward += solve.rejected
+
+
+class Solution(NamedTuple):
+    """ts: (T,), ys: (T, B, D...) with ys[0] = y0, and what the solve cost."""
+
+    ts: Tensor
+    ys: Tensor
+    stats: SolveStats
+
+
+class Integrate(Protocol):
+    """Solves dy/dt = f(t, y), y(ts[0]) = y0 at all of `ts`, in either direction of time.
+
+    `norm` measures the error of a step relative to the tolerance (default: RMS over the state).
+
+    Raises:
+        SolveFailed: underflow of the step, step budget spent, or a state that is not finite.
+    """
+
+    def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """An integration method: data that an engine interprets.
+
+    Attributes:
+        name: as torchdiffeq calls it.
+        order: of convergence (None where it varies or is not the user's business, as for LSODA).
+        adaptive: whether it estimates its error and chooses its step.
+        options: the method's own options, by torchdiffeq's names.
+        max_steps: attempts (accepted and rejected) that one solve may take.
+        differentiable: whether autograd can see through its arithmetic.
+    """
+
+    name: str
+    order: int | None
+    adaptive: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_steps: int = 10_000
+    differentiable: bool = True
+
+
+class Engine(Protocol):
+    """The loop that runs a method."""
+
+    name: str
+
+    def unsupported(self, method: Method) -> str | None:
+        """Why this engine cannot run `method`, or None. Asked once, before a run."""
+        ...
+
+    def integrate(
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None
+    ) -> Solution:
+        """Solve; see `Integrate`."""
+        ...
+
+
+class Adjoint(Protocol):
+    """How the gradient of a solve is computed: makes one `Integrate` from others."""
+
+    name: str
+
+    def unsupported(self, method: Method) -> str | None:
+        """Why this gradient cannot be had from `method`, or None. Asked once, before a run."""
+        ...
+
+    def wrap(self, forward: Integrate, backward: Integrate) -> Integrate:
+        """A differentiable solve.
+
+        Args:
+            forward: solves at the forward tolerance.
+            backward: solves at the adjoint tolerance.
+        """
+        ...
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+class View(enum.Enum):
+    """How a data set can be looked at; a model learns from one view, and the task joins the two."""
+
+    trajectories = "trajectories"
+    labelled = "labelled"
+    points = "points"
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """States observed along solutions.
+
+    Attributes:
+        ts: (T,) times, increasing, shared by all trajectories.
+        ys: (N, T, D) states.
+        mask: (N, T) true where observed (None: everywhere). Ragged lengths end in false.
+    """
+
+    ts: Tensor
+    ys: Tensor
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ys)
+
+    def to(self, *args: Any) -> Trajectories:
+        mask = None if self.mask is None else self.mask.to(self.ys.device)
+        moved = replace(self, ts=self.ts.to(*args), ys=self.ys.to(*args))
+        return replace(moved, mask=None if mask is None else mask.to(moved.ys.device))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples with a class. x: (N, P...) floats, y: (N,) int64 class indices."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, *args: Any) -> Labelled:
+        x = self.x.to(*args)
+        return Labelled(x, self.y.to(x.device))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Samples of a density. x: (N, D) floats; for images the integers 0..levels-1, which the task dequantises."""
+
+    x: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, *args: Any) -> Points:
+        return Points(self.x.to(*args))
+
+
+@dataclass(frozen=True)
+class Splits(Generic[V]):
+    """Disjoint parts of a view. `extra` holds further test sets by name, such as "test_long"."""
+
+    train: V
+    val: V
+    test: V
+    extra: Mapping[str, V] = field(default_factory=dict)
+
+    def items(self) -> list[tuple[str, V]]:
+        """(name, part) of every part, training first."""
+        return [("train", self.train), ("val", self.val), ("test", self.test), *self.extra.items()]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of the data it is built for.
+
+    Attributes:
+        dataset: its name.
+        view: the view that was chosen.
+        shape: of one state, example or point, without batch: (D,) or (channels, height, width).
+        num_classes: of the labelled view (0 elsewhere).
+        mean, std: (D,) or () of the training part, float64; the model standardises with them.
+        levels: grey levels of integer-valued images (256), 0 for continuous data.
+        image: (channels, height, width) where the points are flattened images, else ().
+        labels: names of the axes of the state, for figures.
+    """
+
+    dataset: str
+    view: View
+    shape: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
+    num_classes: int = 0
+    levels: int = 0
+    image: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """Numbers in one state, example or point."""
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+
+Integrand = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(t (), y (B, D...) that requires grad, dy = f(t, y)) -> (B,): what is integrated beside the state."""
+
+
+class Regulariser(Protocol):
+    """A quantity integrated along a solve and added to the loss, `weight` times."""
+
+    weight: float
+
+    def begin(self, y0: Tensor) -> Integrand:
+        """The integrand of one solve from y0 (B, D...); any noise in it is drawn here and stays fixed."""
+        ...
+
+
+class Dataset(Protocol):
+    """A named source of data. Built once; a view is made when it is asked for."""
+
+    views: tuple[View, ...]
+    """Views it offers, the most natural one first."""
+
+    def splits(self, view: View) -> Splits[Any]:
+        """Train, validation and test parts of one view, on the CPU in float64 (images: uint8 or float32)."""
+        ...
+
+    def spec(self, view: View) -> DataSpec:
+        """What a model must know of that view."""
+        ...
+
+
+# --- models and tasks -----------------------------------------------------------------------------
+
+
+class TrajectoryBatch(NamedTuple):
+    """ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
+    ys: (T, B, D) observed states; mask: (T, B) or None."""
+
+    ts: Tensor
+    t0: Tensor
+    ys: Tensor
+    mask: Tensor | None
+
+
+class LabelledBatch(NamedTuple):
+    """x: (B, P...), y: (B,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class PointBatch(NamedTuple):
+    """x: (B, D...)."""
+
+    x: Tensor
+
+
+class ModelOutput(NamedTuple):
+    """What a model makes of a batch.
+
+    value: predicted states (T, B, D), logits (B, C) or log-densities (B,).
+    solves: what each ODE solve cost.
+    penalties: the integral of each regulariser along the solve, by name, mean over the batch, ().
+    """
+
+    value: Tensor
+    solves: list[SolveStats]
+    penalties: dict[str, Tensor]
+
+
+class StepOutput(NamedTuple):
+    """One batch through a task.
+
+    loss: () to be minimised. scalars: further () values, on the device. count: samples they are means of.
+    """
+
+    loss: Tensor
+    scalars: dict[str, Tensor]
+    solves: list[SolveStats]
+    count: int
+
+
+class Task(Protocol):
+    """Joins a view with a model: makes batches, computes the loss and the metrics."""
+
+    name: str
+    view: View
+
+    def batches(
+        self, part: Any, config: Any, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], Any]]:
+        """Steps in an epoch, and the training batch of each step 0, 1, ...: a pure function of the seed."""
+        ...
+
+    def step(self, model: nn.Module, batch: Any) -> StepOutput:
+        """Loss and scalars of one training batch. Pure: no logging, no copy to the host."""
+        ...
+
+    def evaluate(self, model: nn.Module, part: Any, batch_size: int) -> dict[str, float]:
+        """Metrics of a whole part, such as {"loss": ..., "mse": ...}, without gradients."""
+        ...
