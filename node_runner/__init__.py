@@ -1,19 +1,29 @@
 """node-runner: train and compare Neural ODEs.
 
-The parts are importable without Hydra; `odeint` and `odeint_adjoint` have torchdiffeq's signature.
-Nothing heavy is imported before it is used.
+For notebooks and scripts: `dataset`, `solver`, `model` and `fit` (see `node_runner.library`), and
+`odeint` and `odeint_adjoint` with torchdiffeq's signature. Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("odeint", "odeint_adjoint"):
-        from node_runner import drop_in
+_HOMES = {
+    "dataset": "library",
+    "solver": "library",
+    "model": "library",
+    "fit": "library",
+    "odeint": "drop_in",
+    "odeint_adjoint": "drop_in",
+}
 
-        return getattr(drop_in, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"node_runner.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'node_runner' has no attribute '{name}'")

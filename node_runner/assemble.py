@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +81,7 @@ def assemble(config: RunConfig) -> Experiment:
     """
     device, dtype = set_up(config.device, config.seed)
     dataset = DATASETS.build(config.dataset)
+    dataset.check()
     view = choose_view(config.dataset.name, dataset, config.model.name)
     method = SOLVERS.build(config.solver, config.solver.name)
     tolerances = Tolerances(config.tolerance)
@@ -90,15 +89,15 @@ def assemble(config: RunConfig) -> Experiment:
     spec, splits = dataset.spec(view), dataset.splits(view)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
     model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
-    parts = {name: _place(part, device, dtype) for name, part in splits.items()}
-    train, val, test = (parts.pop(name) for name in ("train", "val", "test"))
-    placed: Splits[Any] = Splits(train, val, test, parts)
+    placed = place(splits, device, dtype)
     task = make_task(spec, regularisers)
     return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
 
 
-def _place(part: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    return part.to(device, dtype)
+def place(splits: Splits[Any], device: torch.device, dtype: torch.dtype) -> Splits[Any]:
+    """All parts of a view, on the device: batches are index selects there."""
+    parts = {name: part.to(device, dtype) for name, part in splits.items()}
+    return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
 
 
 def count_parameters(model: nn.Module) -> int:

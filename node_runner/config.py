@@ -1,4 +1,7 @@
-"""The schema of a run: what `node-run` composes, checks, and turns into objects once."""
+"""The schema of a run: what `node-run` composes, checks, and turns into objects once.
+
+Hydra and OmegaConf are imported where they are used: `node-run list` needs neither.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,15 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any
 
 from node_runner.adjoints import ADJOINTS
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
-from node_runner.errors import ConfigError
+from node_runner.errors import ConfigError, did_you_mean
 from node_runner.fields import FIELDS
 from node_runner.models import MODELS
 from node_runner.registry import MISSING, Registry
@@ -25,6 +26,10 @@ from node_runner.reporting import LOGGERS
 from node_runner.settings import CountOrZero, DeviceConfig, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
+
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     DATASETS, MODELS, FIELDS, SOLVERS, ADJOINTS, ENGINES, OPTIMIZERS, SCHEDULES, REGULARISERS, LOGGERS,
@@ -64,21 +69,26 @@ def config_path() -> str:
 
 def register_schemas() -> None:
     """Tell Hydra the schema of a run and of every component. May be called again."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
+
+    from node_runner.schemas import SchemaPath, SchemaSource
+
     OmegaConf.register_new_resolver("slug", slug, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
-    for registry in REGISTRIES:
-        for name in registry.names():
-            store.store(group=f"schema/{registry.group}", name=name, node=registry.schema(name))
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+    SchemaSource.registries = {registry.group: registry for registry in REGISTRIES}
+    for plugin in (SchemaSource, SchemaPath):
+        Plugins.instance().register(plugin)
 
 
 def slug(overrides: list[str]) -> str:
-    """A folder name for a job of a sweep, made of its overrides.
+    """A folder name for a job of a sweep, made of its overrides but for the sweep's own name.
 
     Letters, digits and -_.+ stay, the rest becomes _; a name over 100 characters is cut and told
     apart by a hash.
     """
-    text = ",".join(overrides).replace("=", "-") or "defaults"
+    text = ",".join(item for item in overrides if not item.startswith("sweep=")).replace("=", "-") or "defaults"
     name = re.sub(r"[^A-Za-z0-9._+\-,]", "_", text).replace(",", "__")
     if len(name) <= 100:
         return name
@@ -91,6 +101,8 @@ def to_run(config: DictConfig) -> RunConfig:
     Raises:
         ConfigError: a value is missing or out of its range, or a key that no schema declares.
     """
+    from omegaconf import OmegaConf
+
     missing = OmegaConf.missing_keys(config)
     if missing:
         raise ConfigError(f"{sorted(missing)[0]}: must be given")
@@ -101,34 +113,112 @@ def to_run(config: DictConfig) -> RunConfig:
     return run
 
 
-def load_run(path: Path, overrides: list[str] | None = None) -> RunConfig:
-    """Read the config.yaml that a run left behind, with some values replaced.
+def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that `node-run OVERRIDES` would do, for programs and notebooks.
 
     Raises:
-        ConfigError: no such file, or it does not fit today's schemas.
+        ConfigError: as `to_run`.
+        hydra.errors.HydraException: no such option, or an override that is none.
     """
+    from hydra import compose, initialize_config_dir
+
+    register_schemas()
+    with initialize_config_dir(config_path(), version_base="1.3"):
+        return to_run(compose("config", list(overrides)))
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read the config.yaml that a run left behind, and change some of it.
+
+    Args:
+        path: of the file.
+        overrides: as on the command line. `key=value` changes a setting that is there;
+            `group=option` puts an option of today's configs in the place of all of a group.
+
+    Raises:
+        ConfigError: no such file, it does not fit today's schemas, or no such option.
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that is
+            no override, a setting that is not there, a value of the wrong type.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; is its folder one that node-run made?")
+    changes = _parse(overrides)
     try:
-        saved = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
-        base = OmegaConf.structured(RunConfig)
-        by_group = {registry.group: registry for registry in REGISTRIES}
-        for group, registry in by_group.items():
-            if group in MANY:
-                base[group] = {key: registry.schema(value.name) for key, value in saved[group].items()}
-            else:
-                base[group] = registry.schema(saved[group].name)
-        merged = OmegaConf.merge(base, saved)
+        saved = OmegaConf.load(path)
+        assert isinstance(saved, DictConfig)
+        for group, option in changes:
+            if _is_group(group):
+                saved[group] = _options(group, option)
+        merged = OmegaConf.merge(_typed(saved), saved)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
+    for key, value in changes:
+        if not _is_group(key):
+            OmegaConf.update(merged, key, value, merge=False)
     return to_run(merged)
+
+
+def _parse(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """(key, value) of each override, by Hydra's grammar."""
+    if not overrides:
+        return []
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    pairs = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: expected key=value with one value; it changes a run that exists")
+        pairs.append((override.key_or_group, override.value()))
+    return pairs
+
+
+def _is_group(key: str) -> bool:
+    return key in {registry.group for registry in REGISTRIES} | {"tolerance", "trainer", "device"}
+
+
+def _options(group: str, chosen: Any) -> Any:
+    """What `group=chosen` stands for: an option's settings, or those of several by their names."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    names = chosen if isinstance(chosen, list) else [chosen]
+    if len(names) != 1 and group not in MANY:
+        raise ConfigError(f"{group}={chosen}: expected the name of one option")
+    # `off` and `on` are read as truth values.
+    names = [{True: "on", False: "off"}.get(name, name) if isinstance(name, bool) else name for name in names]
+    known = sorted(file.stem for file in (Path(config_path()) / group).glob("*.yaml"))
+    found: Any = OmegaConf.create({})
+    register_schemas()
+    with initialize_config_dir(config_path(), version_base="1.3"):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{group}={name}: no such option; {did_you_mean(str(name), known)}")
+            found = OmegaConf.merge(found, OmegaConf.to_container(compose(f"{group}/{name}"))[group])  # type: ignore[call-overload,index]
+    return found
+
+
+def _typed(saved: DictConfig) -> DictConfig:
+    """An empty run with the schemas of the components that `saved` names."""
+    from omegaconf import OmegaConf
+
+    base: DictConfig = OmegaConf.structured(RunConfig)
+    for registry in REGISTRIES:
+        if registry.group in MANY:
+            base[registry.group] = {key: registry.schema(item.name) for key, item in saved[registry.group].items()}
+        else:
+            base[registry.group] = registry.schema(saved[registry.group].name)
+    return base
 
 
 def resolved(run: RunConfig) -> dict[str, Any]:
     """The whole configuration as plain containers, defaults included."""
+    from omegaconf import OmegaConf
+
     plain = OmegaConf.to_container(OmegaConf.structured(run), resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -6,4 +6,5 @@ Signature, semantics and return values are torchdiffeq's; today the calls pass t
 from torchdiffeq import odeint as odeint
 from torchdiffeq import odeint_adjoint as odeint_adjoint
 
+
 __all__ = ["odeint", "odeint_adjoint"]

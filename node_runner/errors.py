@@ -37,6 +37,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     "did you mean 'dopri5'? (choose from dopri5, rk4)"
     """
     options = sorted(options)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    likeness = {option: difflib.SequenceMatcher(None, name, option).ratio() for option in options}
+    nearest = max(options, key=likeness.__getitem__, default="")
+    hint = f"did you mean '{nearest}'? " if likeness.get(nearest, 0.0) >= 0.5 else ""
     return f"{hint}(choose from {', '.join(options)})"

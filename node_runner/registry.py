@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.signatures import REQUIRED, Signature, read_signatures, source_files
 
+
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -32,11 +33,23 @@ MISSING = "???"
 """How OmegaConf writes a value that must be given."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ComponentConfig:
-    """Base of the derived schemas: every component's settings begin with its name."""
+    """Base of the derived schemas: every component's settings begin with its name.
+
+    Equality and representation are written out, since a generated pair for each of the many
+    derived classes would cost a third of their making.
+    """
 
     name: str = MISSING
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # settings can be changed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in vars(self).items())})"
 
 
 @functools.cache
@@ -65,6 +78,7 @@ class Registry(Generic[T]):
         self.package = package
         self.variable = variable
         self._components: dict[str, Callable[..., T]] = {}
+        self._schemas: dict[str, type[ComponentConfig]] = {}
 
     def register(self, name: str, about: str = "", /, **bound: Any) -> Callable[[C], C]:
         """Decorator: put a class or function into this registry.
@@ -117,13 +131,15 @@ class Registry(Generic[T]):
         return self.signatures[name]
 
     def schema(self, name: str) -> type[ComponentConfig]:
-        """The dataclass of a component's settings, derived from its signature."""
-        columns: list[Any] = [("name", str, field(default=name))]
-        for parameter in self.signature(name).parameters:
-            columns.append((parameter.name, parameter.annotation, _field(parameter.default)))
-        return dataclasses.make_dataclass(
-            f"{self.group}_{name}", columns, bases=(ComponentConfig,), kw_only=True
-        )
+        """The dataclass of a component's settings, derived from its signature; the same one each time."""
+        if name not in self._schemas:
+            columns: list[Any] = [("name", str, field(default=name))]
+            for parameter in self.signature(name).parameters:
+                columns.append((parameter.name, parameter.annotation, _field(parameter.default)))
+            self._schemas[name] = dataclasses.make_dataclass(
+                f"{self.group}_{name}", columns, bases=(ComponentConfig,), kw_only=True, eq=False, repr=False
+            )
+        return self._schemas[name]
 
     def get(self, name: str) -> Callable[..., T]:
         """The component itself, imported if it is not yet.

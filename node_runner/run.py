@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from node_runner.assemble import Experiment, assemble, count_parameters
 from node_runner.config import RunConfig, config_hash, resolved
-from node_runner.errors import Diverged, NodeRunnerError, RunError
+from node_runner.errors import ConfigError, Diverged, NodeRunnerError
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import ConsoleProgress, summary
 from node_runner.reporting.figures import draw
@@ -22,6 +23,7 @@ from node_runner.reporting.run_folder import MetricsFile, RunFolder
 from node_runner.runtime import environment
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trained, Trainer
+
 
 log = logging.getLogger("node_runner")
 
@@ -32,8 +34,8 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     Args:
         config: of the run.
         path: the run's folder; made if it is missing.
-        resume: go on from the folder's last checkpoint.
-        live: show a progress bar where there is a terminal.
+        resume: go on from the folder's last checkpoint, or begin again where there is none.
+        live: show a progress bar where there is a terminal, and a table at the end.
 
     Returns:
         What stands in result.json.
@@ -42,22 +44,35 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         ConfigError: before anything is written, if the run cannot be built.
         RunError: the run could not finish; result.json says why.
     """
-    experiment = assemble(config)
-    path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
+    if not resume and folder.metrics.exists():
+        raise ConfigError(f"{path}: holds a run already; choose another folder, or `node-run resume {path}`")
+    experiment = assemble(config)
+    for item in config.logger.values():
+        LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
+    path.mkdir(parents=True, exist_ok=True)
     if resume:
-        trainer.restore()
+        # A run that was killed before its first validation begins again.
+        if (folder.checkpoints / "last.pt").exists():
+            trainer.restore()
+        if folder.completed() and (why := trainer.nothing_left()):
+            log.info("nothing left to do: %s", why)
+            return folder.read_result()
         folder.forget_after(trainer.state.step)
     else:
-        OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
         folder.write_json(folder.environment, environment(experiment.device, experiment.dtype, config.seed))
+    OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
     metrics = MetricsFile(folder.metrics, fresh=not resume)
     loggers = [LOGGERS.build(item, path, trainer.state.step) for item in config.logger.values()]
+    for logger in loggers:
+        logger.begin(resolved(config))
     progress = ConsoleProgress(live=live)
     trainer.reporters = [metrics, progress, *map(_ScalarsOnly, loggers)]
     log.info("%s", title(config, experiment))
-    status, reason, error, results, figures = "completed", "", None, {}, []
+    error: Exception | None = None
+    results: dict[str, float] = {}
+    figures: list[str] = []
     try:
         try:
             trained = trainer.train()
@@ -66,7 +81,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         status, reason = trained.status, trained.reason
         if status == "completed":
             results = test(trainer, experiment, metrics)
-            figures = draw_figures(experiment, folder, loggers, trained.step)
+            figures = draw_figures(experiment, folder, loggers, trained.step, results)
     except KeyboardInterrupt:
         status, reason = "interrupted", "stopped by a second Ctrl-C; the last checkpoint is that of the last validation"
     except NodeRunnerError as failure:
@@ -81,8 +96,9 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     metrics.close()
     folder.write_json(folder.result, result)
     if error is not None:
-        raise error if isinstance(error, RunError) else error
-    summary(result, path, figures)
+        raise error
+    if live:
+        summary(result, path, figures)
     return result
 
 
@@ -127,13 +143,15 @@ def test(trainer: Trainer, experiment: Experiment, metrics: MetricsFile) -> dict
     return results
 
 
-def draw_figures(experiment: Experiment, folder: RunFolder, loggers: list[Logger], step: int) -> list[str]:
+def draw_figures(
+    experiment: Experiment, folder: RunFolder, loggers: list[Logger], step: int, metrics: Mapping[str, float]
+) -> list[str]:
     """Every figure of the run, as PNG and to the loggers; their names."""
     folder.figures.mkdir(exist_ok=True)
     names = []
     with experiment.tolerances.evaluation(), torch.random.fork_rng():
         torch.manual_seed(0)
-        for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset):
+        for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset, metrics):
             figure.savefig(folder.figures / f"{name}.png", dpi=120)
             for logger in loggers:
                 logger.figure(name, figure, step)

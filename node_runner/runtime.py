@@ -16,6 +16,7 @@ import torch
 from node_runner.errors import ConfigError
 from node_runner.settings import DeviceConfig, Place, Precision
 
+
 PACKAGES = ("torch", "torchvision", "torchdiffeq", "hydra-core", "omegaconf", "numpy", "scipy", "tensorboard")
 
 
@@ -46,7 +47,9 @@ def set_up(config: DeviceConfig, seed: int) -> tuple[torch.device, torch.dtype]:
     if device.type == "mps" and dtype is torch.float64:
         raise ConfigError("device=mps has no float64: use device.precision=float32 or device=cpu")
     torch.set_num_threads(config.threads or default_threads())
-    torch.use_deterministic_algorithms(config.deterministic)
+    # The call imports torch's compiler, which takes seconds: only where it changes something.
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        torch.use_deterministic_algorithms(config.deterministic)
     if config.deterministic:
         # cuBLAS needs a fixed workspace to be deterministic; it reads this before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

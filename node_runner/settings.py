@@ -198,7 +198,8 @@ class TrainerConfig:
         epochs: passes over the training set; the run ends at whichever of the two comes first.
         batch_size: trajectories, windows, images or points in a batch (null: the whole training set).
         eval_batch_size: as many at a time in evaluation.
-        window: points in the trajectory segment that a sample is trained on (null: the whole trajectory).
+        window: points in the trajectory segment that a sample is trained on (null: the whole
+            trajectory; other data have no segments).
         window_start: length at which a curriculum begins (null: no curriculum); it grows to `window`
             over the first `curriculum_share` of training.
         curriculum_share: part of training after which the window has its full length.
@@ -211,15 +212,15 @@ class TrainerConfig:
             best (null: the weights themselves).
     """
 
-    steps: Count | None = 2000
+    steps: Count | None = 1000
     epochs: Count | None = None
-    batch_size: Count | None = 64
+    batch_size: Count | None = 256
     eval_batch_size: Count = 1000
     window: Annotated[int, AtLeast(2)] | None = None
     window_start: Annotated[int, AtLeast(2)] | None = None
     curriculum_share: Share = 0.5
     log_every: Count = 20
-    eval_every: Count = 200
+    eval_every: Count = 100
     grad_clip: Positive | None = None
     patience: Count | None = None
     max_seconds: Positive | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import importlib.util
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from node_runner.errors import ConfigError
+
 
 REQUIRED = object()
 """The default of a parameter that must be given."""
@@ -74,10 +76,9 @@ def read_signatures(module: str, file: Path, registry: str) -> Iterator[Signatur
     Raises:
         ConfigError: a parameter has no annotation, or one that cannot be evaluated here.
     """
-    text = file.read_text(encoding="utf-8")
-    if f"{registry}.register" not in text:
+    if f"{registry}.register" not in _text(file):
         return
-    tree = ast.parse(text, filename=str(file))
+    tree = _tree(file)
     names = _Names(tree, module)
     for node in tree.body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -99,6 +100,17 @@ def read_signatures(module: str, file: Path, registry: str) -> Iterator[Signatur
                 line=node.lineno,
                 parameters=tuple(p for p in parameters if p.name not in bound),
             )
+
+
+@functools.cache
+def _text(file: Path) -> str:
+    """Kept, since every registry asks each file of a plug-in."""
+    return file.read_text(encoding="utf-8")
+
+
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(_text(file), filename=str(file))
 
 
 def _registers(call: ast.expr, registry: str) -> bool:
@@ -154,4 +166,3 @@ class _Names(dict[str, Any]):
         except Exception as error:
             text = ast.unparse(node)
             raise ConfigError(f"{where}: cannot read '{text}' without running the file: {error!r}") from error
-

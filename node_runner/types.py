@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 """A vector field f(t, y) -> dy/dt. t: () or (B,), y: (B, D...) -> (B, D...)."""
 
@@ -270,6 +271,14 @@ class Dataset(Protocol):
     views: tuple[View, ...]
     """Views it offers, the most natural one first."""
 
+    def check(self) -> None:
+        """Refuse settings or files that cannot give the data, before any other work.
+
+        Raises:
+            ConfigError: settings. DataError: files.
+        """
+        ...
+
     def splits(self, view: View) -> Splits[Any]:
         """Train, validation and test parts of one view, on the CPU in float64 (images: uint8 or float32)."""
         ...
@@ -283,8 +292,11 @@ class Dataset(Protocol):
 
 
 class TrajectoryBatch(NamedTuple):
-    """ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
-    ys: (T, B, D) observed states; mask: (T, B) or None."""
+    """Segments of trajectories.
+
+    ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
+    ys: (T, B, D) observed states; mask: (T, B) or None.
+    """
 
     ts: Tensor
     t0: Tensor
@@ -321,13 +333,12 @@ class ModelOutput(NamedTuple):
 class StepOutput(NamedTuple):
     """One batch through a task.
 
-    loss: () to be minimised. scalars: further () values, on the device. count: samples they are means of.
+    loss: () to be minimised. scalars: further () values, on the device. solves: what each solve cost.
     """
 
     loss: Tensor
     scalars: dict[str, Tensor]
     solves: list[SolveStats]
-    count: int
 
 
 class Task(Protocol):

@@ -26,6 +26,10 @@ class ContinuousAdjoint:
 
     The gradient is that of the exact flow, up to the adjoint tolerance: it differs from the
     gradient of the computed numbers. Only the states at the output times are kept.
+
+    Values, gradients and step counts are those of torchdiffeq's odeint_adjoint, but for one thing:
+    that integrates the gradient of the output times too, which nobody asked for, and lets its error
+    steer the step where the field depends on time. Here it is left out.
     """
 
     def __init__(self, *, seminorm: bool) -> None:
@@ -35,7 +39,9 @@ class ContinuousAdjoint:
     def unsupported(self, method: Method) -> str | None:
         """Any method can be run backward; a seminorm needs one that chooses its steps."""
         if self.seminorm and (not method.adaptive or method.name == "scipy_solver"):
-            return f"adjoint=seminorm changes how a step size is chosen, and solver={method.name} does not ask: use adjoint=on"
+            return (
+                f"adjoint=seminorm is a way to choose step sizes, and solver={method.name} does not ask: use adjoint=on"
+            )
         return None
 
     def wrap(self, forward: Integrate, backward: Integrate) -> Integrate:
@@ -85,7 +91,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         ts, ys, *parameters = ctx.saved_tensors
         augmented = _Augmented(call, ys[0], parameters)

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from node_runner.errors import NodeRunnerError, RunError, did_you_mean
 
-from node_runner.errors import NodeRunnerError, did_you_mean
+
+if TYPE_CHECKING:
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that left a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+def report(error: BaseException, commands: Sequence[str] = ()) -> int:
+    """Say on stderr what went wrong; the exit code: 1 the run failed, 2 the user's mistake, 130 Ctrl-C.
+
+    A bug of ours is shown as a traceback, and with HYDRA_FULL_ERROR=1 so is everything else.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        again = f"; `node-run resume {shown(error.folder)}` goes on" if isinstance(error, Interrupted) else ""
+        print(f"node-run: interrupted{again}", file=sys.stderr)
+        return 130
+    line = explain(error, commands) if isinstance(error, Exception) else None
+    if line is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+        return 1
+    print(f"node-run: {line}", file=sys.stderr)
+    return 1 if isinstance(error, RunError) else 2
+
+
+def shown(path: Path) -> Path:
+    """A path as a person would type it: relative where it is below the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def explain(error: Exception, commands: Sequence[str] = ()) -> str | None:
     """What went wrong and how to mend it, in one line; None for a bug of ours."""
     if isinstance(error, NodeRunnerError):
         return str(error)
+    if isinstance(error, OSError):
+        return f"cannot read or write {error.filename}: {error.strerror}" if error.filename else str(error)
+    return _of_hydra(error, commands)
+
+
+def _of_hydra(error: Exception, commands: Sequence[str]) -> str | None:
+    from hydra.errors import (
+        ConfigCompositionException,
+        HydraException,
+        MissingConfigException,
+        OverrideParseException,
+    )
+    from omegaconf.errors import OmegaConfBaseException
+
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
@@ -28,8 +78,6 @@ def explain(error: Exception, commands: Sequence[str] = ()) -> str | None:
         return f"{_first_line(error)} (add -m to run one job for each value)"
     if isinstance(error, HydraException):
         return _first_line(error)
-    if isinstance(error, OSError):
-        return f"cannot write the run's folder: {error}"
     return None
 
 
@@ -37,6 +85,15 @@ def _missing_option(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
     if not group:
         return _first_line(error)
+    if group.startswith("schema/"):
+        from node_runner.config import REGISTRIES
+
+        group = group.removeprefix("schema/")
+        known = next((registry.names() for registry in REGISTRIES if registry.group == group), [])
+        return (
+            f"configs for {group} ask for the component '{name}', and none is registered by that name "
+            f"(is its module in NODE_RUNNER_PLUGINS?); {did_you_mean(name, known)}"
+        )
     return f"{group}={name}: no such option; {did_you_mean(name, error.options or [])}"
 
 
@@ -48,15 +105,30 @@ def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> 
 
 
 def _bad_value(cause: OmegaConfBaseException) -> str:
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+
     key = cause.full_key or ""
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        return f"{key}: no such setting; {_nearest_key(cause, key)}"
+        return f"{key}: no such setting{_of_component(cause)}; {_nearest_key(cause, key)}"
     if isinstance(cause, ValidationError):
         return f"{key}: {_first_line(cause)}"
     return f"{key}: {_first_line(cause)}" if key else _first_line(cause)
 
 
+def _of_component(cause: OmegaConfBaseException) -> str:
+    """" of solver=rk4" where the setting was looked for in a component."""
+    from node_runner.registry import ComponentConfig
+
+    kind = cause.object_type
+    if not (isinstance(kind, type) and issubclass(kind, ComponentConfig)):
+        return ""
+    group, _, name = kind.__name__.partition("_")
+    return f" of {group}={name}"
+
+
 def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
+    from omegaconf import OmegaConf
+
     parent, _, name = key.rpartition(".")
     node = cause.parent_node
     root = node._get_root() if node is not None else None

@@ -4,36 +4,67 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from unittest.mock import patch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import hydra
 
-from node_runner.cli import job
-from node_runner.cli.explain import explain
+from node_runner.cli import job, sweep
+from node_runner.cli.explain import report
 from node_runner.config import config_path
-from node_runner.errors import RunError
+from node_runner.errors import ConfigError, did_you_mean
+
+
+FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn",
+    "--config-dir", "-cd", "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+"""Hydra's own."""
 
 
 def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
     """Compose, check and run what `arguments` say; the exit code.
 
-    0 done, 1 the run failed, 2 the user's mistake, 130 Ctrl-C. With HYDRA_FULL_ERROR=1 errors are
-    raised as they are.
+    0 done, 1 a run failed, 2 the user's mistake, 130 Ctrl-C. With HYDRA_FULL_ERROR=1 errors come
+    with their traceback.
     """
+    job.failure = None
+    sweep.Begin.folder = None
     entry = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")(job.run)
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    failure: BaseException | None = None
     try:
-        # Hydra would print the error and exit; raised, it can be worded here.
-        with patch.object(sys, "argv", ["node-run", *arguments]), patch.dict(os.environ, HYDRA_FULL_ERROR="1"):
+        _check_flags(arguments)
+        with _as_program(arguments):
             entry()
-    except KeyboardInterrupt:
-        print("node-run: interrupted; `node-run resume RUN` goes on", file=sys.stderr)
-        return 130
-    except Exception as error:
-        line = None if full else explain(error, commands)
-        if line is None:
-            raise
-        print(f"node-run: {line}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    return 0
+    except (KeyboardInterrupt, Exception) as error:
+        failure = error
+    if sweep.Begin.folder is not None:
+        return sweep.conclude(sweep.Begin.folder, failure)
+    failure = failure or job.failure
+    return 0 if failure is None else report(failure, commands)
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse what Hydra's parser would answer with a page of usage."""
+    for argument in arguments:
+        flag = argument.split("=", 1)[0]
+        known = any(name == flag or (flag.startswith("--") and name.startswith(flag)) for name in FLAGS)
+        if flag.startswith("-") and not known:
+            raise ConfigError(f"{flag}: no such flag; {did_you_mean(flag, FLAGS)}")
+
+
+@contextmanager
+def _as_program(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv. It prints errors and exits unless told to raise them, and then they can be worded here."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["node-run", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full

@@ -1,27 +1,77 @@
-"""What Hydra runs: one job of one run or sweep."""
+"""What Hydra runs: one run, or one job of a sweep."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from node_runner.config import register_schemas, to_run
+from node_runner.cli.explain import Interrupted
+from node_runner.config import RunConfig, register_schemas, to_run
+from node_runner.errors import ConfigError
+
 
 # Workers of a parallel launcher import this module afresh, and need schemas and resolvers too.
 register_schemas()
 
+failure: Exception | None = None
+"""Why the run failed. Kept here, since Hydra would print a line of its own for an error that is raised."""
+
 
 def run(config: DictConfig) -> float:
     """Run one job; its val/loss is what a sweeper minimises."""
-    checked = to_run(config)
-    from node_runner.run import run as run_experiment
-
+    global failure
     hydra = HydraConfig.get()
-    alone = hydra.mode is RunMode.RUN
-    result = run_experiment(checked, Path(hydra.runtime.output_dir), live=alone)
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode is RunMode.MULTIRUN:
+        from node_runner.cli.sweep import run_job
+
+        return run_job(config, folder, hydra)
+    try:
+        return execute(to_run(config), folder, live=True)
+    except Exception as error:
+        failure = error
+        if isinstance(error, ConfigError):
+            forget(folder)
+        return math.nan
+
+
+def execute(config: RunConfig, folder: Path, *, resume: bool = False, live: bool = False) -> float:
+    """Train, and report the val/loss.
+
+    Raises:
+        Interrupted: by Ctrl-C.
+        NodeRunnerError: see `node_runner.run.run`.
+    """
+    try:
+        from node_runner.run import run as train
+
+        result = train(config, folder, resume=resume, live=live)
+    except KeyboardInterrupt:
+        if not forget(folder):
+            raise Interrupted(folder) from None
+        raise
     if result["status"] == "interrupted":
-        raise KeyboardInterrupt
-    return float(result["metrics"].get("val/loss", "nan"))
+        raise Interrupted(folder)
+    value = result["metrics"].get("val/loss")
+    return math.nan if value is None else float(value)
+
+
+def forget(folder: Path) -> bool:
+    """Remove what Hydra wrote into a run's folder before the run was refused, if there is nothing else; whether it did."""
+    if {entry.name for entry in folder.iterdir()} - {".hydra", "run.log"}:
+        return False
+    written = [folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]
+    for file in (*written, folder / "run.log"):
+        file.unlink(missing_ok=True)
+    removals: tuple[Callable[[], None], ...] = ((folder / ".hydra").rmdir, folder.rmdir, folder.parent.rmdir)
+    for remove in removals:
+        try:
+            remove()
+        except OSError:  # not empty, or the working folder of this process
+            break
+    return True

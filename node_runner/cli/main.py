@@ -1,37 +1,90 @@
-"""`node-run`: `node-run a=b` trains; everything else is a command of its own."""
+"""`node-run`: `node-run a=b` trains; everything else is a command of its own.
+
+A command imports what it needs when it runs, so that `--help`, `list` and `--cfg` start at once.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from node_runner import __version__
 
 
-class RunGroup(TyperGroup):
-    """`node-run a=b` means `node-run train a=b`."""
+class Quick:
+    """A command whose help option is off unless given: for `None` Typer would load its type machinery, 0.2 s."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Typer's own option, with a default."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.default = False
+        return option
+
+
+class RunCommand(Quick, TyperCommand):
+    """A command beside `train`."""
+
+
+class RunGroup(Quick, TyperGroup):
+    """`node-run a=b` means `node-run train a=b`; every mistake is one line."""
 
     own = ("--help", "--version")
 
-    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]  # Typer's own signature, which differs by version
-        if args[:1] and not ctx.resilient_parsing and args[0] not in (*self.own, *self.list_commands(ctx)):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Send what is no command to `train`."""
+        if not args:
+            args = ["--help"]
+        if not ctx.resilient_parsing and args[0] not in (*self.own, *self.list_commands(ctx)):
             args = ["train", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; its errors end the program with a line and the exit code of `report`."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, Exception) as error:
+            # Typer's own (exit, usage) are for `main`, a closed pipe is for Typer.
+            if isinstance(error, typer.Exit | BrokenPipeError) or hasattr(error, "format_message"):
+                raise
+            from node_runner.cli.explain import report
+
+            raise typer.Exit(report(error, self.list_commands(ctx))) from error
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As Typer's, with its usage errors in one line."""
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except Exception as error:
+            if not standalone_mode or not hasattr(error, "format_message"):
+                raise
+            context = getattr(error, "ctx", None)
+            command = context.info_name if context is not None and context.parent is not None else ""
+            asked = f"node-run {command}".strip()
+            print(f"node-run: {error.format_message().rstrip('.')}; see `{asked} --help`", file=sys.stderr)
+            sys.exit(2)
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 app = typer.Typer(
     cls=RunGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     help="Train and compare Neural ODEs.\n\nnode-run dataset=spiral solver=dopri5 trains; "
     "node-run list shows every option.",
+    epilog='Completion of commands, groups and options: eval "$(node-run -sc install=bash)" in your shell.',
 )
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change.", show_default=False)
+]
 
 
 def _version(value: bool) -> None:
@@ -53,14 +106,129 @@ def options(
 )
 def train(ctx: typer.Context) -> None:
     """Train one run, or a sweep with -m. All of Hydra's flags work. Example: node-run dataset=spiral solver=dopri5."""
+    from node_runner.cli.completion import complete_commands
     from node_runner.cli.hydra_entry import run_hydra
 
     assert ctx.parent is not None
-    commands = list(ctx.parent.command.commands)  # type: ignore[attr-defined]
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    if "query=bash" in ctx.args and len(words) == 2:
-        print(*(name for name in commands if name.startswith(words[1])), end=" ")
+    commands: list[str] = list(ctx.parent.command.commands)  # type: ignore[attr-defined]
+    complete_commands(ctx.args, commands)
     raise typer.Exit(run_hydra(ctx.args, commands))
+
+
+@app.command("list", cls=RunCommand)
+def list_options(
+    group: Annotated[str, typer.Argument(help="Such as dataset.", show_default=False)] = "",
+    option: Annotated[str, typer.Argument(help="Such as spiral.", show_default=False)] = "",
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.", show_default=False)] = None,
+) -> None:
+    """Show what can be chosen, or the settings of one option. Example: node-run list dataset spiral."""
+    from node_runner.cli.listing import show_group, show_groups, show_option
+
+    if "=" in group:
+        group, _, option = group.partition("=")
+    if option:
+        show_option(group, option, config_dir)
+    elif group:
+        show_group(group, config_dir)
+    else:
+        show_groups(config_dir)
+
+
+@app.command(cls=RunCommand)
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Measure this part only (repeatable; all but train if not given).", show_default=False)
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    save: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.", show_default=False)] = None,
+) -> None:
+    """Measure a run again, with other settings if you like.
+
+    Example: node-run evaluate outputs/RUN tolerance.rtol=1e-6 solver=dopri8 --part test
+    """
+    from node_runner.cli.evaluate import evaluate as measure
+
+    measure(run, overrides or [], part or [], checkpoint, save)
+
+
+@app.command(cls=RunCommand)
+def sample(
+    run: Run,
+    overrides: Overrides = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Points (1000), or trajectories where no --start is given (8).", show_default=False)
+    ] = None,
+    start: Annotated[
+        list[str] | None, typer.Option(help="First state of a trajectory, as x,y (repeatable).", show_default=False)
+    ] = None,
+    until: Annotated[float | None, typer.Option(help="Time at which trajectories end.", show_default=False)] = None,
+    times: Annotated[int, typer.Option(min=2, help="Output times of a trajectory.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the drawn points.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None, typer.Option(help=".npz or .csv file; a .png goes beside it (RUN/samples.npz if not given).", show_default=False)
+    ] = None,
+) -> None:
+    """Draw points from a flow with their log-densities, or predict trajectories.
+
+    Examples: node-run sample outputs/RUN --count 5000 --out points.csv, and
+    node-run sample outputs/RUN --start 1.5,0 --start -1,1 --until 12
+    """
+    from node_runner.cli.sample import Request
+    from node_runner.cli.sample import sample as draw
+
+    draw(run, overrides or [], Request(count, start or [], until, times, seed), checkpoint, out)
+
+
+@app.command(cls=RunCommand)
+def resume(run: Run, overrides: Overrides = None) -> None:
+    """Go on with a run that was stopped, that failed, or that should be longer. Only trainer.* and loggers may change.
+
+    Example: node-run resume outputs/RUN trainer.steps=4000
+    """
+    from node_runner.cli.resume import resume as go_on
+
+    go_on(run, overrides or [])
+
+
+@app.command(cls=RunCommand)
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns.", show_default=False)],
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file.", show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw val/loss over time and over evaluations to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """Put runs side by side: what was chosen, how good they are, and what they cost.
+
+    Example: node-run compare outputs/sweeps/NAME --plot losses.png
+    """
+    from node_runner.cli.compare import compare as show
+
+    show(runs, csv, json, plot)
+
+
+@app.command(cls=RunCommand)
+def board(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("outputs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: the first free one from 6006.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "localhost",
+) -> None:
+    """Start TensorBoard on the runs of a folder. Example: node-run board outputs --port 6007."""
+    from node_runner.cli.board import board as serve
+
+    serve(folder, port, host)
+
+
+@app.command(cls=RunCommand)
+def doctor() -> None:
+    """Look at this machine: versions, device, compiler, threads, data, disk. Example: node-run doctor."""
+    from node_runner.cli.doctor import doctor as examine
+
+    examine()
 
 
 def main() -> None:
@@ -68,7 +236,7 @@ def main() -> None:
     # The user's own modules (NODE_RUNNER_PLUGINS, plug-ins in the working folder) can be imported.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    app()
+    app(prog_name="node-run")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from node_runner.errors import ConfigError
 from node_runner.settings import Count, CountOrZero
 from node_runner.types import DataSpec, Splits, View
 
+
 TOTAL = 1797
 """Images in the data set."""
 

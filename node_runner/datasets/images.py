@@ -13,6 +13,7 @@ from node_runner.datasets.parts import not_offered, stream
 from node_runner.errors import ConfigError
 from node_runner.types import DataSpec, Labelled, Points, Splits, View
 
+
 VIEWS = (View.labelled, View.points)
 
 TRAINING, TESTING = range(2)

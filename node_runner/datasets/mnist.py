@@ -13,6 +13,7 @@ from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TR
 from node_runner.settings import Count, CountOrZero
 from node_runner.types import DataSpec, Splits, View
 
+
 HEADER = 8
 """Bytes before the labels in a label file, which has one byte a label."""
 

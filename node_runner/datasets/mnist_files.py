@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from node_runner.errors import DataError
 
+
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"

@@ -9,6 +9,7 @@ from torch import Tensor
 from node_runner.errors import ConfigError
 from node_runner.types import View
 
+
 TRAIN, VAL, TEST, LONG = range(4)
 """Keys of the random streams, one a part, so that no part's size moves the draws of another."""
 

@@ -18,6 +18,7 @@ from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, mean_std, not_off
 from node_runner.errors import ConfigError
 from node_runner.types import DataSpec, Points, Splits, Trajectories, View
 
+
 Array = NDArray[np.float64]
 AnyArray = TypeVar("AnyArray", Array, Tensor)
 Flow = Callable[[Array, Array], Array]

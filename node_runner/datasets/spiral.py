@@ -13,12 +13,13 @@ from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Posit
 from node_runner.types import DataSpec, Splits, View
 
 
-@DATASETS.register("spiral", "a decaying spiral in the plane, cubic as in torchdiffeq's demo, or linear")
+@DATASETS.register("spiral", "a decaying spiral in the plane, linear, or cubic as in torchdiffeq's demo")
 class Spiral:
     """dy/dt = y^3 A (cubic) or y A (linear), with y a row vector and A = [[-alpha, beta], [-beta, -alpha]].
 
     Trajectories start in a ring about the origin. alpha = 0.1, beta = 2 and the cubic form are those of
-    torchdiffeq's examples/ode_demo.py; its own data set is `start=[[2.0,0.0]] horizon=25 times=1000`.
+    torchdiffeq's examples/ode_demo.py, whose one trajectory is that of `form=cubic start=[[2.0,0.0]]
+    horizon=25 times=1000`.
 
     Args:
         form: cubic (each component of y cubed) or linear.
@@ -34,7 +35,7 @@ class Spiral:
     def __init__(
         self,
         *,
-        form: SpiralForm = SpiralForm.cubic,
+        form: SpiralForm = SpiralForm.linear,
         alpha: float = 0.1,
         beta: float = 2.0,
         radius_min: Positive = 1.0,

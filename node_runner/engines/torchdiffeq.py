@@ -14,6 +14,9 @@ from node_runner.errors import SolveFailed
 from node_runner.types import Dynamics, Method, Norm, Solution, SolveStats
 
 
+NOT_FINITE = "the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
+
+
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
 class TorchdiffeqEngine:
     """Solves with `torchdiffeq.odeint`, unchanged: the same values, gradients and step counts.
@@ -50,9 +53,17 @@ class TorchdiffeqEngine:
                 ys = odeint(counted, y0, ts, rtol=rtol, atol=atol, method=method.name, options=options)
         except AssertionError as error:
             raise SolveFailed(counted.explain(error, ts)) from error
+        except ValueError as error:
+            # SciPy's implicit solvers say this where the Jacobian overflows.
+            if "infs or NaNs" not in str(error):
+                raise
+            raise SolveFailed(f"{method.name} stopped at t={counted.asked:.6g}: {NOT_FINITE}") from error
         counted.stats.seconds_forward = time.perf_counter() - began
         if len(ys) != len(ts):
-            raise SolveFailed(f"{method.name} reached only {len(ys)} of {len(ts)} output times; try solver.solver=Radau")
+            raise SolveFailed(
+                f"{method.name} gave up at t={counted.asked:.6g}: the step became too small to move on; "
+                "try solver.solver=Radau, a looser tolerance, or a smaller optimizer.lr"
+            )
         assert isinstance(ys, Tensor)
         return Solution(ts, ys, counted.stats)
 
@@ -74,12 +85,23 @@ class _Counted:
                 self.callback_accept_step = self._accept
                 self.callback_reject_step = self._reject
         self.last: tuple[Tensor, Tensor, Tensor] | None = None
+        self.asked = 0.0  # time of the latest evaluation, where no steps are heard of
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.stats.nfe_forward += 1
-        if not self.budget_is_steps and self.stats.nfe_forward > self.method.max_steps:
-            raise SolveFailed(f"scipy_solver spent its budget of solver.max_evaluations={self.method.max_steps}")
-        return self.f(t, y)
+        if self.budget_is_steps:
+            return self.f(t, y)
+        self.asked = float(t)
+        if self.stats.nfe_forward > self.method.max_steps:
+            raise SolveFailed(
+                f"{self.method.name} spent its budget of solver.max_evaluations={self.method.max_steps} at "
+                f"t={self.asked:.6g}; try a looser tolerance, solver.solver=Radau, or a smaller optimizer.lr"
+            )
+        dy = self.f(t, y)
+        if not torch.isfinite(dy).all():
+            # SciPy's solvers do not look: some return NaN, some go on for ever, some raise an error of their own.
+            raise SolveFailed(f"{self.method.name} stopped at t={self.asked:.6g}: {NOT_FINITE}")
+        return dy
 
     def _step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.last = (t, y, dt)
@@ -107,7 +129,7 @@ class _Counted:
         with torch.no_grad():
             finite = bool(torch.isfinite(y).all() and torch.isfinite(self.f(t.to(y.dtype), y)).all())
         if not finite:
-            return f"{where}: the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
+            return f"{where}: {NOT_FINITE}"
         return (
             f"{where}: the step became too small to move on ({float(dt):.1e}); the field is stiff or rough there: "
             "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"

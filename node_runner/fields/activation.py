@@ -10,6 +10,7 @@ from torch import Tensor
 
 from node_runner.settings import Activation
 
+
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.tanh: torch.tanh,
     Activation.softplus: F.softplus,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +62,7 @@ class ConcatSquash(nn.Module):
             )
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0], *[width] * depth, shape[0]]
-        self.layers = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class MLP(nn.Module):
         *,
         width: Count = 64,
         depth: Count = 2,
-        activation: Activation = Activation.tanh,
+        activation: Activation = Activation.silu,
         time_dependent: bool = False,
     ) -> None:
         super().__init__()
@@ -44,7 +46,7 @@ class MLP(nn.Module):
         self.time_dependent = time_dependent
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0] + time_dependent, *[width] * depth, shape[0]]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""

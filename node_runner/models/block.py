@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.models.dynamics import Shifted, Widened, leading_norm
 from node_runner.types import Dynamics, Integrate, Regulariser, SolveStats
 
+
 MakeField = Callable[[tuple[int, ...]], nn.Module]
 """Makes a vector field for a state of the given shape."""
 

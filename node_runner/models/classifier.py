@@ -8,7 +8,7 @@ from node_runner.errors import ConfigError
 from node_runner.fields.conv import groups
 from node_runner.models.block import MakeField, ODEBlock
 from node_runner.settings import Encoder
-from node_runner.types import DataSpec, ModelOutput
+from node_runner.types import DataSpec, ModelOutput, View
 
 
 class Classifier(nn.Module):
@@ -22,6 +22,7 @@ class Classifier(nn.Module):
         end_time: T of the solve over [0, T].
     """
 
+    view = View.labelled
     mean: Tensor
     std: Tensor
     times: Tensor
@@ -62,9 +63,7 @@ def choose_encoder(encoder: Encoder, spec: DataSpec, make_field: MakeField) -> E
     return encoder
 
 
-def make_encoder(
-    encoder: Encoder, spec: DataSpec, width: int, state: int
-) -> tuple[nn.Module, tuple[int, ...]]:
+def make_encoder(encoder: Encoder, spec: DataSpec, width: int, state: int) -> tuple[nn.Module, tuple[int, ...]]:
     """An encoder and the shape of the state that it makes.
 
     mlp: P - width - state. conv: three convolutions that take 28 x 28 to 6 x 6 (Chen et al. 2018,

@@ -16,6 +16,7 @@ from node_runner.models.views import learns_from
 from node_runner.settings import Noise, Positive, Trace
 from node_runner.types import DataSpec, Integrand, Integrate, ModelOutput, Regulariser, View
 
+
 EXACT_UP_TO = 4
 """Dimensions up to which `trace=auto` is exact: there it costs no more than a few products."""
 
@@ -40,6 +41,7 @@ class CNF(nn.Module):
         end_time: T.
     """
 
+    view = View.points
     times: Tensor
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
-from node_runner.types import DataSpec, ModelOutput
+from node_runner.types import DataSpec, ModelOutput, View
 
 
 class TrajectoryModel(nn.Module):
@@ -16,6 +16,7 @@ class TrajectoryModel(nn.Module):
     data's units.
     """
 
+    view = View.trajectories
     mean: Tensor
     std: Tensor
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from node_runner.types import View
 
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from node_runner.registry import Registry
 
+
 if TYPE_CHECKING:
     from node_runner.reporting.logger import Logger
 

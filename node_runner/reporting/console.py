@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
+
 
 CONSOLE = Console(stderr=True, highlight=False)
 """Progress and messages go to stderr; stdout is for what was asked for."""
+
+DONE = "all steps done"
+"""Why most runs end, which needs no word."""
 
 log = logging.getLogger("node_runner")
 
@@ -67,29 +72,37 @@ class ConsoleProgress:
         self._progress.stop()
 
 
-UNITS = {
-    "nfe/forward": "evaluations of the field per step, forward",
+MEANINGS = {
+    "nfe/forward": "evaluations of the field per step",
     "nfe/backward": "evaluations per step, in the gradient",
     "solver/accepted": "accepted solver steps per optimiser step",
     "solver/rejected": "rejected solver steps per optimiser step",
-    "memory/peak_mb": "MiB above the baseline, peak",
-    "memory/saved_mb": "MiB kept by autograd for one backward",
-    "time/step_ms": "ms per optimiser step",
-    "time/solve_share": "share of the step spent in the solve and its gradient",
-    "accuracy": "share of correct labels",
-    "mse": "mean squared error, in the data's units squared",
+    "memory/peak_mb": "peak above the baseline",
+    "memory/saved_mb": "kept by autograd for one backward",
+    "time/step_ms": "per optimiser step",
+    "time/solve_share": "of the step in the solve and its gradient",
+    "accuracy": "of the labels are right",
+    "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
-    "nll": "nats, negative log-likelihood",
+    "nll": "nats, -log likelihood",
     "bits_per_dim": "bits per dimension",
-    "loss": "the loss that was minimised",
-    "nfe": "evaluations of the field per solve, in evaluation",
+    "loss": "what training minimises",
+    "nfe": "evaluations per solve",
 }
 """What a metric means, by its name or by the part behind the slash."""
 
+UNITS = {"memory/peak_mb": "MiB", "memory/saved_mb": "MiB", "time/step_ms": "ms"}
+SHARES = ("accuracy", "time/solve_share")
+
+COST = (
+    "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "memory/peak_mb", "memory/saved_mb",
+    "time/step_ms", "time/solve_share",
+)  # fmt: skip
+
 
 def meaning(name: str) -> str:
-    """One line on a metric."""
-    return UNITS.get(name) or UNITS.get(name.rsplit("/", 1)[-1], "")
+    """A few words on a metric."""
+    return MEANINGS.get(name) or MEANINGS.get(name.rsplit("/", 1)[-1], "")
 
 
 def describe(values: Mapping[str, float], names: tuple[str, ...]) -> str:
@@ -106,26 +119,84 @@ def number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def quantity(name: str, value: Any) -> str:
+    """A metric's value with its unit."""
+    if name in SHARES and isinstance(value, int | float):
+        return f"{100 * value:.4g} %"
+    return f"{number(value)} {UNITS.get(name, '')}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def summary(result: Mapping[str, Any], folder: Path, figures: list[str]) -> None:
-    """The table at the end of a run, and where everything is."""
-    metrics: Mapping[str, Any] = result["metrics"]
-    table = Table(title=f"{result['title']}: {result['status']}", title_justify="left", header_style="bold")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("what it is", style="dim")
-    keys = [k for k in metrics if k.startswith("test") and not k.endswith(("/loss", "/nfe"))]
-    keys += [k for k in metrics if k.startswith("val/") and not k.endswith(("/loss", "/nfe"))]
-    keys += [k for k in ("nfe/forward", "nfe/backward", "memory/peak_mb", "memory/saved_mb", "time/step_ms",
-                         "time/solve_share") if k in metrics]  # fmt: skip
-    for key in keys:
-        table.add_row(key, number(metrics[key]), meaning(key))
-    totals = result["totals"]
-    table.add_row("seconds", number(totals["seconds_total"]), f"{totals['steps']:.0f} steps, best at {result['best_step']}")
-    table.add_row("parameters", f"{result['parameters']:,}", "trainable numbers")
-    CONSOLE.print(table)
-    if result["reason"]:
-        CONSOLE.print(f"ended: {result['reason']}")
+    """What a person wants to know at the end of a run: how good, at what cost, and where everything is.
+
+    Args:
+        result: what stands in result.json.
+        folder: of the run.
+        figures: names of those that were drawn.
+    """
+    CONSOLE.print()
+    for line in table(result):
+        line.no_wrap, line.overflow = True, "ellipsis"
+        CONSOLE.print(line)
+    CONSOLE.print()
+    for name, text in places(result, folder, figures):
+        CONSOLE.print(Text(f"{name:<13}", style="bold").append(text, style="not bold"), soft_wrap=True)
+
+
+def table(result: Mapping[str, Any]) -> list[Text]:
+    """One line a metric, in groups: quality by part, cost, size."""
+    metrics, totals = result["metrics"], result["totals"]
+    ending = "" if result["status"] == "completed" and result["reason"] == DONE else f" ({result['reason']})"
+    head = f"{totals['steps']:.0f} steps in {duration(totals['seconds_total'])}"
+    best = f", best val/loss at step {result['best_step']}" if "val/loss" in metrics else ""
+    lines = [Text(f"{result['title']}: {result['status']}{ending}", style="bold"), Text(head + best)]
+    parts = list(dict.fromkeys(key.partition("/")[0] for key in metrics if key.startswith(("test", "val/"))))
+    parts.sort(key=lambda part: (part == "val", part))
+    names = dict.fromkeys(key.partition("/")[2] for part in parts for key in metrics if key.startswith(f"{part}/"))
+    if "nll" in names:
+        names.pop("loss", None)  # the same number
+    if parts:
+        width = max(11, *(len(part) + 2 for part in parts))
+        lines.append(_line("quality", parts, "", width=width, style="bold"))
+        for name in names:
+            values = [quantity(name, metrics.get(f"{part}/{name}")) for part in parts]
+            lines.append(_line(f"  {name}", values, meaning(name), width=width))
+    shown = [key for key in COST if key in metrics and (metrics[key] or key != "solver/rejected")]
+    if shown:
+        lines.append(Text("cost", style="bold"))
+        lines += [_line(f"  {key}", [quantity(key, metrics[key])], meaning(key), first=18) for key in shown]
+    lines.append(Text("size", style="bold"))
+    lines.append(_line("  parameters", [f"{result['parameters']:,}"], "trainable numbers", first=18))
+    return lines
+
+
+def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[tuple[str, str]]:
+    """(name, text): where the run's files are, and commands that go on from here."""
+    run = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    word = shlex.quote(run)
+    found = [("results", run)]
     if figures:
-        CONSOLE.print(f"figures: {folder / 'figures'} ({', '.join(figures)})", soft_wrap=True)
-    CONSOLE.print(f"results: {folder}", soft_wrap=True)
-    CONSOLE.print("next:    node-run board   node-run evaluate RUN   node-run compare RUN RUN", soft_wrap=True)
+        found.append(("figures", f"in figures/: {', '.join(figures)}"))
+    if any(folder.glob("events.out.tfevents.*")):
+        found.append(("TensorBoard", f"node-run board {word}"))
+    if result["status"] == "interrupted":
+        return [*found, ("next", f"node-run resume {word}")]
+    found.append(("next", f"node-run evaluate {word}"))
+    if "test/accuracy" not in result["metrics"]:
+        found.append(("", f"node-run sample {word}"))
+    return found
+
+
+def _line(name: str, values: list[str], about: str, *, first: int = 16, width: int = 11, style: str = "") -> Text:
+    """A name, right-aligned values, and a few words in dim letters."""
+    line = Text(f"{name:<{first}}", style=style)
+    line.append("".join(f"{value:>{width}}" for value in values))
+    return line.append(f"  {about}", style="dim") if about else line

@@ -11,6 +11,10 @@ from matplotlib.figure import Figure
 class Logger(Protocol):
     """A place that metrics and figures are sent to. Built with the run folder's path and the step it starts at."""
 
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """The run starts or goes on, with this resolved config. Called once, first."""
+        ...
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics, by their public names."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ class RunFolder:
             raise DataError(f"{self.result}: not JSON ({error})") from error
         return content
 
+    def completed(self) -> bool:
+        """Whether the run came to its end."""
+        return self.result.is_file() and self.read_result()["status"] == "completed"
+
     def read_metrics(self) -> Iterator[dict[str, float]]:
         """The lines of metrics.jsonl, in the order of writing. A last line cut short is left out."""
         if not self.metrics.is_file():
@@ -57,8 +62,18 @@ class RunFolder:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
+    def clear(self) -> None:
+        """Remove what a run left here, so that another can take its place. Files of other kinds stay."""
+        for file in (self.config, self.environment, self.metrics, self.result, self.path / "traceback.txt"):
+            file.unlink(missing_ok=True)
+        for events in self.path.glob("events.out.tfevents.*"):
+            events.unlink()
+        for folder in (self.checkpoints, self.figures):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def forget_after(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl that a resumed run from `step` will write again."""
+        """Drop result.json, and the lines of metrics.jsonl that a resumed run from `step` will write again."""
+        self.result.unlink(missing_ok=True)
         kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
         partial = self.metrics.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

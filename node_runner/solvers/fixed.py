@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node_runner.settings import Count, Interpolation, Positive
+from node_runner.settings import Interpolation, Positive
 from node_runner.solvers import SOLVERS
 from node_runner.types import Method
 

@@ -7,6 +7,7 @@ from node_runner.tasks.density import Density
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.types import DataSpec, Regulariser, Task, View
 
+
 TASKS: dict[View, type] = {
     View.trajectories: TrajectoryRegression,
     View.labelled: Classification,

@@ -43,7 +43,7 @@ class Classification:
         loss = F.cross_entropy(output.value, batch.y)
         hits = (output.value.argmax(dim=1) == batch.y).to(loss.dtype).mean()
         total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), "accuracy": hits, **scalars}, output.solves, len(batch.y))
+        return StepOutput(total, {"loss": loss.detach(), "accuracy": hits, **scalars}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Labelled, batch_size: int) -> dict[str, float]:

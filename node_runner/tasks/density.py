@@ -42,8 +42,7 @@ class Density:
         output = model(self._continuous(batch.x))
         loss = -output.value.mean()
         total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), **self._bits(loss.detach()), **scalars}, output.solves,
-                          len(batch.x))  # fmt: skip
+        return StepOutput(total, {"loss": loss.detach(), **self._bits(loss.detach()), **scalars}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Points, batch_size: int) -> dict[str, float]:

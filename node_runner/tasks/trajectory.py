@@ -51,7 +51,7 @@ class TrajectoryRegression:
         full = config.window or times
         start = config.window_start or full
         if full > times:
-            raise ConfigError(f"trainer.window={full}: the trajectories have only {times} points")
+            raise ConfigError(f"trainer.window={full}: trajectories have only {times} points; use trainer.window=null")
         if start > full:
             raise ConfigError(f"trainer.window_start={start}: expected at most trainer.window={full}")
         lengths = torch.full((len(part),), times) if part.mask is None else part.mask.sum(dim=1)
@@ -78,7 +78,7 @@ class TrajectoryRegression:
             seen = batch.mask[1:].unsqueeze(-1)
             loss = (error.pow(2) * seen).sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
         total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), **scalars}, output.solves, len(batch.t0))
+        return StepOutput(total, {"loss": loss.detach(), **scalars}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:

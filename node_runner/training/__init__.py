@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from node_runner.registry import Registry
 
+
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 

@@ -10,6 +10,7 @@ import torch
 
 from node_runner.errors import DataError
 
+
 FORMAT = 1
 
 

@@ -24,6 +24,7 @@ from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
 from node_runner.types import Splits, Task
 
+
 EVALUATION_SEED = 20_181_219
 """Seeds the noise of evaluations (dequantisation, trace estimates), so that they can be compared."""
 
@@ -115,7 +116,7 @@ class Trainer:
         self.seconds_of_line = 0.0
         self.peak_mb = 0.0
         self.pending: dict[str, float] = {}
-        self.rate = self.schedule.get_last_lr()[0]
+        self.rate = float(self.schedule.get_last_lr()[0])
         self.clock = time.perf_counter()
 
     def train(self) -> Trained:
@@ -131,21 +132,24 @@ class Trainer:
         self.memory = PeakMemory(self.device)
         with Interrupt() as interrupt:
             self.clock = time.perf_counter()
-            while state.step < self.total:
+            while state.step < self.total and not self.out_of_patience():
                 self.tolerances.progress = state.step / self.total
                 self.optimise(measure_saved=state.step % config.eval_every == 0)
                 state.step += 1
-                final = state.step == self.total or interrupt.asked
+                # An interrupted run writes no line or validation of its own: resumed, it goes on as if
+                # it had never been stopped.
+                late = state.step < self.total and not interrupt.asked and self.out_of_time()
+                final = state.step == self.total or late
                 if state.step % config.log_every == 0 or final:
                     self.log()
                 for reporter in self.reporters:
                     reporter.step(state.step)
-                if state.step % config.eval_every == 0 or state.step == self.total:
+                if state.step % config.eval_every == 0 or final:
                     self.validate()
                 if interrupt.asked:
                     state.status, state.reason = "interrupted", "stopped by Ctrl-C or SIGTERM"
                     break
-                if self.stops_early():
+                if late:
                     break
             self.tick()
         self.save("last")
@@ -164,12 +168,12 @@ class Trainer:
                 self.pending["memory/saved_mb"] = saved.mb
             else:
                 out = self.task.step(self.model, self.batch(self.state.step))
-            out.loss.backward()  # type: ignore[no-untyped-call]
+            out.loss.backward()
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
             self.meter.add({**out.scalars, "optim/grad_norm": norm}, out.solves)
             return out.loss.detach()
 
-        self.optimizer.step(closure)  # type: ignore[arg-type]
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and means a number
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -191,14 +195,15 @@ class Trainer:
             "epoch": self.state.step / self.steps_per_epoch,
         }
         self.pending.clear()
-        self.rate = self.schedule.get_last_lr()[0]
+        self.rate = float(self.schedule.get_last_lr()[0])
         self.state.totals["nfe_forward"] += steps * values["nfe/forward"]
         self.state.totals["nfe_backward"] += steps * values["nfe/backward"]
         for name in ("train/loss", "optim/grad_norm"):
             if not math.isfinite(values[name]):
                 raise Diverged(
-                    f"{name} became {values[name]} between steps {self.state.step - steps} and {self.state.step}; try a "
-                    f"smaller optimizer.lr (now {values['optim/lr']:g}), trainer.grad_clip=1, or a smooth field.activation"
+                    f"{name} became {values[name]} between steps {self.state.step - steps} and {self.state.step}; "
+                    f"try a smaller optimizer.lr (now {values['optim/lr']:g}), trainer.grad_clip=1, or a smooth "
+                    "field.activation"
                 )
         self.state.last |= values
         self.report(values)
@@ -209,13 +214,12 @@ class Trainer:
         self.tick()
         values = {f"val/{name}": value for name, value in self.evaluate(self.splits.val).items()}
         if not math.isfinite(values["val/loss"]):
-            raise Diverged(f"val/loss became {values['val/loss']} at step {self.state.step}; try a smaller optimizer.lr")
+            found = f"val/loss became {values['val/loss']} at step {self.state.step}"
+            raise Diverged(f"{found}; try a smaller optimizer.lr")
         self.report(values)
         if values["val/loss"] < self.state.best.get("val/loss", math.inf):
             self.state.best, self.state.best_step, self.bad_evaluations = values, self.state.step, 0
-            checkpoint.save(
-                self.checkpoints / "best.pt", {"model": self.weights.state_dict(), "step": self.state.step}
-            )
+            checkpoint.save(self.checkpoints / "best.pt", {"model": self.weights.state_dict(), "step": self.state.step})
         else:
             self.bad_evaluations += 1
         self.tick(training=False)
@@ -229,17 +233,30 @@ class Trainer:
             torch.manual_seed(EVALUATION_SEED)
             return self.task.evaluate(self.weights, part, self.config.eval_batch_size)
 
-    def stops_early(self) -> bool:
-        """Whether patience or the time budget is spent; the reason goes into the state."""
-        config, state = self.config, self.state
-        if config.patience and self.bad_evaluations >= config.patience:
-            state.reason = f"no better val/loss in {config.patience} validations"
-            return True
-        spent = state.totals["seconds_total"] + time.perf_counter() - self.clock
-        if config.max_seconds and spent > config.max_seconds:
-            state.reason = f"trainer.max_seconds={config.max_seconds:g} spent"
-            return True
-        return False
+    def out_of_patience(self) -> bool:
+        """Whether val/loss has not become better for too long; the reason goes into the state."""
+        patience = self.config.patience
+        if patience is None or self.bad_evaluations < patience:
+            return False
+        self.state.reason = f"no better val/loss in {patience} validations"
+        return True
+
+    def out_of_time(self) -> bool:
+        """Whether the time budget is spent; the reason goes into the state."""
+        budget = self.config.max_seconds
+        spent = self.state.totals["seconds_total"] + time.perf_counter() - self.clock
+        if budget is None or spent <= budget:
+            return False
+        self.state.reason = f"trainer.max_seconds={budget:g} spent"
+        return True
+
+    def nothing_left(self) -> str:
+        """Why the run is at its end; empty if there are steps left."""
+        if self.state.step >= self.total:
+            return f"all {self.state.step} steps are done, and a larger trainer.steps or trainer.epochs would go on"
+        if self.out_of_patience() or self.out_of_time():
+            return f"{self.state.reason}, and a larger or no limit would go on"
+        return ""
 
     # --- what surrounds it -----------------------------------------------------------------------
 
@@ -283,21 +300,25 @@ class Trainer:
         )
 
     def restore(self) -> None:
-        """Go on from last.pt.
+        """Go on from last.pt. Lengths and intervals may have changed since.
 
         Raises:
             DataError: there is none, or it cannot be read.
         """
         saved = checkpoint.load(self.checkpoints / "last.pt", self.device)
         self.model.load_state_dict(saved["model"])
-        if self.average is not None:
+        if self.average is not None and saved["average"] is not None:
             self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         restore_rng({name: _on_cpu(value) for name, value in saved["rng"].items()})
         self.meter.load_state_dict(saved["meter"], self.device)
         self.pending = saved["pending"]
-        self.rate = saved["rate"]
+        # The rate of the next step by this run's own length.
+        lengths = zip(self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        for group, base, factor in lengths:
+            group["lr"] = base * factor(self.schedule.last_epoch)
+        self.rate = saved["rate"] if self.meter.steps else self.optimizer.param_groups[0]["lr"]
         self.seconds_of_line = saved["seconds_of_line"]
         self.bad_evaluations = saved["bad_evaluations"]
         self.peak_mb = saved["peak_mb"]

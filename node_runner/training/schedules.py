@@ -8,6 +8,7 @@ from collections.abc import Callable
 from node_runner.settings import Positive, Share
 from node_runner.training import SCHEDULES
 
+
 Factor = Callable[[int], float]
 """Factor on the learning rate of step 0, 1, ..."""
 

@@ -5,6 +5,7 @@ from node_runner.datasets.oscillator import Oscillator
 from node_runner.datasets.simulate import solve
 from node_runner.types import View
 
+
 TS = np.linspace(0.0, 10.0, 101)
 Y0 = np.random.default_rng(0).uniform(-2, 2, (12, 2))
 DAMPINGS = [0.0, 0.1, 1 - 1e-9, 1.0, 1 + 1e-9, 3.0]

@@ -1,0 +1,75 @@
+# node-runner's commands; `make help` lists them.
+#
+#   make run ARGS="dataset=oscillator"       what to add to a command
+#   make setup PYTHON=/path/to/python3.12    which Python makes the environment
+#   make test VENV=/path/to/environment      where the environment is
+
+# The first Python that runs, is 3.11 to 3.13, and can make environments.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; \
+	done)
+VENV ?= .venv
+ARGS ?=
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help setup run sweep board test lint format typecheck check bench figures gpu-check wheel clean distclean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(INSTALLED) ## make the environment, if it is missing or out of date
+
+# A stamp: made again only when what is to be installed has changed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv here; name one: make setup PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(INSTALLED)
+
+run: $(INSTALLED) ## train: dopri5 on the spiral; ARGS="dataset=oscillator" changes or adds settings
+	$(BIN)/node-run dataset=spiral solver=dopri5 $(ARGS)
+
+sweep: $(INSTALLED) ## compare two solvers at two tolerances on the spiral; ARGS as for run
+	$(BIN)/node-run -m dataset=spiral solver=dopri5,bosh3 tolerance=loose,tight trainer.steps=200 $(ARGS)
+
+board: $(INSTALLED) ## show the runs in TensorBoard
+	$(BIN)/node-run board $(ARGS)
+
+test: $(INSTALLED) ## run the tests; ARGS="-m 'not slow'" leaves out the long ones
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+typecheck: $(INSTALLED) ## check the types
+	$(BIN)/mypy node_runner
+
+check: lint typecheck test ## all three: lint, typecheck, test
+
+bench: $(INSTALLED) ## run every benchmark
+	set -e; for script in scripts/bench_*.py; do $(BIN)/python $$script $(ARGS); done
+
+figures: $(INSTALLED) ## draw the figures again
+	$(BIN)/python scripts/make_figures.py $(ARGS)
+
+gpu-check: $(INSTALLED) ## check and measure on a CUDA GPU
+	$(BIN)/python scripts/gpu_check.py $(ARGS)
+
+wheel: $(INSTALLED) ## build the sdist and the wheel into dist/
+	$(BIN)/python -m build
+
+clean: ## remove builds and caches; outputs/ stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	find configs node_runner scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)

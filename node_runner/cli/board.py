@@ -1,0 +1,43 @@
+"""`node-run board`: TensorBoard on a folder of runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from node_runner.cli.runs import find_runs
+from node_runner.errors import ConfigError
+
+
+def board(folder: Path, port: int, host: str) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        folder: with runs below it.
+        port: to listen on (0: the first free one from 6006).
+        host: address to listen on.
+
+    Raises:
+        ConfigError: no TensorBoard, no such folder, or a port that is taken.
+    """
+    runs = find_runs([str(folder)])
+    try:
+        from tensorboard import program
+    except ImportError as error:
+        raise ConfigError(f"TensorBoard is not installed ({error}): pip install tensorboard") from error
+    server = program.TensorBoard()
+    # It logs to stderr what is said here in one line.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    arguments = ["tensorboard", "--logdir", str(folder), "--host", host, *(["--port", str(port)] if port else [])]
+    server.configure(argv=arguments)
+    try:
+        address = server.launch()
+    except (SystemExit, program.TensorBoardServerException) as error:
+        raise ConfigError(f"TensorBoard cannot listen on {host}:{port or 6006}: {error}; try another --port") from error
+    print(f"{len(runs)} runs below {folder}: {address}  (Ctrl-C ends)", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print("TensorBoard has ended")

@@ -1,0 +1,130 @@
+"""`node-run compare`: runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from node_runner.cli import journal
+from node_runner.cli.choices import differing
+from node_runner.cli.explain import shown
+from node_runner.cli.measures import HIGHER, measure, quality_names
+from node_runner.cli.runs import find_runs
+from node_runner.cli.tables import Cell, show
+from node_runner.reporting.console import number
+
+
+COSTS = {
+    "nfe_forward": "evaluations of the field per optimiser step, forward, mean over the run",
+    "nfe_backward": "evaluations per optimiser step for the gradient, mean over the run",
+    "saved_mb": "MiB that autograd keeps for one backward",
+    "peak_mb": "MiB above the baseline, peak",
+    "ms_step": "ms per optimiser step, mean over the run",
+    "seconds": "training time in seconds, validations included",
+}
+"""What a run cost, by column."""
+
+
+def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: Path | None) -> None:
+    """Print a table of runs: the choices in which they differ, then quality and cost.
+
+    Args:
+        places: runs, folders of runs, or patterns.
+        csv_file: write all figures to this file.
+        as_json: print JSON in place of the table.
+        plot: draw val/loss over time and over evaluations to this file.
+
+    Raises:
+        ConfigError: a place that holds no run.
+    """
+    folders = find_runs(places)
+    runs = [measure(folder) for folder in folders]
+    choices = differing([folder.config for folder in folders])
+    quality = quality_names(runs)
+    names = [str(shown(folder.path.resolve())) for folder in folders]
+    records = [
+        {"run": name, **chosen, **{key: run.quality.get(key) for key in quality},
+         **{key: run.costs.get(key) for key in COSTS}, "steps": run.steps, "status": run.status, "reason": run.reason}
+        for name, chosen, run in zip(names, choices, runs, strict=True)
+    ]  # fmt: skip
+    if csv_file is not None:
+        _write_csv(csv_file, records)
+    if plot is not None:
+        from node_runner.cli.loss_curves import draw_losses
+
+        labels = [", ".join(f"{k}={v}" for k, v in chosen.items()) or name for name, chosen in zip(names, choices, strict=True)]
+        draw_losses(dict(zip(labels, folders, strict=True)), plot)
+        print(f"plot: {plot}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+    _print(records, list(choices[0]), quality)
+    for place in places:
+        jobs = journal.read(Path(place))
+        for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():
+            if job.status == "refused":
+                print(f"{name}: refused: {job.reason}")
+
+
+def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str]) -> None:
+    measured = [*quality, *(key for key in COSTS if any(record[key] is not None for record in records))]
+    best = {key: _best(key, records) for key in measured}
+    # What all names have in common stands above the table.
+    common = _common([record["run"] for record in records])
+    rows: list[list[str | Cell]] = []
+    for record in records:
+        row: list[str | Cell] = [text(record[key]) for key in chosen]
+        for key in measured:
+            value = number(record[key])
+            row.append(Cell(value) if record[key] is not None and record[key] == best[key] else value)
+        rows.append([*row, record["status"], record["run"].removeprefix(common)])
+    columns = [*_short(chosen), *measured, "status", "run"]
+    show(columns, rows, title=common.rstrip("/"), numbers=measured)
+    for record in records:
+        if record["status"] != "completed":
+            print(f"{record['run'].removeprefix(common)}: {record['status']}: {record['reason']}")
+
+
+def _short(keys: list[str]) -> list[str]:
+    """Keys without their group, where that names them well enough."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
+
+
+def text(value: Any) -> str:
+    """A choice as it is typed."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "-" if value is None else str(value)
+
+
+def _best(key: str, records: list[dict[str, Any]]) -> Any:
+    """The best value of a column; None where there is nothing to choose between."""
+    values = [record[key] for record in records if record[key] is not None and record["status"] == "completed"]
+    if len(set(values)) < 2:
+        return None
+    return max(values) if key.rsplit("/", 1)[-1] in HIGHER else min(values)
+
+
+def _common(names: list[str]) -> str:
+    """The folders that all names begin with, with a closing slash."""
+    parts = [name.split("/")[:-1] for name in names]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return "".join(f"{part}/" for part in shared)
+
+
+def _write_csv(file: Path, records: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    print(f"csv: {file}", file=sys.stderr)

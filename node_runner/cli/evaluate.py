@@ -1,0 +1,106 @@
+"""`node-run evaluate`: the metrics of a trained run, as it was or with other settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node_runner.cli.explain import shown
+from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.tables import show
+from node_runner.errors import ConfigError, did_you_mean
+from node_runner.reporting.console import meaning, number
+from node_runner.run import make_trainer, title
+
+
+SAME = 1e-5
+"""Relative difference up to which a metric is as recorded: float32 on another machine does no better."""
+
+
+def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: str, save: Path | None) -> None:
+    """Measure a run and print the metrics beside those in its result.json.
+
+    Args:
+        run: folder of the run.
+        overrides: settings to change.
+        parts: names of parts (none: all but train).
+        which: checkpoint, "best" or "last".
+        save: JSON file to write.
+
+    Raises:
+        ConfigError: no such run, checkpoint or part.
+        SolveFailed: a solve could not be finished.
+    """
+    saved = open_saved(run, overrides, which)
+    print(_heading(saved, which), file=sys.stderr)
+    metrics = measure(saved, parts)
+    recorded = _recorded(saved, which)
+    shared = [name for name in metrics if recorded.get(name) is not None]
+    rows = [
+        (name, number(value), number(recorded.get(name)), _change(value, recorded.get(name)), meaning(name))
+        for name, value in metrics.items()
+    ]
+    show(("metric", "value", "recorded", "change", "what it is"), rows, numbers=("value", "recorded", "change"))
+    moved = [name for name in shared if _difference(metrics[name], recorded[name]) > SAME]
+    if not shared:
+        print("result.json has no record of these weights")
+    elif moved:
+        print(f"differs from result.json in {', '.join(moved)}")
+    else:
+        print("as recorded in result.json")
+    if save is not None:
+        content = {"run": str(saved.folder.path), "checkpoint": which, "overrides": list(overrides), "metrics": metrics}
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        print(f"saved: {shown(save)}", file=sys.stderr)
+
+
+def measure(saved: Saved, parts: Sequence[str] = ()) -> dict[str, float]:
+    """Metrics of the given parts, by names such as test/mse.
+
+    Raises:
+        ConfigError: no such part.
+    """
+    experiment = saved.experiment
+    known = dict(experiment.splits.items())
+    for part in parts:
+        if part not in known:
+            raise ConfigError(f"--part {part}: no such part; {did_you_mean(part, known)}")
+    trainer = make_trainer(experiment, saved.folder)
+    names = parts or [name for name in known if name != "train"]
+    return {f"{name}/{key}": value for name in names for key, value in trainer.evaluate(known[name]).items()}
+
+
+def _heading(saved: Saved, which: str) -> str:
+    """What is measured, and the tolerance that is in force for it."""
+    experiment = saved.experiment
+    words = f"{title(experiment.config, experiment)}; {which} weights, step {saved.step}"
+    with experiment.tolerances.evaluation():
+        rtol, atol = experiment.tolerances.forward()
+    trained_at = (experiment.config.tolerance.rtol, experiment.config.tolerance.atol)
+    if experiment.method.adaptive and (rtol, atol) != trained_at:
+        words += f", measured at tolerance.eval_rtol={rtol:g}, tolerance.eval_atol={atol:g}"
+    return words
+
+
+def _recorded(saved: Saved, which: str) -> Mapping[str, Any]:
+    """Metrics of result.json that are of these weights: it holds those of the best ones."""
+    if which != "best" or not saved.folder.result.is_file():
+        return {}
+    metrics: Mapping[str, Any] = saved.folder.read_result()["metrics"]
+    return metrics
+
+
+def _difference(value: float, before: float) -> float:
+    return abs(value - before) / max(abs(before), 1e-12)
+
+
+def _change(value: float, before: float | None) -> str:
+    if before is None:
+        return ""
+    if _difference(value, before) <= SAME:
+        return "same"
+    return f"{100 * (value - before) / max(abs(before), 1e-12):+.2g}%"

@@ -1,0 +1,75 @@
+"""Pictures of what `node-run sample` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from node_runner.reporting.figures.samples import mosaic, picture
+from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, planar, sheet, style, window
+
+
+Array = NDArray[np.float64]
+
+IMAGES = 100
+"""Images that a picture shows at the most."""
+
+
+def draw_points(points: Array, densities: Array, labels: Sequence[str]) -> Figure:
+    """The first two axes of points (N, D), coloured by their log-density (N,)."""
+    with style():
+        figure = sheet(5.2, 4.4, f"{len(points)} samples of the model")
+        axes = clean(figure.subplots())
+        if points.shape[1] == 1:
+            axes.hist(points[:, 0], bins="auto", density=True, color=PALETTE[0])
+            axes.set(xlabel=labels[0], ylabel="density of the samples")
+            return figure
+        dots = axes.scatter(points[:, 0], points[:, 1], c=densities, s=6, cmap=DENSITY, linewidths=0)
+        x, y = window(points, tails=0.001)
+        planar(axes, x, y, labels[:2])
+        figure.colorbar(dots, ax=axes, label="log-density in nats")
+        return figure
+
+
+def draw_images(points: Array, shape: tuple[int, ...], levels: int) -> Figure:
+    """Images (N, P) side by side."""
+    shown = points[:IMAGES]
+    with style():
+        figure = sheet(5.0, 5.3, f"{len(shown)} samples of the model")
+        picture(figure.subplots(), mosaic(shown / levels, shape), ())
+        return figure
+
+
+def draw_trajectories(ts: Array, ys: Array, labels: Sequence[str], horizon: float) -> Figure:
+    """Trajectories (N, T, D) over time; for two dimensions in the plane too.
+
+    Args:
+        ts: (T,) times.
+        ys: predicted states.
+        labels: of the axes of the state.
+        horizon: time up to which the model was trained; a line marks it.
+    """
+    plane = ys.shape[2] == 2
+    with style():
+        figure = sheet(8.4 if plane else 5.4, 3.8, f"{len(ys)} predicted trajectories")
+        panels = list(figure.subplots(1, 2)) if plane else [figure.subplots()]
+        over_time = clean(panels[0], grid=True)
+        for axis, label in enumerate(labels):
+            for row, path in enumerate(ys):
+                colour = PALETTE[axis % len(PALETTE)]
+                over_time.plot(ts, path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
+        if ts[-1] > horizon * (1 + 1e-6):
+            over_time.axvline(horizon, color="0.5", linestyle=":", label="end of training")
+        over_time.set(xlabel="t", ylabel="state")
+        over_time.legend()
+        if plane:
+            x, y = window(ys.reshape(-1, 2))
+            for row, path in enumerate(ys):
+                colour = PALETTE[row % len(PALETTE)]
+                panels[1].plot(path[:, 0], path[:, 1], color=colour)
+                panels[1].plot(*path[0], marker="o", color=colour)
+            planar(clean(panels[1]), x, y, labels)
+        return figure

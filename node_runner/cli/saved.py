@@ -1,0 +1,70 @@
+"""A run that was trained before, built again with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from node_runner.assemble import Experiment, assemble
+from node_runner.cli.runs import find_run
+from node_runner.config import load_run
+from node_runner.errors import ConfigError
+from node_runner.reporting.run_folder import RunFolder
+from node_runner.training import checkpoint
+
+
+CHECKPOINTS = ("best", "last")
+
+FIXED = ("model", "field", "optimizer", "schedule", "regulariser", "logger")
+"""Groups whose options belong to the trained weights, or have no part in using them."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A trained model. step: optimiser steps that its weights have seen."""
+
+    folder: RunFolder
+    experiment: Experiment
+    step: int
+
+
+def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
+    """Build a run from its config.yaml and load a checkpoint into the model.
+
+    Args:
+        path: folder of the run.
+        overrides: settings to change, and groups to switch.
+        which: "best" or "last".
+
+    Raises:
+        ConfigError: no such run or checkpoint, or overrides that do not fit the weights.
+    """
+    if which not in CHECKPOINTS:
+        raise ConfigError(f"--checkpoint {which}: expected {' or '.join(CHECKPOINTS)}")
+    folder = find_run(path)
+    for override in overrides:
+        if override.split("=", 1)[0] in FIXED:
+            raise ConfigError(f"{override}: the weights of a run fit its own model; change data, solver, tolerance or device")
+    experiment = assemble(load_run(folder.config, overrides))
+    state = checkpoint.load(folder.checkpoints / f"{which}.pt", experiment.device)
+    weights, step = state["model"], state.get("step")
+    if which == "last":
+        step = state["state"]["step"]
+        if state["average"] is not None:
+            weights = _averaged(state["average"])
+    try:
+        experiment.model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(f"{folder.path}: the weights do not fit the model that the overrides make: {reason}") from error
+    experiment.model.eval()
+    return Saved(folder, experiment, step)
+
+
+def _averaged(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights inside the state of torch's AveragedModel."""
+    return {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}

@@ -1,0 +1,62 @@
+"""Tables on stdout: drawn on a terminal, plain columns where the output is piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """A cell that stands out: bold on a terminal, and followed by `mark` where it is plain."""
+
+    text: str
+    mark: str = "*"
+
+
+Row = Sequence[str | Cell]
+
+
+def show(columns: Sequence[str], rows: Sequence[Row], *, title: str = "", numbers: Sequence[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        columns: headings; no headings are printed where all are empty.
+        rows: cells.
+        title: a line above.
+        numbers: columns that are aligned to the right.
+    """
+    if sys.stdout.isatty():
+        _draw(columns, rows, title, numbers)
+    else:
+        _plain(columns, rows, title, numbers)
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Row], title: str, numbers: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.show_header = any(columns)
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", min_width=min(len(column), 12))
+    for row in rows:
+        table.add_row(*(Text(cell.text, style="bold") if isinstance(cell, Cell) else Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _plain(columns: Sequence[str], rows: Sequence[Row], title: str, numbers: Sequence[str]) -> None:
+    cells = [[cell.text + cell.mark if isinstance(cell, Cell) else cell for cell in row] for row in rows]
+    lines = [list(columns), *cells] if any(columns) else cells
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(columns))]
+    right = [column in numbers for column in columns]
+    if title:
+        print(title)
+    for line in lines:
+        padded = (
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(line, widths, right, strict=True)
+        )
+        print("  ".join(padded).rstrip())

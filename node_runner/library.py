@@ -1,0 +1,162 @@
+"""The parts of a run for notebooks and scripts, by name and without Hydra.
+
+    import node_runner as nr
+
+    data = nr.dataset("spiral", noise=0.01)
+    solve = nr.solver("dopri5", rtol=1e-4, atol=1e-5, adjoint="on")
+    model = nr.model("node", data, solve, field="mlp", field_settings={"width": 64})
+    print(nr.fit(model, data, steps=500))
+
+Settings are those that `node-run list GROUP OPTION` shows, and are checked in the same way. Every
+part can also be built by calling its class; these functions only save imports.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from node_runner.adjoints import ADJOINTS
+from node_runner.assemble import FieldFactory, choose_view, place
+from node_runner.datasets import DATASETS
+from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError, did_you_mean
+from node_runner.fields import FIELDS
+from node_runner.models import MODELS
+from node_runner.registry import ComponentConfig, Registry
+from node_runner.runtime import set_up
+from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
+from node_runner.solvers import SOLVERS
+from node_runner.solving import Tolerances, make_solve
+from node_runner.tasks import make_task
+from node_runner.training import OPTIMIZERS, SCHEDULES
+from node_runner.training.loop import Trainer
+from node_runner.types import Dataset, Integrate
+
+
+def settings(registry: Registry[Any], name: str, **values: Any) -> ComponentConfig:
+    """The checked settings of one component. Choices may be given by name: activation="tanh".
+
+    Raises:
+        ConfigError: an unknown component or setting, a wrong type, or a value out of range.
+    """
+    schema = registry.schema(name)
+    known = {parameter.name for parameter in registry.signature(name).parameters}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{registry.group}.{key}: no such setting of {name}; {did_you_mean(key, known)}")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{registry.group}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, ComponentConfig)
+    check(config, registry.group)
+    return config
+
+
+def dataset(name: str, **values: Any) -> Dataset:
+    """Build a data set by name, such as `nr.dataset("oscillator", zeta=0.2)`."""
+    built: Dataset = DATASETS.build(settings(DATASETS, name, **values))
+    built.check()
+    return built
+
+
+def solver(
+    name: str = "dopri5",
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    adjoint: str = "off",
+    engine: str = "torchdiffeq",
+    **values: Any,
+) -> Integrate:
+    """A differentiable solve (f, y0 (B, D...), ts (T,)) -> Solution."""
+    tolerance = ToleranceConfig(rtol=rtol, atol=atol)
+    check(tolerance, "tolerance")
+    return make_solve(
+        ENGINES.build(settings(ENGINES, engine)),
+        SOLVERS.build(settings(SOLVERS, name, **values), name),
+        ADJOINTS.build(settings(ADJOINTS, adjoint)),
+        Tolerances(tolerance),
+    )
+
+
+def model(
+    name: str,
+    data: Dataset,
+    solve: Integrate,
+    *,
+    field: str | Callable[[tuple[int, ...]], nn.Module] | None = None,
+    field_settings: dict[str, Any] | None = None,
+    **values: Any,
+) -> nn.Module:
+    """Build a model for a data set, such as `nr.model("augmented", data, solve, augment=2)`.
+
+    Args:
+        name: of the model.
+        data: decides shapes and scales.
+        solve: from `solver`.
+        field: name of a vector field, or a function that makes one for a state shape (None:
+            concatsquash for cnf, mlp for the others).
+        field_settings: settings of a named field.
+        values: settings of the model.
+    """
+    view = choose_view(type(data).__name__, data, name)
+    if field is None:
+        field = "concatsquash" if name == "cnf" else "mlp"
+    make_field = FieldFactory(settings(FIELDS, field, **(field_settings or {}))) if isinstance(field, str) else field
+    built: nn.Module = MODELS.build(settings(MODELS, name, **values), data.spec(view), make_field, solve, {})
+    return built
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    seed: int = 0,
+    lr: float = 5e-3,
+    device: DeviceConfig | None = None,
+    **values: Any,
+) -> dict[str, float]:
+    """Train a model in place and keep the weights that were best on the validation part.
+
+    Args:
+        model: from `model`, or any module with a `view` that answers as those do.
+        data: what it was made for.
+        seed: of the batches.
+        lr: learning rate of Adam, which falls along half a cosine.
+        device: where to train (None: a GPU if there is one, float32, one thread).
+        values: of `TrainerConfig`, such as steps=500.
+
+    Returns:
+        Metrics of the best validation, and of every test part.
+    """
+    config = TrainerConfig(**values)
+    check(config, "trainer")
+    where, dtype = set_up(device or DeviceConfig(), seed)
+    spec = data.spec(model.view)  # type: ignore[arg-type]
+    splits = place(data.splits(spec.view), where, dtype)
+    model.to(where, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            task=make_task(spec, {}),
+            splits=splits,
+            optimizer=OPTIMIZERS.build(settings(OPTIMIZERS, "adam", lr=lr), model.parameters()),
+            make_factor=lambda total: SCHEDULES.build(settings(SCHEDULES, "cosine"), total),
+            tolerances=Tolerances(ToleranceConfig()),
+            config=config,
+            seed=seed,
+            device=where,
+            checkpoints=Path(folder),
+            reporters=[],
+        )
+        trained = trainer.train()
+    tests = {name: trainer.evaluate(part) for name, part in splits.items() if name not in ("train", "val")}
+    return {**trained.best, **{f"{name}/{key}": value for name, part in tests.items() for key, value in part.items()}}

@@ -1,0 +1,52 @@
+"""How the error of a prediction grows with time."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from node_runner.reporting.figures.scene import Array, Scene, host
+from node_runner.reporting.figures.style import PALETTE, clean, figure_of, sheet
+
+
+SMALLEST = 1e-16
+"""A logarithmic scale has no zero."""
+
+
+def draw(scene: Scene) -> Figure:
+    """Median and 10-90 % band over the trajectories of each test, on a logarithmic scale."""
+    figure = sheet(7.2, 4.0, "")
+    axes = clean(figure.subplots(), grid=True)
+    horizon = float(scene.predictions["train"].ts[-1])
+    finals = []
+    for colour, (name, prediction) in zip(PALETTE, scene.tests, strict=False):
+        ts = prediction.ts[1:]
+        errors = prediction.errors[:, 1:]  # the first state is given
+        low, median, high = _quantiles(errors)
+        count = len(errors)
+        if count > 1:
+            axes.fill_between(ts, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(ts, median, color=colour, label=f"{name}, {count} trajectories" if count > 1 else name)
+        finals.append(f"{name} {figure_of(float(median[-1]))} at t = {ts[-1]:g}")
+    scale = float(np.linalg.norm(host(scene.spec.std) * np.ones(scene.spec.numel)))
+    axes.axhline(scale, color="0.5", linewidth=0.9, linestyle=":", label="spread of the training data")
+    axes.axvline(horizon, color="0.3", linewidth=0.9, linestyle="--", label="training horizon")
+    axes.set_yscale("log")
+    axes.set_xlabel("time")
+    axes.set_ylabel("|learned - true|, median and 10-90 % band")
+    axes.set_xlim(left=float(scene.predictions["train"].ts[0]))
+    axes.legend(loc="best", ncols=1)
+    figure.suptitle(f"{scene.spec.dataset}: error over time, {', '.join(finals)}", x=0.01, ha="left")
+    return figure
+
+
+def _quantiles(errors: Array) -> Array:
+    """(3, T) of errors (N, T); times at which nothing was observed, or most is lost, give NaN."""
+    out = np.full((3, errors.shape[1]), np.nan)
+    for place, column in enumerate(errors.T):
+        seen = np.sort(column[~np.isnan(column)])
+        if len(seen):
+            # No interpolation: halfway to an infinite error is no number.
+            out[:, place] = np.quantile(seen, (0.1, 0.5, 0.9), method="nearest")
+    out[~np.isfinite(out)] = np.nan
+    return np.maximum(out, SMALLEST)

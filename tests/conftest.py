@@ -1,0 +1,88 @@
+"""What all tests share: one thread, a clean global state, a seeded generator, and data that may be there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is none, and say why."""
+    if torch.cuda.is_available():
+        return
+    why = "this PyTorch has no CUDA" if torch.version.cuda is None else "no CUDA GPU is visible"
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(autouse=True)
+def global_state() -> Iterator[None]:
+    """Every test begins with the same global state, and hands it on as it found it."""
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(1)
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+    GlobalHydra.instance().clear()
+    # What the package never changes; a change would make other tests' numbers depend on their order.
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator of the test's own, always in the same state."""
+    return torch.Generator().manual_seed(1234)
+
+
+@pytest.fixture(scope="session")
+def real_mnist() -> Path:
+    """The folder NODE_RUNNER_DATA, where it holds MNIST."""
+    root = os.environ.get("NODE_RUNNER_DATA")
+    if root is None:
+        pytest.skip("NODE_RUNNER_DATA is not set")
+    if not (Path(root) / "MNIST" / "raw").is_dir():
+        pytest.skip(f"NODE_RUNNER_DATA={root} holds no MNIST/raw")
+    return Path(root)
+
+
+@pytest.fixture
+def any_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with MNIST: the real one where NODE_RUNNER_DATA has it, else 80 images of noise that pass for it."""
+    root = os.environ.get("NODE_RUNNER_DATA")
+    if root is not None and (Path(root) / "MNIST" / "raw").is_dir():
+        return Path(root)
+    from node_runner.datasets import mnist_files
+
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for images, labels, count in (
+        (mnist_files.TRAIN_IMAGES, mnist_files.TRAIN_LABELS, 60),
+        (mnist_files.TEST_IMAGES, mnist_files.TEST_LABELS, 20),
+    ):
+        write_idx(raw / images, rng.integers(0, 256, (count, 28, 28)))
+        write_idx(raw / labels, np.arange(count) % 10)
+    for name in mnist_files.FILES:
+        content = (raw / name).read_bytes()
+        official = mnist_files.Official(len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
+        monkeypatch.setitem(mnist_files.FILES, name, official)
+    monkeypatch.setenv("NODE_RUNNER_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def write_idx(file: Path, values: np.ndarray) -> None:
+    """Write bytes in the format of MNIST: two zeros, 8 for bytes, the number of axes, their lengths, the values."""
+    lengths = np.array(values.shape, dtype=">i4").tobytes()
+    file.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.astype(np.uint8).tobytes())
