@@ -39,5 +39,5 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     options = sorted(options)
     likeness = {option: difflib.SequenceMatcher(None, name, option).ratio() for option in options}
     nearest = max(options, key=likeness.__getitem__, default="")
-    hint = f"did you mean '{nearest}'? " if likeness.get(nearest, 0.0) >= 0.5 else ""
-    return f"{hint}(choose from {', '.join(options)})"
+    known = f"choose from {', '.join(options)}"
+    return f"did you mean '{nearest}'? ({known})" if likeness.get(nearest, 0.0) >= 0.5 else known

@@ -9,6 +9,7 @@ whole process stands in, and `source` says so.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,23 +91,36 @@ class SavedBytes:
         self.mb = 0.0
 
 
+class _Held:
+    """A tensor that autograd keeps, for as long as autograd keeps it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
 @contextmanager
 def saved_for_backward(model: nn.Module) -> Iterator[SavedBytes]:
     """Measure what autograd keeps from the forward pass in this block for the backward pass.
 
     Each storage counts once, whatever the number of tensors that share it; parameters and buffers
-    do not count, since they are there anyway. Values and gradients are not changed.
+    do not count, since they are there anyway. What was kept for a while and let go within the block,
+    as by the divergence inside a solve that records nothing, does not count either. Values and
+    gradients are not changed.
     """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    storages: dict[int, int] = {}
+    alive: weakref.WeakSet[_Held] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def pack(tensor: Tensor) -> _Held:
+        # Detached: a node that kept its own output through here would keep itself alive for ever.
+        held = _Held(tensor.detach())
+        alive.add(held)
+        return held
 
     saved = SavedBytes()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
         yield saved
-    saved.mb = sum(storages.values()) / MB
+    storages = {}
+    for held in alive:
+        storage = held.tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    saved.mb = sum(size for place, size in storages.items() if place not in own) / MB

@@ -77,6 +77,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         try:
             trained = trainer.train()
         finally:
+            trainer.tick(training=False)
             progress.close()
         status, reason = trained.status, trained.reason
         if status == "completed":
@@ -188,8 +189,9 @@ def make_result(
             "seconds_total": state.totals["seconds_total"],
             "steps": state.step,
             "epochs": state.step / trainer.steps_per_epoch,
-            "nfe_forward": state.totals["nfe_forward"],
-            "nfe_backward": state.totals["nfe_backward"],
+            # A run that stopped between two lines of metrics has not booked its last steps yet.
+            "nfe_forward": state.totals["nfe_forward"] + trainer.meter.host_sums.get("nfe/forward", 0.0),
+            "nfe_backward": state.totals["nfe_backward"] + trainer.meter.host_sums.get("nfe/backward", 0.0),
         },
         "parameters": count_parameters(experiment.model),
         "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,

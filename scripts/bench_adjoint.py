@@ -21,8 +21,9 @@ dopri5 it is a matter of the tolerance.
 
 Limits. On a CPU the peak is resident memory, which comes in pages: differences below a few MiB mean nothing, and
 where small tensors come and go between large ones the C library's allocator leaves holes, so that the peak can be
-a multiple of what autograd keeps. saved_mb is the cleaner figure; on a GPU the two are close. One field of one size: the ratio of times depends on how much of a step
-is arithmetic. The gradients of a long solve of a lively field are ill-conditioned, and their difference grows with it.
+a multiple of what autograd keeps; saved_mb is the cleaner figure. One field of one size: the ratio of times depends
+on how much of a step is arithmetic. The gradients of a long solve of a lively field are ill-conditioned, and their
+difference grows with it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from recording import BENCHMARKS, parse
 from torch import Tensor, nn
 
@@ -60,6 +62,9 @@ STEPS = (10, 20, 40, 80, 160, 320, 640)
 TIMES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 ADJOINTS_OF = {"rk4": ("off", "on"), "dopri5": ("off", "on", "seminorm")}
 """A seminorm changes how a step is chosen; fixed steps are not."""
+
+PAGE = 4 / 1024
+"""MiB of the smallest memory that a logarithmic axis shows."""
 
 COLOURS = {"off": PALETTE[0], "on": PALETTE[5], "seminorm": PALETTE[2]}
 
@@ -150,7 +155,8 @@ def measure(point: Point) -> dict[str, Any]:
     peak = memory.peak_mb()
     # In a pass of its own: what it hangs on every saved tensor changes how the allocator fills its pages.
     with saved_for_backward(problem.field) as saved:
-        problem.forward()
+        loss, _ = problem.forward()
+    del loss
     seconds = []
     for _ in range(point.repeats):
         began = time.perf_counter()
@@ -266,6 +272,8 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
             difference.set(ylabel="gradient, relative difference from off")
             for each in row:
                 each.set_xlabel("accepted steps of the forward solve")
+                each.xaxis.set_minor_formatter(NullFormatter())
+                each.yaxis.set_minor_formatter(NullFormatter())
         axes[1, 0].legend()
         axes[0, 0].set_title("peak (line), kept by autograd (dashed), linear fit (grey)")
     return figure
@@ -274,12 +282,13 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
 def draw_memory(axes: Axes, chosen: Sequence[Mapping[str, Any]], adjoint: str) -> None:
     """Peak and saved memory of one adjoint; for `off` the line fitted to the peak."""
     steps = np.array([r["steps"] for r in chosen], dtype=float)
-    axes.loglog(steps, [r["peak_mb"] for r in chosen], "o-", color=COLOURS[adjoint], markersize=3.5, label=adjoint)
-    axes.loglog(steps, [r["saved_mb"] for r in chosen], "s--", color=COLOURS[adjoint], markersize=2.5, linewidth=0.9)
+    peak, saved = (np.maximum([r[key] for r in chosen], PAGE) for key in ("peak_mb", "saved_mb"))
+    axes.loglog(steps, peak, "o-", color=COLOURS[adjoint], markersize=3.5, label=adjoint)
+    axes.loglog(steps, saved, "s--", color=COLOURS[adjoint], markersize=2.5, linewidth=0.9)
     if adjoint == "off":
         intercept, slope, _ = fit(chosen, "peak_mb")
-        line = intercept + slope * steps
-        axes.loglog(steps[line > 0], line[line > 0], color="0.6", linewidth=3.5, alpha=0.5, zorder=0)
+        line = np.maximum(intercept + slope * steps, PAGE)
+        axes.loglog(steps, line, color="0.6", linewidth=3.5, alpha=0.5, zorder=0)
 
 
 def points(options: argparse.Namespace) -> list[Point]:
@@ -304,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="of rk4 (default: %(default)s)")
     parser.add_argument("--times", type=float, nargs="+", default=list(TIMES), help="of dopri5 (default: %(default)s)")
     parser.add_argument("--rtol", type=float, default=1e-5, help="of dopri5, atol a tenth (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="passes that are timed (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="passes that are timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--in-process", action="store_true", help="every point in this process")

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import math
 import statistics
 import tempfile
@@ -45,7 +46,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchdiffeq import odeint, odeint_adjoint
 
 from node_runner.assemble import Experiment, assemble
-from node_runner.config import RunConfig, compose_run
+from node_runner.config import RunConfig, compose_run, resolved
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.figures.style import LEARNED, TRUE, clean, sheet, style
@@ -77,7 +78,7 @@ class Perceptron(nn.Module):
         super().__init__()
         sizes = [dim, *[width] * depth]
         hidden: list[nn.Module] = []
-        for n, m in zip(sizes[:-1], sizes[1:], strict=True):
+        for n, m in itertools.pairwise(sizes):
             hidden += [nn.Linear(n, m), activation()]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
@@ -104,7 +105,7 @@ class Flow(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         sizes = [2, *[width] * depth, 2]
-        self.layers = nn.ModuleList(Squash(n, m) for n, m in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(Squash(n, m) for n, m in itertools.pairwise(sizes))
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -314,6 +315,8 @@ def run_trainer(config: RunConfig) -> Outcome:
         loggers = [LOGGERS.build(item, folder.path, 0) for item in config.logger.values()]
         watch = Stopwatch(experiment.device)
         trainer.reporters = [metrics, ConsoleProgress(live=False), *map(Scalars, loggers), watch]
+        for logger in loggers:
+            logger.begin(resolved(config))
         gc.collect()
         state = trainer.train()
         metrics.close()
@@ -387,12 +390,14 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
         figure = sheet(6.4, 0.9 + 0.42 * len(results), "Time of the runner over that of a bare loop")
         axes = clean(figure.add_subplot(), grid=True)
         for place, result in enumerate(results):
-            axes.plot(result["ratios"], [place] * len(result["ratios"]), "o", color=TRUE, markersize=4)
-            axes.plot(statistics.median(result["ratios"]), place, "|", color=LEARNED, markersize=18, markeredgewidth=2.5)
+            ratios = result["ratios"]
+            axes.plot(ratios, [place] * len(ratios), "o", color=TRUE, markersize=4)
+            axes.plot(statistics.median(ratios), place, "|", color=LEARNED, markersize=18, markeredgewidth=2.5)
         axes.axvline(1, color="0.3", linewidth=0.8)
         axes.axvline(BAR, color="0.3", linewidth=0.8, linestyle="--")
         axes.set_yticks(range(len(results)), [f"{r['problem']}, adjoint={r['adjoint']}" for r in results])
-        axes.set(xlabel=f"ratio (points: rounds, bars: medians, dashed: the bar of {BAR:g})", ylim=(len(results) - 0.5, -0.5))
+        axes.set_xlabel(f"ratio (points: rounds, bars: medians, dashed: the bar of {BAR:g})")
+        axes.set_ylim(len(results) - 0.5, -0.5)
     return figure
 
 
@@ -421,12 +426,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report(
-    record: Record, results: list[dict[str, Any]], left_out: list[str], options: argparse.Namespace
-) -> None:
+def report(record: Record, results: list[dict[str, Any]], left_out: list[str], options: argparse.Namespace) -> None:
     """Write the README."""
     missed = [f"{r['problem']} with adjoint={r['adjoint']}" for r in results if statistics.median(r["ratios"]) > BAR]
-    verdict = f"The bar of {BAR:g} is missed by {', '.join(missed)}." if missed else f"The bar of {BAR:g} is met by all."
+    verdict = f"The bar of {BAR:g} is " + (f"missed by {', '.join(missed)}." if missed else "met by all.")
     lines = [f"{options.rounds} rounds. {verdict}", *left_out]
     record.add("Result", "\n".join(lines), [row(result) for result in results], {"ratios": draw(results)})
     record.write(results, torch.device(options.device), "float32")

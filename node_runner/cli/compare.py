@@ -56,7 +56,9 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     if plot is not None:
         from node_runner.cli.loss_curves import draw_losses
 
-        labels = [", ".join(f"{k}={v}" for k, v in chosen.items()) or name for name, chosen in zip(names, choices, strict=True)]
+        labels = [", ".join(f"{key}={text(value)}" for key, value in chosen.items()) for chosen in choices]
+        if len(set(labels)) < len(labels):
+            labels = names
         draw_losses(dict(zip(labels, folders, strict=True)), plot)
         print(f"plot: {plot}", file=sys.stderr)
     if as_json:

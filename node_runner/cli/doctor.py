@@ -81,7 +81,7 @@ def _no_cuda() -> str:
         return "CUDA_VISIBLE_DEVICES hides all GPUs"
     if shutil.which("nvidia-smi") is None:
         return f"PyTorch is built for CUDA {torch.version.cuda}, and no NVIDIA driver is installed (no nvidia-smi)"
-    return f"a driver is installed, but PyTorch (CUDA {torch.version.cuda}) cannot use it: is it too old? see nvidia-smi"
+    return f"PyTorch (CUDA {torch.version.cuda}) cannot use the driver that is installed: is it too old? see nvidia-smi"
 
 
 def _compiler() -> Finding:
@@ -90,11 +90,14 @@ def _compiler() -> Finding:
         if path:
             done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
             return Finding("C++ compiler", path, (done.stdout.splitlines() or ["found"])[0])
-    return Finding("C++ compiler", "none", "what compiles code (torch.compile on the CPU) cannot run; install g++ or clang")
+    return Finding("C++ compiler", "none", "torch.compile on the CPU cannot run; install g++ or clang")
 
 
 def _threads() -> Finding:
-    return Finding("cores", f"{default_threads()} of {os.cpu_count()}", f"torch uses {torch.get_num_threads()} threads unless told")
+    found = f"{default_threads()} of {os.cpu_count()}"
+    return Finding(
+        "cores", found, f"by itself torch takes {torch.get_num_threads()} threads; device.threads is for runs"
+    )
 
 
 def _mnist() -> Iterator[Finding]:
@@ -106,9 +109,9 @@ def _mnist() -> Iterator[Finding]:
     missing = [name for name in FILES if not (folder / name).exists()]
     altered = [name for name in FILES if name not in missing and difference(folder / name)]
     if altered:
-        yield Finding("mnist", f"altered: {', '.join(altered)}", f"{where}; delete them and run again to download", True)
+        yield Finding("mnist", f"altered: {', '.join(altered)}", f"{where}; delete them, to download them again", True)
     elif missing:
-        yield Finding("mnist", f"{len(missing)} of 4 files missing", f"{where}; downloaded by the first run that needs it")
+        yield Finding("mnist", f"{len(missing)} of 4 files missing", f"{where}; the first run downloads them")
     else:
         yield Finding("mnist", "found, the official files", where)
 
@@ -121,7 +124,7 @@ def _disk() -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        yield Finding("write access", f"none: {error.strerror}", f"runs are kept below {place}; go to another folder", True)
+        yield Finding("write access", f"none: {error.strerror}", f"runs are kept below {place}", True)
     else:
         yield Finding("write access", "yes", f"runs are kept below {place / 'outputs'}")
 
@@ -134,6 +137,7 @@ def _timing(timing: Timing) -> Finding:
 def _recommendation(timings: list[Timing]) -> Finding:
     choices = {timing.name: recommend(timing) for timing in timings}
     if len(set(choices.values())) == 1:
-        return Finding("recommended", f"device.threads={next(iter(choices.values()))}", "fastest for both solves; 1 is the default")
+        threads = next(iter(choices.values()))
+        return Finding("recommended", f"device.threads={threads}", "fastest for both solves; 1 is the default")
     found = ", ".join(f"device.threads={threads} for a {name}" for name, threads in choices.items())
     return Finding("recommended", found, "1 is the default")

@@ -51,9 +51,11 @@ def explain(error: Exception, commands: Sequence[str] = ()) -> str | None:
     """What went wrong and how to mend it, in one line; None for a bug of ours."""
     if isinstance(error, NodeRunnerError):
         return str(error)
-    if isinstance(error, OSError):
-        return f"cannot read or write {error.filename}: {error.strerror}" if error.filename else str(error)
-    return _of_hydra(error, commands)
+    # Some of Hydra's errors are OSErrors too.
+    line = _of_hydra(error, commands)
+    if line is None and isinstance(error, OSError):
+        return f"cannot read or write {error.filename}: {error.strerror}" if error.filename else _first_line(error)
+    return line
 
 
 def _of_hydra(error: Exception, commands: Sequence[str]) -> str | None:
@@ -99,7 +101,8 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> str:
     if error.override and "=" not in error.override and not error.override.startswith(("~", "+")):
-        return f"'{error.override}' is neither a command nor an override (key=value); {did_you_mean(error.override, commands)}"
+        hint = did_you_mean(error.override, commands) if commands else ""
+        return f"'{error.override}' is neither a command nor an override (key=value); {hint}".rstrip("; ")
     reason = str(error).splitlines()[0].removeprefix("Error parsing override").strip()
     return f"{error.override}: not a valid override ({reason}); quote values that hold = , [ or {{"
 
@@ -116,7 +119,7 @@ def _bad_value(cause: OmegaConfBaseException) -> str:
 
 
 def _of_component(cause: OmegaConfBaseException) -> str:
-    """" of solver=rk4" where the setting was looked for in a component."""
+    """Such as ` of solver=rk4`, where the setting was looked for in a component."""
     from node_runner.registry import ComponentConfig
 
     kind = cause.object_type
@@ -129,7 +132,7 @@ def _of_component(cause: OmegaConfBaseException) -> str:
 def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
     from omegaconf import OmegaConf
 
-    parent, _, name = key.rpartition(".")
+    parent = key.rpartition(".")[0]
     node = cause.parent_node
     root = node._get_root() if node is not None else None
     place = OmegaConf.select(root, parent) if parent and root is not None else root

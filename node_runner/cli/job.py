@@ -62,7 +62,7 @@ def execute(config: RunConfig, folder: Path, *, resume: bool = False, live: bool
 
 
 def forget(folder: Path) -> bool:
-    """Remove what Hydra wrote into a run's folder before the run was refused, if there is nothing else; whether it did."""
+    """Remove a run's folder if it holds only what Hydra writes before a run starts; whether it did."""
     if {entry.name for entry in folder.iterdir()} - {".hydra", "run.log"}:
         return False
     written = [folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]

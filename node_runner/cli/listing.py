@@ -124,7 +124,8 @@ def show_group(group: str, config_dir: Path | None) -> None:
         ConfigError: no such group.
     """
     options = _group(group, config_dir)
-    show(("", "option", "what it is (* the default)"), [_row(option) for option in options], title=f"{group}: {ABOUT.get(group, '')}")
+    title = f"{group}: {ABOUT.get(group, '')}"
+    show(("", "option", "what it is (* the default)"), [_row(option) for option in options], title=title)
     _say(f"node-run list {group} {options[0].name} shows its settings; {group}={options[0].name} chooses it")
 
 

@@ -52,7 +52,7 @@ def draw_losses(runs: Mapping[str, RunFolder], file: Path) -> None:
             axes[0].plot(seconds, losses, marker=".", color=colour, label=name)
             axes[1].plot(evaluations, losses, marker=".", color=colour)
         positive = all(loss > 0 for curve in curves.values() for _, _, loss in curve)
-        for ax, label in zip(axes, ("seconds of training", "evaluations of the field, forward and backward"), strict=True):
+        for ax, label in zip(axes, ("seconds of training", "evaluations of the field, both ways"), strict=True):
             clean(ax, grid=True).set(xlabel=label, yscale="log" if positive else "linear")
         axes[0].set_ylabel("val/loss")
         figure.legend(loc="outside lower center", ncols=min(3, len(curves)))

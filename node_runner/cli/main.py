@@ -7,69 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from node_runner import __version__
-
-
-class Quick:
-    """A command whose help option is off unless given: for `None` Typer would load its type machinery, 0.2 s."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """Typer's own option, with a default."""
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.default = False
-        return option
-
-
-class RunCommand(Quick, TyperCommand):
-    """A command beside `train`."""
-
-
-class RunGroup(Quick, TyperGroup):
-    """`node-run a=b` means `node-run train a=b`; every mistake is one line."""
-
-    own = ("--help", "--version")
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Send what is no command to `train`."""
-        if not args:
-            args = ["--help"]
-        if not ctx.resilient_parsing and args[0] not in (*self.own, *self.list_commands(ctx)):
-            args = ["train", *args]
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; its errors end the program with a line and the exit code of `report`."""
-        try:
-            return super().invoke(ctx)
-        except (KeyboardInterrupt, Exception) as error:
-            # Typer's own (exit, usage) are for `main`, a closed pipe is for Typer.
-            if isinstance(error, typer.Exit | BrokenPipeError) or hasattr(error, "format_message"):
-                raise
-            from node_runner.cli.explain import report
-
-            raise typer.Exit(report(error, self.list_commands(ctx))) from error
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As Typer's, with its usage errors in one line."""
-        try:
-            code = super().main(*args, standalone_mode=False, **extra)
-        except Exception as error:
-            if not standalone_mode or not hasattr(error, "format_message"):
-                raise
-            context = getattr(error, "ctx", None)
-            command = context.info_name if context is not None and context.parent is not None else ""
-            asked = f"node-run {command}".strip()
-            print(f"node-run: {error.format_message().rstrip('.')}; see `{asked} --help`", file=sys.stderr)
-            sys.exit(2)
-        if not standalone_mode:
-            return code
-        sys.exit(code if isinstance(code, int) else 0)
+from node_runner.cli.group import RunCommand, RunGroup
 
 
 app = typer.Typer(
@@ -95,7 +38,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options of node-run itself."""
 
@@ -119,7 +64,9 @@ def train(ctx: typer.Context) -> None:
 def list_options(
     group: Annotated[str, typer.Argument(help="Such as dataset.", show_default=False)] = "",
     option: Annotated[str, typer.Argument(help="Such as spiral.", show_default=False)] = "",
-    config_dir: Annotated[Path | None, typer.Option(help="A folder with configs of your own.", show_default=False)] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="A folder with configs of your own.", show_default=False)
+    ] = None,
 ) -> None:
     """Show what can be chosen, or the settings of one option. Example: node-run list dataset spiral."""
     from node_runner.cli.listing import show_group, show_groups, show_option
@@ -139,7 +86,8 @@ def evaluate(
     run: Run,
     overrides: Overrides = None,
     part: Annotated[
-        list[str] | None, typer.Option(help="Measure this part only (repeatable; all but train if not given).", show_default=False)
+        list[str] | None,
+        typer.Option(help="Measure this part only (repeatable; all but train if not given).", show_default=False),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     save: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.", show_default=False)] = None,
@@ -158,7 +106,8 @@ def sample(
     run: Run,
     overrides: Overrides = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Points (1000), or trajectories where no --start is given (8).", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Points (1000), or trajectories where no --start is given (8).", show_default=False),
     ] = None,
     start: Annotated[
         list[str] | None, typer.Option(help="First state of a trajectory, as x,y (repeatable).", show_default=False)
@@ -168,7 +117,10 @@ def sample(
     seed: Annotated[int, typer.Option(help="Of the drawn points.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
-        Path | None, typer.Option(help=".npz or .csv file; a .png goes beside it (RUN/samples.npz if not given).", show_default=False)
+        Path | None,
+        typer.Option(
+            help=".npz or .csv file; a .png goes beside it (RUN/samples.npz if not given).", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Draw points from a flow with their log-densities, or predict trajectories.

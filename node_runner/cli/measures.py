@@ -42,13 +42,13 @@ def measure(folder: RunFolder) -> Measures:
     metrics, totals = result["metrics"], result["totals"]
     steps = totals["steps"]
     costs = {"saved_mb": metrics.get("memory/saved_mb"), "peak_mb": metrics.get("memory/peak_mb")}
-    if steps:
+    if steps and totals["nfe_forward"]:
         costs |= {
             "nfe_forward": totals["nfe_forward"] / steps,
             "nfe_backward": totals["nfe_backward"] / steps,
             "ms_step": 1000 * totals["seconds"] / steps,
         }
-    costs["seconds"] = totals["seconds_total"]
+    costs["seconds"] = totals["seconds_total"] or None
     return Measures(result["status"], result["reason"], steps, _quality(metrics), _given(costs))
 
 

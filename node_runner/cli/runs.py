@@ -39,8 +39,8 @@ def find_runs(places: Sequence[str]) -> list[RunFolder]:
         matches = sorted(glob.glob(place)) if glob.has_magic(place) and not Path(place).exists() else [place]
         runs = [run for match in matches for run in _at(Path(match))]
         if not runs:
-            missing = not matches or not Path(matches[0]).exists()
-            raise ConfigError(f"{place}: no such folder; {_nearest(Path(place))}" if missing else f"{place}: holds no run")
+            there = matches and Path(matches[0]).exists()
+            raise ConfigError(f"{place}: " + ("holds no run" if there else f"no such folder; {_nearest(Path(place))}"))
         found.update({run.path.resolve(): run for run in runs})
     return list(found.values())
 

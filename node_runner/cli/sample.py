@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from node_runner.errors import ConfigError
 from node_runner.types import View
 
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 POINTS, TRAJECTORIES = 1000, 8
 """How many are made where no number is asked for."""
@@ -55,7 +56,7 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     file = out or saved.folder.path / "samples.npz"
     if view is View.labelled:
         name = saved.experiment.config.model.name
-        raise ConfigError(f"{run}: model={name} learned classes, and there is nothing to draw; `node-run evaluate` measures it")
+        raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
     if view is View.points and (request.start or request.until is not None):
         raise ConfigError("--start and --until are for trajectories, and this run learned a density")
     with torch.no_grad(), saved.experiment.tolerances.evaluation():
@@ -68,7 +69,8 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
 
 
 def _points(saved: Saved, request: Request, file: Path) -> None:
-    model, spec = saved.experiment.model, saved.experiment.spec
+    model: Any = saved.experiment.model
+    spec = saved.experiment.spec
     if not hasattr(model, "sample") or not hasattr(model, "log_prob"):
         raise ConfigError(f"model={saved.experiment.config.model.name} cannot be sampled")
     generator = torch.Generator().manual_seed(request.seed)
@@ -125,11 +127,10 @@ def _first_states(saved: Saved, request: Request) -> Tensor:
 
 
 def _numpy(values: Tensor) -> Array:
-    array: Array = values.double().cpu().numpy()
-    return array
+    return values.double().cpu().numpy()
 
 
-def _write_npz(file: Path, **arrays: Array) -> None:
+def _write_npz(file: Path, **arrays: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as out:
         np.savez_compressed(out, **arrays)

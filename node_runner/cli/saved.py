@@ -48,19 +48,18 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     folder = find_run(path)
     for override in overrides:
         if override.split("=", 1)[0] in FIXED:
-            raise ConfigError(f"{override}: the weights of a run fit its own model; change data, solver, tolerance or device")
+            raise ConfigError(f"{override}: the weights fit their own model; change data, solver, tolerance or device")
     experiment = assemble(load_run(folder.config, overrides))
     state = checkpoint.load(folder.checkpoints / f"{which}.pt", experiment.device)
-    weights, step = state["model"], state.get("step")
-    if which == "last":
-        step = state["state"]["step"]
-        if state["average"] is not None:
-            weights = _averaged(state["average"])
+    weights = state["model"]
+    if which == "last" and state["average"] is not None:
+        weights = _averaged(state["average"])
+    step = int(state["step"] if which == "best" else state["state"]["step"])
     try:
         experiment.model.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ConfigError(f"{folder.path}: the weights do not fit the model that the overrides make: {reason}") from error
+        raise ConfigError(f"{folder.path}: the weights do not fit the model that is asked for: {reason}") from error
     experiment.model.eval()
     return Saved(folder, experiment, step)
 

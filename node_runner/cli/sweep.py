@@ -37,7 +37,7 @@ class Begin(Callback):
         journal.begin(Begin.folder)
 
 
-def run_job(config: DictConfig, folder: Path, hydra: DictConfig) -> float:
+def run_job(config: DictConfig, folder: Path, hydra: Any) -> float:
     """Run one job of a sweep, and note how it ended.
 
     An error is raised only where the sweeper wants to know: the basic one would print it, and end
@@ -93,7 +93,7 @@ def _hash_of(folder: RunFolder) -> str:
         return ""
 
 
-def _concluded(hydra: DictConfig) -> bool:
+def _concluded(hydra: Any) -> bool:
     """Whether `conclude` will tell of a failed job, and nobody else needs to hear."""
     told = any(item._target_.endswith("sweep.Begin") for item in hydra.callbacks.values())
     return bool(told and hydra.sweeper._target_ == BASIC)
@@ -115,12 +115,11 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
         again = f"the same command with sweep={folder.name} goes on, and skips what is done"
         print(f"node-run: interrupted; {again}", file=sys.stderr)
         return 130
-    bad = [(job, name) for job, name in zip(jobs, journal.names(jobs), strict=True) if job.status in ("failed", "refused")]
-    if not bad:
+    counts = {status: sum(job.status == status for job in jobs) for status in ("failed", "refused")}
+    if not any(counts.values()):
         return 0 if failure is None else report(failure)
-    counts = {status: sum(job.status == status for job, _ in bad) for status in ("failed", "refused")}
     parts = " and ".join(f"{count} {status}" for status, count in counts.items() if count)
-    first, name = bad[0]
+    first, name = next(pair for pair in zip(jobs, journal.names(jobs), strict=True) if pair[0].status in counts)
     print(f"node-run: of {len(jobs)} jobs, {parts}; the first, {name}: {first.reason}", file=sys.stderr)
     return 2 if counts["refused"] else 1
 

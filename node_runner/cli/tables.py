@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Cell(NamedTuple):
@@ -41,7 +41,8 @@ def _draw(columns: Sequence[str], rows: Sequence[Row], title: str, numbers: Sequ
     table = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.show_header = any(columns)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold", min_width=min(len(column), 12))
+        side: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(column, justify=side, overflow="fold", min_width=min(len(column), 12))
     for row in rows:
         table.add_row(*(Text(cell.text, style="bold") if isinstance(cell, Cell) else Text(cell) for cell in row))
     Console(highlight=False).print(table)

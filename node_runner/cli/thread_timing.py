@@ -66,16 +66,14 @@ def _fastest(step: Callable[[], None]) -> float:
 
 def _small() -> tuple[str, str, Callable[[], None]]:
     field = FIELDS.get("mlp")((2,), width=64, depth=2)
-    return "small solve", "64 states of 2 numbers, field 2-64-64-2, dopri5 over [0, 1], and its gradient", _step(field, (64, 2))
+    what = "64 states of 2 numbers, field 2-64-64-2, dopri5 over [0, 1], and its gradient"
+    return "small solve", what, _step(field, (64, 2))
 
 
 def _convolutional() -> tuple[str, str, Callable[[], None]]:
     field = FIELDS.get("conv")((64, 6, 6))
-    return (
-        "convolutional solve",
-        "16 states of 64 x 6 x 6, the ODE-Net's field, dopri5 over [0, 1], and its gradient",
-        _step(field, (16, 64, 6, 6)),
-    )
+    what = "16 states of 64 x 6 x 6, the ODE-Net's field, dopri5 over [0, 1], and its gradient"
+    return "convolutional solve", what, _step(field, (16, 64, 6, 6))
 
 
 def _step(field: nn.Module, shape: tuple[int, ...]) -> Callable[[], None]:
@@ -86,6 +84,6 @@ def _step(field: nn.Module, shape: tuple[int, ...]) -> Callable[[], None]:
 
     def step() -> None:
         solution = engine.integrate(method, field, y0, ts, rtol=1e-4, atol=1e-5, norm=None)
-        solution.ys[-1].pow(2).mean().backward()  # type: ignore[no-untyped-call]
+        solution.ys[-1].pow(2).mean().backward()
 
     return step

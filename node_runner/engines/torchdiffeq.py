@@ -44,7 +44,7 @@ class TorchdiffeqEngine:
         options = dict(method.options)
         if norm is not None:
             options["norm"] = norm
-        counted = _Counted(f, method)
+        counted = _counted(f, method)
         began = time.perf_counter()
         try:
             with warnings.catch_warnings():
@@ -68,57 +68,30 @@ class TorchdiffeqEngine:
         return Solution(ts, ys, counted.stats)
 
 
+def _counted(f: Dynamics, method: Method) -> _Counted:
+    if method.name == "scipy_solver":
+        return _CountedEvaluations(f, method)
+    return _CountedAttempts(f, method) if method.adaptive else _CountedSteps(f, method)
+
+
 class _Counted:
     """The vector field as torchdiffeq sees it: counts what is asked, and ends a solve over budget.
 
-    torchdiffeq looks for the callbacks by name on the function it is given.
+    torchdiffeq looks for callbacks by name on the function that it is given, and warns of one that
+    a solver does not have: hence a class for each kind of solver. (Bound methods put on the
+    instance would make a reference cycle, which keeps the whole graph of a solve alive.)
     """
 
     def __init__(self, f: Dynamics, method: Method) -> None:
         self.f = f
         self.method = method
         self.stats = SolveStats()
-        self.budget_is_steps = method.name != "scipy_solver"
-        if self.budget_is_steps:
-            self.callback_step = self._step
-            if method.adaptive:
-                self.callback_accept_step = self._accept
-                self.callback_reject_step = self._reject
         self.last: tuple[Tensor, Tensor, Tensor] | None = None
         self.asked = 0.0  # time of the latest evaluation, where no steps are heard of
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.stats.nfe_forward += 1
-        if self.budget_is_steps:
-            return self.f(t, y)
-        self.asked = float(t)
-        if self.stats.nfe_forward > self.method.max_steps:
-            raise SolveFailed(
-                f"{self.method.name} spent its budget of solver.max_evaluations={self.method.max_steps} at "
-                f"t={self.asked:.6g}; try a looser tolerance, solver.solver=Radau, or a smaller optimizer.lr"
-            )
-        dy = self.f(t, y)
-        if not torch.isfinite(dy).all():
-            # SciPy's solvers do not look: some return NaN, some go on for ever, some raise an error of their own.
-            raise SolveFailed(f"{self.method.name} stopped at t={self.asked:.6g}: {NOT_FINITE}")
-        return dy
-
-    def _step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.last = (t, y, dt)
-        if not self.method.adaptive:
-            self.stats.accepted += 1
-        elif self.stats.accepted + self.stats.rejected >= self.method.max_steps:
-            raise SolveFailed(
-                f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
-                f"t={float(t):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
-                f"{float(dt):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
-            )
-
-    def _accept(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.stats.accepted += 1
-
-    def _reject(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.stats.rejected += 1
+        return self.f(t, y)
 
     def explain(self, error: AssertionError, ts: Tensor) -> str:
         """One sentence for one of torchdiffeq's assertions."""
@@ -134,3 +107,46 @@ class _Counted:
             f"{where}: the step became too small to move on ({float(dt):.1e}); the field is stiff or rough there: "
             "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"
         )
+
+
+class _CountedSteps(_Counted):
+    """Fixed steps: each one that begins is taken."""
+
+    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.stats.accepted += 1
+
+
+class _CountedAttempts(_Counted):
+    """Adaptive steps: accepted or rejected, within the budget of attempts."""
+
+    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.last = (t, y, dt)
+        if self.stats.accepted + self.stats.rejected >= self.method.max_steps:
+            raise SolveFailed(
+                f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
+                f"t={float(t):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
+                f"{float(dt):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
+            )
+
+    def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.stats.accepted += 1
+
+    def callback_reject_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self.stats.rejected += 1
+
+
+class _CountedEvaluations(_Counted):
+    """SciPy: no steps are heard of, so evaluations are what the budget counts."""
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.asked = float(t)
+        if self.stats.nfe_forward >= self.method.max_steps:
+            raise SolveFailed(
+                f"{self.method.name} spent its budget of solver.max_evaluations={self.method.max_steps} at "
+                f"t={self.asked:.6g}; try a looser tolerance, solver.solver=Radau, or a smaller optimizer.lr"
+            )
+        dy = super().__call__(t, y)
+        if not torch.isfinite(dy).all():
+            # SciPy's solvers do not look: some return NaN, some go on for ever, some raise an error of their own.
+            raise SolveFailed(f"{self.method.name} stopped at t={self.asked:.6g}: {NOT_FINITE}")
+        return dy

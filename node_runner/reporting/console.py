@@ -144,8 +144,7 @@ def summary(result: Mapping[str, Any], folder: Path, figures: list[str]) -> None
     """
     CONSOLE.print()
     for line in table(result):
-        line.no_wrap, line.overflow = True, "ellipsis"
-        CONSOLE.print(line)
+        CONSOLE.print(line, no_wrap=True, overflow="ellipsis")
     CONSOLE.print()
     for name, text in places(result, folder, figures):
         CONSOLE.print(Text(f"{name:<13}", style="bold").append(text, style="not bold"), soft_wrap=True)
@@ -154,10 +153,9 @@ def summary(result: Mapping[str, Any], folder: Path, figures: list[str]) -> None
 def table(result: Mapping[str, Any]) -> list[Text]:
     """One line a metric, in groups: quality by part, cost, size."""
     metrics, totals = result["metrics"], result["totals"]
-    ending = "" if result["status"] == "completed" and result["reason"] == DONE else f" ({result['reason']})"
     head = f"{totals['steps']:.0f} steps in {duration(totals['seconds_total'])}"
     best = f", best val/loss at step {result['best_step']}" if "val/loss" in metrics else ""
-    lines = [Text(f"{result['title']}: {result['status']}{ending}", style="bold"), Text(head + best)]
+    lines = [Text(f"{result['title']}: {result['status']}", style="bold"), Text(head + best)]
     parts = list(dict.fromkeys(key.partition("/")[0] for key in metrics if key.startswith(("test", "val/"))))
     parts.sort(key=lambda part: (part == "val", part))
     names = dict.fromkeys(key.partition("/")[2] for part in parts for key in metrics if key.startswith(f"{part}/"))
@@ -179,10 +177,11 @@ def table(result: Mapping[str, Any]) -> list[Text]:
 
 
 def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[tuple[str, str]]:
-    """(name, text): where the run's files are, and commands that go on from here."""
+    """(name, text): why the run ended, where its files are, and commands that go on from here."""
     run = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     word = shlex.quote(run)
-    found = [("results", run)]
+    found = [] if result["reason"] == DONE else [("ended", result["reason"])]
+    found.append(("results", run))
     if figures:
         found.append(("figures", f"in figures/: {', '.join(figures)}"))
     if any(folder.glob("events.out.tfevents.*")):

@@ -20,17 +20,20 @@ from node_runner.solvers import SOLVERS
 
 METRICS = {
     "val/loss": "of the best validation",
+    "nfe/forward": "evaluations of the field per optimiser step",
+    "nfe/backward": "evaluations per optimiser step, in the gradient",
     "test/mse": "mean squared error of the test, trajectories",
     "test/accuracy": "share of correct labels of the test, classification",
     "test/nll": "negative log-likelihood of the test in nats, density",
-    "nfe/forward": "evaluations of the field per optimiser step",
-    "nfe/backward": "evaluations per optimiser step, in the gradient",
     "memory/peak_mb": "MiB above the baseline",
     "memory/saved_mb": "MiB kept by autograd for one backward",
     "time/step_ms": "ms per optimiser step",
     "seconds": "of the whole run, validations included",
 }
 """The columns of results. The same for every run, so that runs of different tasks share a table."""
+
+FIRST = ("adjoint", "dataset", "model", "rtol", "solver")
+"""TensorBoard sorts columns by name, and shows five until it is asked for more: these."""
 
 REGISTRIES = (DATASETS, MODELS, FIELDS, SOLVERS, ADJOINTS, ENGINES)
 STATUSES = ("completed", "interrupted", "diverged", "failed")
@@ -53,11 +56,11 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
         "engine": config["engine"]["name"],
         "optimizer": config["optimizer"]["name"],
         "lr": float(config["optimizer"].get("lr", math.nan)),
-        "batch_size": float(config["trainer"]["batch_size"] or math.nan),
+        "batch_size": f"{config['trainer']['batch_size'] or 'all'}",
         "regulariser": ", ".join(regularisers) or "none",
         "precision": config["device"]["precision"],
         "device": result["choices"]["device"],
-        "seed": float(config["seed"]),
+        "seed": f"{config['seed']}",
     }
 
 
@@ -109,9 +112,9 @@ def power(value: float) -> str:
 
 def _column(name: str, value: str | float) -> api_pb2.HParamInfo:
     """The declaration of a column. TensorBoard takes it from any one run, so it must hold for all."""
-    if not isinstance(value, str):
-        return api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64)
-    column = api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING)
+    kind = api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+    # Columns that are said to differ between runs are sorted before the others.
+    column = api_pb2.HParamInfo(name=name, type=kind, differs=name in FIRST)
     options = {registry.group: registry.names() for registry in REGISTRIES} | {"status": STATUSES}
     if name in options:
         column.domain_discrete.extend(options[name])

@@ -76,32 +76,35 @@ class TrajectoryRegression:
             loss = error.pow(2).mean()
         else:
             seen = batch.mask[1:].unsqueeze(-1)
-            loss = (error.pow(2) * seen).sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
+            # Selected, not multiplied by zero: what was not observed may be NaN.
+            squares = torch.where(seen, error, 0).pow(2)
+            loss = squares.sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
         total, scalars = penalised(loss, output, self.regularisers)
         return StepOutput(total, {"loss": loss.detach(), **scalars}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:
         """Loss, mse and relative_rmse over whole trajectories, and the mean evaluations of a solve."""
-        squares = torch.zeros(3, dtype=torch.float64)  # standardised error, error, truth
+        squares = torch.zeros(3, dtype=torch.float64)  # of standardised error, error, truth
         observed, nfe, solves = 0.0, 0, 0
         for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
             batch = whole(part, rows)
             output = model(batch.ys[0], batch.ts, batch.t0)
-            seen = torch.ones_like(batch.ys[1:]) if batch.mask is None else batch.mask[1:].unsqueeze(-1).expand_as(
-                batch.ys[1:])  # fmt: skip
-            error = (output.value[1:] - batch.ys[1:]).double()
+            truth = batch.ys[1:].double()
+            mask = torch.ones_like(truth, dtype=torch.bool) if batch.mask is None else batch.mask[1:].unsqueeze(-1)
+            seen = mask.expand_as(truth)
+            error = output.value[1:].double() - truth
             scaled = error / self.spec.std.to(error)
-            sums = [(x.pow(2) * seen).sum() for x in (scaled, error, batch.ys[1:].double())]
+            sums = [torch.where(seen, x, 0).pow(2).sum() for x in (scaled, error, truth)]
             squares += torch.stack(sums).cpu()
             observed += float(seen.sum())
             nfe += sum(stats.nfe_forward for stats in output.solves)
             solves += 1
-        loss, mse, truth = (squares / max(observed, 1)).tolist()
+        loss, mse, power = (squares / max(observed, 1)).tolist()
         return {
             "loss": loss,
             "mse": mse,
-            "relative_rmse": math.sqrt(mse / truth) if truth > 0 else math.inf,
+            "relative_rmse": math.sqrt(mse / power) if power > 0 else math.inf,
             "nfe": nfe / max(solves, 1),
         }
 

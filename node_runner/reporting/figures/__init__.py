@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import nn
@@ -69,7 +70,8 @@ def draw(
 
 def _make(name: str, make: Callable[[Scene], Figure | None], scene: Scene) -> Figure | None:
     try:
-        with style(), torch.no_grad():
+        # Predictions may be anything: what is not finite is not drawn.
+        with style(), torch.no_grad(), np.errstate(all="ignore"):
             figure = make(scene)
             if figure is not None:
                 # Lay it out once, under this style: it is rendered for a file and again for each logger.

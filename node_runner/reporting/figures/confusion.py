@@ -22,10 +22,8 @@ def draw(scene: Scene) -> Figure:
     totals = np.maximum(counts.sum(axis=1), 1)
     share = counts / totals[:, None]
     recall = np.diag(share)
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
     side = min(0.42 * size + 2.0, 9.0)
-    figure = sheet(max(side + 1.6, 4.6), max(side, 3.2),
-                   f"{scene.spec.dataset}: test accuracy {accuracy:.2%} of {counts.sum():,}")  # fmt: skip
+    figure = sheet(max(side + 1.6, 4.6), max(side, 3.2), f"{scene.spec.dataset}: {scene.accuracy}")
     matrix, bars = figure.subplots(1, 2, width_ratios=(size + 1.0, max(0.28 * size, 1.2)), sharey=True)
     shades = PowerNorm(0.5, vmin=0, vmax=1)  # so that a mistake of one in a hundred can be seen
     matrix.imshow(share, cmap=COUNTS, norm=shades, aspect="auto")
@@ -49,7 +47,7 @@ def draw(scene: Scene) -> Figure:
 
 def confusion(scene: Scene) -> NDArray[np.int64]:
     """(C, C) counts of test examples by true and predicted class."""
-    true = scene.splits.test.y.cpu().numpy()
+    true = scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)
     counts = np.zeros((scene.spec.num_classes,) * 2, dtype=np.int64)
     np.add.at(counts, (true, predicted), 1)

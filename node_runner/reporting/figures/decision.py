@@ -17,13 +17,13 @@ def draw(scene: Scene) -> Figure | None:
     """Regions in the classes' colours, paler where the model is less sure, with test points; None off the plane."""
     if scene.spec.shape != (2,):
         return None
-    points, true = host(scene.splits.test.x), scene.splits.test.y.cpu().numpy()
+    points, true = host(scene.examples.x), scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)
     wrong = predicted != true
     x, y = window(points)
-    shares = scene.evaluate(lambda part: scene.model(part).value.double().softmax(dim=1), plane(x, y, SIZE))
+    shares = scene.classify(plane(x, y, SIZE))
     colours = class_colours(scene.spec.num_classes)
-    heading = f"{scene.spec.dataset}: decision regions, test accuracy {1 - wrong.mean():.2%}"
+    heading = f"{scene.spec.dataset}: decision regions, {scene.accuracy}"
     figure = sheet(5.6, 5.0 * height(x, y) + 1.3, heading)
     axes = figure.subplots()
     across_and_up = np.linspace(*x, SIZE), np.linspace(*y, SIZE)

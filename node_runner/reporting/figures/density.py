@@ -76,11 +76,10 @@ def true_log_prob(scene: Scene, x: Tensor) -> Array | None:
 
 def _densities(scene: Scene, x: Range, y: Range) -> dict[str, Array]:
     points = plane(x, y, SIZE)
-    with np.errstate(over="ignore"):
-        found = {"density of the model": np.exp(scene.evaluate(scene.log_prob, points))}
-        true = true_log_prob(scene, points)
-        if true is not None:
-            found["true density"] = np.exp(true)
+    found = {"density of the model": np.exp(scene.evaluate(scene.log_prob, points))}
+    true = true_log_prob(scene, points)
+    if true is not None:
+        found["true density"] = np.exp(true)
     return found
 
 

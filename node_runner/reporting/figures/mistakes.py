@@ -17,7 +17,7 @@ def draw(scene: Scene) -> Figure | None:
     """The 25 most confident mistakes; None where the examples are no images, or there is no mistake."""
     if len(scene.spec.shape) != 3:
         return None
-    true = scene.splits.test.y.cpu().numpy()
+    true = scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)
     confidence = scene.probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != true)
@@ -25,11 +25,12 @@ def draw(scene: Scene) -> Figure | None:
         return None
     order = np.argsort(-confidence[wrong], kind="stable")
     shown = wrong[order][: ROWS * COLUMNS]
-    title = f"{scene.spec.dataset}: {len(shown)} most confident of {len(wrong):,} mistakes in {len(true):,} test images"
+    some = f"the {len(shown)} most confident of {len(wrong):,}" if len(shown) < len(wrong) else f"all {len(wrong)}"
+    title = f"{scene.spec.dataset}: {some} mistakes in {len(true):,} test images"
     rows = -(-len(shown) // COLUMNS)
     figure = sheet(1.25 * COLUMNS + 0.2, 1.5 * rows + 0.5, title)
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
-    images = host(scene.splits.test.x[scene.splits.test.y.new_tensor(shown)])
+    images = host(scene.examples.x[scene.examples.y.new_tensor(shown)])
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, row, image in zip(grid.flat, shown, images, strict=False):

@@ -25,8 +25,8 @@ from node_runner.reporting.figures.style import (
 from node_runner.reporting.figures.trajectories import axis_names
 
 
-MOST, SIZE = 4, 60
-"""Trajectories that are shown, and points of the field along each axis."""
+MOST, SIZE, STREAMS = 4, 60, 0.7
+"""Trajectories that are shown, points of the field along each axis, and how dense its stream lines are."""
 
 
 def draw(scene: Scene) -> Figure | None:
@@ -71,8 +71,9 @@ def title(scene: Scene) -> str:
     # The slice of an augmented field at zero is not what carries its trajectories: no number for it.
     if learned is None or true is None or _augmented(scene):
         return heading
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.linalg.norm(learned - true, axis=1) / np.linalg.norm(true, axis=1)
+    share = np.linalg.norm(learned - true, axis=1) / np.linalg.norm(true, axis=1)
+    if not np.isfinite(share).any():
+        return heading
     return f"{heading}, learned field off by {np.nanmedian(share):.2%} (median over the training states)"
 
 
@@ -118,7 +119,7 @@ def _slice(scene: Scene) -> str:
 def _stream(axes: Axes, x: Range, y: Range, field: Array) -> None:
     u, v = np.ma.masked_invalid(field.reshape(SIZE, SIZE, 2)).transpose(2, 0, 1)
     across, up = np.linspace(*x, SIZE), np.linspace(*y, SIZE)
-    axes.streamplot(across, up, u, v, density=0.7, color="0.75", linewidth=0.6, arrowsize=0.6, zorder=1)
+    axes.streamplot(across, up, u, v, density=STREAMS, color="0.75", linewidth=0.6, arrowsize=0.6, zorder=1)
 
 
 def _path(axes: Axes, prediction: Prediction, row: int, horizon: float, *, learned: bool) -> None:

@@ -36,11 +36,11 @@ def mosaic(images: Array, shape: tuple[int, ...]) -> Array:
     """
     channels, height, width = shape
     side = math.ceil(math.sqrt(len(images)))
-    sheet = np.full((side * (height + 1) + 1, side * (width + 1) + 1, channels), np.nan)
+    canvas = np.full((side * (height + 1) + 1, side * (width + 1) + 1, channels), np.nan)
     for place, image in enumerate(images):
         row, column = (1 + at * (size + 1) for at, size in zip(divmod(place, side), (height, width), strict=True))
-        sheet[row : row + height, column : column + width] = image.reshape(shape).transpose(1, 2, 0)
-    return sheet[..., 0] if channels == 1 else sheet
+        canvas[row : row + height, column : column + width] = image.reshape(shape).transpose(1, 2, 0)
+    return canvas[..., 0] if channels == 1 else canvas
 
 
 def picture(axes: Axes, image: Array, shape: tuple[int, ...]) -> None:

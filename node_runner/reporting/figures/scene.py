@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node_runner.errors import SolveFailed
-from node_runner.types import Dataset, DataSpec, Splits, Trajectories
+from node_runner.types import Dataset, DataSpec, Labelled, Splits, Trajectories
 
 
 Array = NDArray[np.float64]
@@ -25,6 +25,9 @@ CHUNK = 5000
 
 MOST = 1000
 """Trajectories of a part that are looked at."""
+
+FEW = 1000
+"""Examples that are classified where each takes long."""
 
 POINTS, IMAGES, TIMES = 4000, 64, 6
 """Samples that are drawn from a flow, and times at which they are seen on their way."""
@@ -122,9 +125,30 @@ class Scene:
         return ((name, prediction) for name, prediction in self.predictions.items() if name != "train")
 
     @functools.cached_property
+    def examples(self) -> Labelled:
+        """Test examples that figures classify: all, or evenly chosen ones where all would take long."""
+        test = self.splits.test
+        state = getattr(getattr(self.model, "block", None), "state_shape", ())
+        slow = len(state) == 3 and self.to_model(test.x[:1]).device.type == "cpu"  # convolutions
+        every = -(-len(test) // FEW) if slow else 1
+        return Labelled(test.x[::every], test.y[::every])
+
+    def classify(self, x: Tensor) -> Array:
+        """Probabilities (N, C) of the classes of x (N, P...)."""
+        return self.evaluate(lambda part: self.model(part).value.double().softmax(dim=1), x)
+
+    @functools.cached_property
     def probabilities(self) -> Array:
-        """(N, C) of the classes, for every test example."""
-        return self.evaluate(lambda x: self.model(x).value.double().softmax(dim=1), self.splits.test.x)
+        """(N, C) of the classes of every one of `examples`."""
+        return self.classify(self.examples.x)
+
+    @property
+    def accuracy(self) -> str:
+        """In words, with the number of examples that it is measured on."""
+        hits = self.probabilities.argmax(axis=1) == self.examples.y.cpu().numpy()
+        shown, total = len(self.examples), len(self.splits.test)
+        some = f"{shown:,} of " if shown < total else ""
+        return f"accuracy {hits.mean():.2%} on {some}{total:,} test examples"
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The model's log-density (N,) at x (N, D)."""

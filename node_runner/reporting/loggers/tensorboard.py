@@ -17,37 +17,32 @@ from node_runner.reporting.event_files import forget_after
 from node_runner.reporting.hparams import results, summaries, tag
 
 
-def _lines(*names: str) -> list[str | list[str]]:
-    """One chart of several scalars. TensorBoard reads names as regular expressions that need only begin to fit."""
-    return ["Multiline", [f"^{name}$" for name in names]]
-
-
-LAYOUT = {
+LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     "Loss": {
-        "loss": _lines("train/loss", "val/loss"),
-        "accuracy": _lines("train/accuracy", "val/accuracy"),
-        "error of trajectories": _lines("val/mse", "val/relative_rmse"),
-        "bits per dimension": _lines("train/bits_per_dim", "val/bits_per_dim"),
+        "loss": ("train/loss", "val/loss"),
+        "accuracy": ("train/accuracy", "val/accuracy"),
+        "relative error of trajectories": ("val/relative_rmse",),
+        "bits per dimension": ("train/bits_per_dim", "val/bits_per_dim"),
     },
     "NFE": {
-        "evaluations per optimiser step": _lines("nfe/forward", "nfe/backward"),
-        "evaluations per solve in validation": _lines("val/nfe"),
+        "evaluations per optimiser step": ("nfe/forward", "nfe/backward"),
+        "evaluations per solve in validation": ("val/nfe",),
     },
     "Solver steps": {
-        "forward": _lines("solver/accepted", "solver/rejected"),
-        "backward": _lines("solver/accepted_backward", "solver/rejected_backward"),
+        "forward": ("solver/accepted", "solver/rejected"),
+        "backward": ("solver/accepted_backward", "solver/rejected_backward"),
     },
     "Memory": {
-        "peak above the baseline, MiB": _lines("memory/peak_mb"),
-        "saved for backward, MiB": _lines("memory/saved_mb"),
+        "peak above the baseline, MiB": ("memory/peak_mb",),
+        "saved for backward, MiB": ("memory/saved_mb",),
     },
     "Time": {
-        "ms per optimiser step": _lines("time/step_ms"),
-        "share of the step in the solve": _lines("time/solve_share"),
+        "ms per optimiser step": ("time/step_ms",),
+        "share of the step in the solve": ("time/solve_share",),
     },
     "Optimiser": {
-        "learning rate": _lines("optim/lr"),
-        "norm of the gradient": _lines("optim/grad_norm"),
+        "learning rate": ("optim/lr",),
+        "norm of the gradient": ("optim/grad_norm",),
     },
 }
 """The Custom Scalars dashboard: categories, charts, and the scalars of each chart."""
@@ -69,16 +64,21 @@ class TensorBoardLogger:
     def __init__(self, folder: Path, step: int, /) -> None:
         forget_after(folder, step, ONCE)
         self._writer = SummaryWriter(str(folder))
+        self._seen: set[str] = set()
+        self._laid_out = False
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration as text, and the layout of Custom Scalars."""
+        """Write the configuration as text."""
         self.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```")
-        self._writer.add_custom_scalars(LAYOUT)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write each value as a point of its curve."""
+        """Write each value as a point of its curve. Not the epoch: a straight line, and the first in the alphabet."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            if name != "epoch":
+                self._writer.add_scalar(name, value, step)
+        self._seen.update(values)
+        if "val/loss" in values:  # by now every scalar of the run has come
+            self._lay_out()
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
         """Write the figure as an image."""
@@ -96,6 +96,7 @@ class TensorBoardLogger:
 
     def finish(self, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Make the run a row of the HParams table, however it ended."""
+        self._lay_out()
         step = int(result["totals"]["steps"])
         for summary in summaries(config, result):
             self._add(summary, None)
@@ -107,8 +108,26 @@ class TensorBoardLogger:
         """Write out what is held back, and close the file."""
         self._writer.close()
 
+    def _lay_out(self) -> None:
+        """Write the layout of Custom Scalars, once, without the charts that would stay empty."""
+        if self._seen and not self._laid_out:
+            self._writer.add_custom_scalars(layout(self._seen))
+            self._laid_out = True
+
     def _add(self, summary: Summary, step: int | None) -> None:
         self._writer._get_file_writer().add_summary(summary, step)
+
+
+def layout(seen: set[str]) -> dict[str, dict[str, list[Any]]]:
+    """LAYOUT for a run with the scalars `seen`, as add_custom_scalars wants it."""
+    chosen: dict[str, dict[str, list[Any]]] = {}
+    for category, charts in LAYOUT.items():
+        for chart, names in charts.items():
+            if seen.intersection(names):
+                # TensorBoard reads names as regular expressions that need only fit at the beginning.
+                exact = [f"^{name}$" for name in names]
+                chosen.setdefault(category, {})[chart] = ["Multiline", exact]
+    return chosen
 
 
 def _report(result: Mapping[str, Any]) -> str:

@@ -1,0 +1,296 @@
+"""Figures of small untrained models: each is drawn, shows something, and says what it shows."""
+
+from __future__ import annotations
+
+import io
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import image
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from node_runner.assemble import Experiment, assemble
+from node_runner.errors import SolveFailed
+from node_runner.reporting.figures import FIGURES, decision, density, draw, phase_portrait
+from node_runner.reporting.figures.scene import Scene, host, plane
+from node_runner.types import DataSpec, ModelOutput, Points, Splits, Trajectories, View
+from tests.runs import make_run
+
+
+TRAJECTORIES = ["trajectories", "phase_portrait", "error_over_time"]
+PAIRS = {
+    ("spiral", "node"): TRAJECTORIES,
+    ("oscillator", "augmented"): TRAJECTORIES,
+    ("lotka-volterra", "cnf"): ["density", "flow"],
+    ("eight_gaussians", "cnf"): ["density", "flow"],
+    ("two_moons", "node"): ["confusion", "decision"],
+    ("digits", "node"): ["confusion", "mistakes"],
+    ("digits", "cnf"): ["samples", "flow"],
+}
+IMAGES = {("digits", "mistakes"), ("digits", "samples"), ("digits", "flow")}
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer points of each map: the tests look at other things."""
+    for module in (density, decision, phase_portrait):
+        monkeypatch.setattr(module, "SIZE", 15)
+    monkeypatch.setattr(phase_portrait, "STREAMS", 0.15)
+
+
+def experiment(dataset: str, model: str, **settings: Any) -> Experiment:
+    built = assemble(make_run(dataset=dataset, model=model, **settings))
+    built.model.eval()
+    return built
+
+
+def draw_all(built: Experiment, metrics: dict[str, float] | None = None) -> dict[str, Figure]:
+    return dict(draw(built.model, built.spec, built.splits, built.dataset, metrics))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=40)
+    buffer.seek(0)
+    return image.imread(buffer)[..., :3]
+
+
+def heading(figure: Figure) -> str:
+    return figure.get_suptitle()
+
+
+@pytest.mark.parametrize(("dataset", "model"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_every_pair_gets_figures_that_show_something_and_name_their_axes(dataset: str, model: str) -> None:
+    figures = draw_all(experiment(dataset, model), {"test/nll": 2.5, "test/bits_per_dim": 3.25})
+    assert list(figures) == PAIRS[dataset, model]
+    for name, figure in figures.items():
+        shown = pixels(figure)
+        assert shown.std() > 0.02, f"{name} is blank"
+        assert heading(figure).startswith(dataset), heading(figure)
+        if (dataset, name) not in IMAGES:
+            assert any(axes.get_xlabel() for axes in figure.axes), f"{name} has no label below"
+            assert any(axes.get_ylabel() for axes in figure.axes), f"{name} has no label at the side"
+
+
+def test_every_view_has_figures() -> None:
+    assert set(FIGURES) == set(View)
+
+
+def test_the_reader_s_own_settings_of_matplotlib_are_left_alone() -> None:
+    built = experiment("two_moons", "node")
+    with mpl.rc_context({"font.size": 17.0}):
+        before = dict(mpl.rcParams)
+        next(draw(built.model, built.spec, built.splits, built.dataset))
+        assert dict(mpl.rcParams) == before
+
+
+def test_float32_models_take_float64_data_and_the_other_way_round() -> None:
+    for precision, other in (("float32", torch.float64), ("float64", torch.float32)):
+        built = experiment("spiral", "node", dataset__long=0)
+        built.model.to(getattr(torch, precision))
+        scene = Scene(built.model, built.spec, _as(built.splits, other), built.dataset, {})
+        assert np.isfinite(scene.predictions["test"].learned).all()
+        assert phase_portrait.learned_field(scene, plane((-1, 1), (-1, 1), 3)) is not None
+
+
+def _as(splits: Splits[Any], dtype: torch.dtype) -> Splits[Any]:
+    return Splits(splits.train.to(dtype), splits.val.to(dtype), splits.test.to(dtype))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dataset", "model"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_models_on_a_gpu_are_drawn_from_data_on_the_cpu(dataset: str, model: str) -> None:
+    built = experiment(dataset, model)
+    built.model.cuda()
+    assert list(draw_all(built)) == PAIRS[dataset, model]
+
+
+# --- numbers ---------------------------------------------------------------------------------------
+
+
+def test_the_error_of_a_prediction_is_the_task_s() -> None:
+    built = experiment("spiral", "node")
+    scene = Scene(built.model, built.spec, built.splits, built.dataset, {})
+    measured = built.task.evaluate(built.model, built.splits.test, 100)
+    assert scene.predictions["test"].mean_mse == pytest.approx(measured["mse"], rel=1e-9)
+
+
+def test_titles_repeat_what_was_measured() -> None:
+    built = experiment("spiral", "node")
+    name, figure = next(draw(built.model, built.spec, built.splits, built.dataset, {"test/mse": 3.1e-5}))
+    assert name == "trajectories"
+    assert "test mse 3.1e-05" in heading(figure)
+
+
+def test_the_true_density_and_its_likelihood_are_shown_where_they_are_known() -> None:
+    built = experiment("eight_gaussians", "cnf", dataset__test=500)
+    _, figure = next(draw(built.model, built.spec, built.splits, built.dataset, {"test/nll": 2.9}))
+    assert [axes.get_title() for axes in figure.axes[2:4]] == ["density of the model", "true density"]
+    truth = -float(built.dataset.log_prob(built.splits.test.x).mean())
+    assert f"test nll 2.9 nats (true density: {truth:.3g})" in heading(figure)
+
+
+def test_a_field_that_is_the_true_one_is_off_by_nothing() -> None:
+    built = experiment("oscillator", "node", dataset__long=0)
+    scene = Scene(Exact(built.dataset, built.model), built.spec, built.splits, built.dataset, {})
+    assert "off by 0.00%" in phase_portrait.title(scene)
+
+
+class Exact(nn.Module):
+    """A model that knows the true field, and predicts with another model."""
+
+    def __init__(self, dataset: Any, model: nn.Module) -> None:
+        super().__init__()
+        self.vector_field = dataset.vector_field
+        self.model = model
+
+    def forward(self, *arguments: Tensor) -> ModelOutput:
+        return self.model(*arguments)
+
+
+def test_large_convolutional_classifiers_are_drawn_from_a_part_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node_runner.reporting.figures.scene.FEW", 2)
+    built = experiment("digits", "node", field="conv", model__state=4)
+    scene = Scene(built.model, built.spec, built.splits, built.dataset, {})
+    assert len(scene.examples) == 2
+    assert "on 2 of 6 test examples" in scene.accuracy
+
+
+# --- data of other shapes ----------------------------------------------------------------------------
+
+
+class Rotation(nn.Module):
+    """Predicts y(t) = y(0) cos t for any state, or what `spoil` makes of it."""
+
+    def __init__(self, spoil: float = 0.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.spoil = spoil
+
+    def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
+        ys = y0 * ts.cos()[:, None, None] * self.scale
+        if self.spoil:
+            ys = torch.where(ts[:, None, None] > 0.5, ys * self.spoil, ys)
+        return ModelOutput(ys, [], {})
+
+    def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
+        return y * self.spoil if self.spoil else -y
+
+
+def made_up(axes: int, *, mask: bool = False) -> tuple[DataSpec, Splits[Trajectories]]:
+    """A few trajectories with `axes` axes, without names for them, of ragged length if `mask`."""
+    ts = torch.linspace(0, 1, 12, dtype=torch.float64)
+    ys = torch.randn(3, 1, axes, dtype=torch.float64) * ts.cos()[:, None] + 0.1
+    seen = (torch.arange(12) < torch.tensor([[12], [9], [5]])) if mask else None
+    part = Trajectories(ts, torch.where(seen[..., None], ys, torch.nan) if seen is not None else ys, seen)
+    zero, one = torch.zeros(axes, dtype=torch.float64), torch.ones(axes, dtype=torch.float64)
+    return DataSpec("made-up", View.trajectories, (axes,), zero, one), Splits(part, part, part)
+
+
+@pytest.mark.parametrize("axes", [1, 3, 6])
+def test_states_of_any_size_are_drawn(axes: int) -> None:
+    spec, splits = made_up(axes)
+    figures = dict(draw(Rotation(), spec, splits, SimpleNamespace()))
+    expected = [name for name in TRAJECTORIES if axes > 1 or name != "phase_portrait"]
+    assert list(figures) == expected
+    assert ("first 4 of 6 axes" in heading(figures["trajectories"])) == (axes == 6)
+
+
+def test_what_was_not_observed_is_not_drawn() -> None:
+    spec, splits = made_up(2, mask=True)
+    scene = Scene(Rotation(), spec, splits, SimpleNamespace(), {})  # type: ignore[arg-type]
+    assert (np.isfinite(scene.predictions["test"].errors).sum(axis=1) == [12, 9, 5]).all()
+    assert len(list(draw(Rotation(), spec, splits, SimpleNamespace()))) == 3
+
+
+@pytest.mark.parametrize("spoil", [torch.inf, 1e200])
+def test_predictions_that_are_not_finite_are_drawn_as_far_as_they_go(
+    spoil: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, splits = made_up(2)
+    dataset = SimpleNamespace(vector_field=lambda t, y: -y)
+    figures = dict(draw(Rotation(spoil), spec, splits, dataset))
+    assert list(figures) == TRAJECTORIES, caplog.text
+    assert all(pixels(figure).std() > 0.02 for figure in figures.values())
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_points_of_any_size_are_drawn(axes: int) -> None:
+    points = Points(torch.randn(50, axes, dtype=torch.float64))
+    model = Gaussian(axes)
+    spec = DataSpec("made-up", View.points, (axes,), torch.zeros(axes), torch.ones(axes))
+    figures = dict(draw(model, spec, Splits(points, points, points), SimpleNamespace()))
+    assert list(figures) == (["density"] if axes == 1 else ["density", "flow"])
+
+
+class Gaussian(nn.Module):
+    """A flow that stays where it is."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+        self.register_buffer("times", torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+    def path(self, count: int, times: int, *, generator: torch.Generator) -> Tensor:
+        return torch.randn(count, self.axes, generator=generator, dtype=torch.float64).expand(times, -1, -1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -0.5 * x.pow(2).sum(dim=1) - 0.9189 * self.axes
+
+
+# --- what cannot be drawn ------------------------------------------------------------------------------
+
+
+def fail(*arguments: Any, **settings: Any) -> Tensor:
+    raise SolveFailed("the step became too small")
+
+
+def test_a_figure_whose_solve_fails_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    spec, splits = made_up(2)
+    model = Rotation()
+    model.vector_field = fail  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        figures = dict(draw(model, spec, splits, SimpleNamespace()))
+    assert list(figures) == ["trajectories", "error_over_time"]
+    assert caplog.messages == ["figure phase_portrait left out: the step became too small"]
+
+
+def test_a_bug_in_a_figure_does_not_cost_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    spec, splits = made_up(2)
+    dataset = SimpleNamespace(vector_field=lambda t, y: y[:, 5])
+    with caplog.at_level(logging.WARNING):
+        assert list(dict(draw(Rotation(), spec, splits, dataset))) == ["trajectories", "error_over_time"]
+    assert "IndexError" in caplog.text
+
+
+def test_a_further_test_whose_solve_fails_is_left_out_of_the_figures(caplog: pytest.LogCaptureFixture) -> None:
+    spec, splits = made_up(2)
+    long = Trajectories(torch.linspace(0, 5, 20, dtype=torch.float64), torch.zeros(2, 20, 2, dtype=torch.float64))
+
+    class Short(Rotation):
+        def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
+            return super().forward(y0, ts, t0) if ts[-1] < 2 else fail()  # type: ignore[return-value]
+
+    with caplog.at_level(logging.WARNING):
+        figures = draw(
+            Short(), spec, Splits(splits.train, splits.val, splits.test, {"test_long": long}), SimpleNamespace()
+        )
+        assert list(dict(figures)) == TRAJECTORIES
+    assert caplog.messages == ["figures leave test_long out: the step became too small"]
+
+
+def test_a_copy_on_the_host_is_float64_and_marks_what_is_not_finite() -> None:
+    copy = host(torch.tensor([1.0, torch.inf, -torch.inf, torch.nan], dtype=torch.float32))
+    assert copy.dtype == np.float64
+    np.testing.assert_array_equal(copy, [1.0, np.nan, np.nan, np.nan])
+
+
+def test_the_points_of_a_plane_go_row_by_row() -> None:
+    points = plane((0.0, 1.0), (5.0, 7.0), 2)
+    assert points.tolist() == [[0, 5], [1, 5], [0, 7], [1, 7]]

@@ -1,0 +1,125 @@
+"""What is printed at the end of a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from node_runner.reporting import console
+from node_runner.reporting.console import COST, duration, quantity, summary
+
+
+QUALITY = {"loss": 0.5, "mse": 3.1e-5, "relative_rmse": 0.01, "nfe": 26.0}
+
+
+def outcome(**changes: Any) -> dict[str, Any]:
+    parts = {"test": 1.0, "test_long": 4.0, "val": 2.0}
+    return {
+        "status": "completed",
+        "reason": "all steps done",
+        "title": "spiral x node x dopri5, adjoint off",
+        "metrics": {
+            "train/loss": 0.4,
+            "optim/lr": 1e-3,
+            **dict.fromkeys(COST, 12.345678),
+            "time/solve_share": 0.9,
+            **{f"{part}/{name}": factor * value for part, factor in parts.items() for name, value in QUALITY.items()},
+        },
+        "best_step": 200,
+        "totals": {"seconds_total": 93.2, "steps": 300},
+        "parameters": 4482,
+        **changes,
+    }
+
+
+def printed(folder: Path, width: int, figures: tuple[str, ...] = (), **changes: Any) -> list[str]:
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "CONSOLE", Console(file=out, width=width, highlight=False))
+        summary(outcome(**changes), folder, list(figures))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run's folder below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "today" / "12-00"
+    folder.mkdir(parents=True)
+    (folder / "events.out.tfevents.1").touch()
+    return folder
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_metric_has_one_line_that_fits(run: Path, width: int) -> None:
+    lines = printed(run, width)
+    for name in (*COST, *QUALITY, "parameters"):
+        assert len([line for line in lines if line.split()[:1] == [name]]) == 1, name
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
+
+
+def test_all_tests_stand_beside_the_validation(run: Path) -> None:
+    lines = printed(run, 80)
+    (head,) = (line for line in lines if line.startswith("quality"))
+    (mse,) = (line for line in lines if line.startswith("  mse"))
+    assert head.split() == ["quality", "test", "test_long", "val"]
+    assert mse.split()[1:4] == ["3.1e-05", "0.000124", "6.2e-05"]
+
+
+def test_the_likelihood_is_not_printed_as_the_loss_as_well(run: Path) -> None:
+    lines = printed(run, 80, metrics={"test/loss": 2.5, "test/nll": 2.5, "val/loss": 2.25, "val/nll": 2.25})
+    assert sum("2.5" in line for line in lines) == 1
+    assert not [line for line in lines if line.startswith("  loss")]
+
+
+def test_places_are_relative_and_commands_name_the_run(run: Path) -> None:
+    text = "\n".join(printed(run, 80, ("trajectories", "phase_portrait")))
+    assert "results      outputs/today/12-00\n" in text
+    assert "figures      in figures/: trajectories, phase_portrait\n" in text
+    assert "node-run board outputs/today/12-00\n" in text
+    assert "node-run evaluate outputs/today/12-00\n" in text
+    assert "node-run sample outputs/today/12-00" in text
+    assert "all steps done" not in text
+
+
+def test_what_there_is_not_is_not_mentioned(run: Path) -> None:
+    (run / "events.out.tfevents.1").unlink()
+    text = "\n".join(printed(run, 80, metrics={"test/accuracy": 0.9, "solver/rejected": 0.0}))
+    assert "board" not in text and "figures" not in text and "rejected" not in text
+    assert "90 %" in text and "sample" not in text
+
+
+def test_a_folder_elsewhere_is_written_whole_and_quoted_where_a_shell_needs_it(run: Path) -> None:
+    elsewhere = run.parents[2].parent / "a folder [of] runs" / ("x" * 60)
+    text = "\n".join(printed(elsewhere, 80))
+    assert f"results      {elsewhere}" in text
+    assert f"node-run evaluate '{elsewhere}'" in text
+
+
+def test_a_run_that_was_stopped_says_why_and_how_to_go_on(run: Path) -> None:
+    text = "\n".join(printed(run, 80, status="interrupted", reason="stopped by Ctrl-C or SIGTERM"))
+    assert "adjoint off: interrupted\n" in text
+    assert "ended        stopped by Ctrl-C or SIGTERM\n" in text
+    assert "node-run resume outputs/today/12-00" in text
+
+
+def test_a_run_that_ended_early_says_why(run: Path) -> None:
+    text = "\n".join(printed(run, 80, reason="no better val/loss in 3 validations"))
+    assert "ended        no better val/loss in 3 validations\n" in text
+
+
+def test_numbers_have_units() -> None:
+    assert quantity("memory/peak_mb", 12.3456) == "12.35 MiB"
+    assert quantity("accuracy", 0.9482) == "94.82 %"
+    assert quantity("nfe/forward", 32.0) == "32"
+    assert quantity("mse", None) == "-"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.456, "3.46 s"), (93, "1 min 33 s"), (7500, "2 h 5 min")])
+def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
