@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import traceback
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 
 from node_runner.assemble import Experiment, assemble, count_parameters
 from node_runner.config import RunConfig, config_hash, resolved
-from node_runner.errors import ConfigError, Diverged, NodeRunnerError
+from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import ConsoleProgress, summary
 from node_runner.reporting.figures import draw
@@ -137,8 +138,14 @@ def test(trainer: Trainer, experiment: Experiment, metrics: MetricsFile) -> dict
     """Metrics of every test part, with the best weights, measured once."""
     results: dict[str, float] = {}
     for name, part in experiment.splits.items():
-        if name not in ("train", "val"):
+        if name in ("train", "val"):
+            continue
+        try:
             results |= {f"{name}/{key}": value for key, value in trainer.evaluate(part).items()}
+        except SolveFailed as failure:
+            # A field may fail beyond the region it was trained on: that is a result, and the others stand.
+            log.warning("%s could not be measured: %s", name, failure)
+            results[f"{name}/loss"] = math.nan
     for reporter in trainer.reporters:
         reporter.scalars(trainer.state.step, results)
     return results
@@ -150,7 +157,8 @@ def draw_figures(
     """Every figure of the run, as PNG and to the loggers; their names."""
     folder.figures.mkdir(exist_ok=True)
     names = []
-    with experiment.tolerances.evaluation(), torch.random.fork_rng():
+    cuda = [experiment.device] if experiment.device.type == "cuda" else []
+    with experiment.tolerances.evaluation(), torch.random.fork_rng(devices=cuda):
         torch.manual_seed(0)
         for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset, metrics):
             figure.savefig(folder.figures / f"{name}.png", dpi=120)

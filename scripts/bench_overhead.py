@@ -326,13 +326,16 @@ def run_trainer(config: RunConfig) -> Outcome:
     return Outcome(watch.ended - watch.began, state.last["train/loss"], evaluations)
 
 
-def measure(name: str, adjoint: str, steps: int, rounds: int, device: str) -> dict[str, Any]:
+def measure(name: str, adjoint: str, options: argparse.Namespace) -> dict[str, Any]:
     """Both loops on one problem, round by round; fails if they did not do the same work."""
-    overrides = [*PROBLEMS[name], f"adjoint={adjoint}", f"device={device}", f"trainer.steps={steps}"]
+    steps = options.steps or STEPS[adjoint]
+    overrides = [*PROBLEMS[name], f"adjoint={adjoint}", f"device={options.device}", f"trainer.steps={steps}"]
     # Validations (and the checkpoints that follow them) come after the last step only.
     overrides += ["trainer.epochs=null", f"trainer.eval_every={steps + 1}", "trainer.eval_batch_size=100000"]
     if name == "mnist":
         overrides += ["dataset.val=100", "dataset.test=100"]
+    if options.quick:
+        overrides += ["trainer.batch_size=16", "trainer.window=10"]
     config = compose_run(overrides)
     counted, first = run_bare(config, count=True), run_trainer(config)
     same = math.isclose(counted.loss, first.loss, rel_tol=1e-4) and counted.evaluations == first.evaluations
@@ -344,7 +347,7 @@ def measure(name: str, adjoint: str, steps: int, rounds: int, device: str) -> di
     bare, runner = [], []
     gc.disable()
     try:
-        for turn in range(rounds):
+        for turn in range(options.rounds):
             pair = [(bare, run_bare), (runner, run_trainer)]
             for seconds, loop in pair if turn % 2 == 0 else pair[::-1]:
                 seconds.append(loop(config).seconds)
@@ -411,7 +414,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options, record = parse(__doc__, __file__, arguments, parser, BENCHMARKS / "overhead")
     if options.quick:
-        options.rounds, options.steps = 1, 3
+        options.rounds, options.steps = 1, 2
     results, left_out = [], []
     for name in options.problems:
         reason = mnist_missing() if name == "mnist" else None
@@ -419,7 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             left_out.append(f"Left out: {name}, since {reason}.")
             continue
         for adjoint in options.adjoints:
-            result = measure(name, adjoint, options.steps or STEPS[adjoint], options.rounds, options.device)
+            result = measure(name, adjoint, options)
             results.append(result)
             print(", ".join(f"{key}: {value}" for key, value in row(result).items()), flush=True)
     report(record, results, left_out, options)

@@ -27,7 +27,9 @@ to within rounding can tip over on one device only: then evaluations differ by o
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
+import itertools
 import logging
 import subprocess
 import sys
@@ -49,19 +51,18 @@ from torch import Tensor
 
 from node_runner.adjoints import ADJOINTS
 from node_runner.assemble import assemble
-from node_runner.config import compose_run
+from node_runner.config import RunConfig, compose_run
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer, run
-from node_runner.settings import ToleranceConfig
+from node_runner.settings import Place, Precision, ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Tolerances, make_solve
 
 
-DATASETS = ("spiral", "oscillator", "lotka-volterra", "mnist")
-MODELS = ("node", "augmented", "cnf")
+PAIRS = tuple(itertools.product(("spiral", "oscillator", "lotka-volterra", "mnist"), ("node", "augmented", "cnf")))
 FIRST = 10
 """Steps of (a) that must agree closely."""
 
@@ -125,15 +126,23 @@ def noise_of_the_cpu() -> Iterator[None]:
         yield
 
 
-def train(dataset: str, model: str, device: str, precision: str, steps: int) -> Trace:
+def short_run(dataset: str, model: str, options: argparse.Namespace) -> RunConfig:
     """A short training, without validation until its end."""
+    steps = options.train_steps
     overrides = [
-        f"dataset={dataset}", f"model={model}", f"device={device}", f"device.precision={precision}",
-        f"trainer.steps={steps}", "trainer.epochs=null", "trainer.log_every=1", f"trainer.eval_every={steps + 1}",
+        f"dataset={dataset}", f"model={model}", f"trainer.steps={steps}", "trainer.epochs=null",
+        "trainer.log_every=1", f"trainer.eval_every={steps + 1}", *options.training,
     ]  # fmt: skip
     if dataset == "mnist":
         overrides += ["dataset.train=2000", "dataset.val=100", "dataset.test=100"]
-    experiment = assemble(compose_run(overrides))
+    return compose_run(overrides)
+
+
+def train(config: RunConfig, device: str, precision: str) -> Trace:
+    """What every step of a run brought, on a device and in a precision."""
+    config = copy.deepcopy(config)
+    config.device.place, config.device.precision = Place(device), Precision(precision)
+    experiment = assemble(config)
     trace = Trace()
     with tempfile.TemporaryDirectory() as folder, noise_of_the_cpu():
         trainer = make_trainer(experiment, RunFolder(Path(folder)))
@@ -142,9 +151,9 @@ def train(dataset: str, model: str, device: str, precision: str, steps: int) -> 
     return trace
 
 
-def compare(dataset: str, model: str, device: str, precision: str, steps: int) -> dict[str, Any]:
+def compare(config: RunConfig, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     """The same training on the CPU and on the device."""
-    here, there = (train(dataset, model, place, precision, steps) for place in ("cpu", device))
+    here, there = (train(config, place, precision) for place in ("cpu", options.device))
     differences = [abs(b - a) / max(abs(a), 1e-12) for a, b in zip(here.loss, there.loss, strict=True)]
     first = differences[:FIRST]
     if precision == "float64":
@@ -152,30 +161,30 @@ def compare(dataset: str, model: str, device: str, precision: str, steps: int) -
     else:
         same = first[0] <= 1e-4 and abs(sum(there.nfe) / sum(here.nfe) - 1) <= 0.05
     return {
-        "pair": f"{dataset} x {model}",
+        "pair": f"{config.dataset.name} x {config.model.name}",
         "precision": precision,
         "same": same,
         "loss, step 1": here.loss[0],
-        f"loss, step {steps}": here.loss[-1],
+        f"loss, step {options.train_steps}": here.loss[-1],
         f"largest difference, first {FIRST}": max(first),
         "largest difference, all": max(differences),
         "NFE, CPU": sum(here.nfe),
-        f"NFE, {device}": sum(there.nfe),
+        f"NFE, {options.device}": sum(there.nfe),
         "steps with other NFE": sum(a != b for a, b in zip(here.nfe, there.nfe, strict=True)),
     }
 
 
 def check_training(options: argparse.Namespace) -> Part:
     """(a)."""
-    reason = mnist_missing()
+    reason = mnist_missing() if any(dataset == "mnist" for dataset, _ in options.pairs) else None
     rows = []
-    for dataset in options.datasets:
+    for dataset, model in options.pairs:
         if dataset == "mnist" and reason:
             continue
-        for model in MODELS:
-            for precision in options.precisions:
-                rows.append(compare(dataset, model, options.device, precision, options.train_steps))
-                say(rows[-1])
+        config = short_run(dataset, model, options)
+        for precision in options.precisions:
+            rows.append(compare(config, precision, options))
+            say(rows[-1])
     different = [f"{row['pair']} in {row['precision']}" for row in rows if not row["same"]]
     summary = f"{len(rows)} trainings of {options.train_steps} steps on the CPU and on {options.device}: " + (
         f"different: {', '.join(different)}" if different else "all the same"
@@ -234,17 +243,17 @@ def draw_memory(results: Sequence[Mapping[str, Any]]) -> Figure:
 # --- (c) solvers and adjoints ------------------------------------------------------------------------
 
 
-def solve_once(engine: str, solver: str, adjoint: str, device: str) -> Tensor:
+def solve_once(engine: str, solver: str, adjoint: str, device: str, outputs: int, rtol: float) -> Tensor:
     """Final state and gradient of one solve, flat, on the CPU."""
     torch.manual_seed(0)
     method = SOLVERS.build(SOLVERS.schema(solver)(), solver)
-    tolerances = Tolerances(ToleranceConfig(rtol=1e-6, atol=1e-8))
+    tolerances = Tolerances(ToleranceConfig(rtol=rtol, atol=rtol / 100))
     solve = make_solve(
         ENGINES.build(ENGINES.schema(engine)()), method, ADJOINTS.build(ADJOINTS.schema(adjoint)()), tolerances
     )
     network = FIELDS.build(FIELDS.schema("mlp")(width=16), (2,)).double().to(device)
     y0 = torch.randn(8, 2, dtype=torch.float64).to(device).requires_grad_()
-    ts = torch.linspace(0, 1, 9, dtype=torch.float64, device=device)
+    ts = torch.linspace(0, 1, outputs, dtype=torch.float64, device=device)
     ys = solve(network, y0, ts).ys
     ys.pow(2).mean().backward()
     parts = [ys[-1], y0.grad, *(p.grad for p in network.parameters())]
@@ -259,8 +268,8 @@ def check_solvers(options: argparse.Namespace) -> Part:
             for adjoint in ADJOINTS.names():
                 row: dict[str, Any] = {"engine": engine, "solver": solver, "adjoint": adjoint}
                 try:
-                    here = solve_once(engine, solver, adjoint, "cpu")
-                    there = solve_once(engine, solver, adjoint, options.device)
+                    here = solve_once(engine, solver, adjoint, "cpu", *options.solves)
+                    there = solve_once(engine, solver, adjoint, options.device, *options.solves)
                     difference = float((there - here).norm() / here.norm())
                     row |= {"result": "same" if difference <= 1e-8 else "different", "difference": difference}
                 except ConfigError as refusal:
@@ -281,20 +290,30 @@ def check_solvers(options: argparse.Namespace) -> Part:
 # --- (d) an epoch of the ODE-Net -----------------------------------------------------------------------
 
 
+@contextmanager
+def convolutions_in_tf32(allowed: bool) -> Iterator[None]:
+    """Within this block float32 convolutions of cuDNN may, or may not, round their factors to TF32's 11 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def check_odenet(options: argparse.Namespace) -> Part:
     """(d)."""
     reason = mnist_missing()
-    if reason:
+    if reason and options.odenet_dataset == "mnist":
         return Part("left out", f"Not run, since {reason}.")
     rows = []
-    # On a GPU PyTorch's float32 convolutions round their factors to TF32's 11 bits unless told otherwise.
-    for adjoint, tf32 in (("off", True), ("on", True), ("off", False)):
+    for adjoint, tf32 in options.odenet_cases:
         overrides = [
-            "dataset=mnist", "model=node", "field=conv", f"adjoint={adjoint}", f"device={options.device}",
-            "trainer.steps=null", "trainer.epochs=1", *options.odenet,
+            f"dataset={options.odenet_dataset}", "model=node", "field=conv", f"adjoint={adjoint}",
+            f"device={options.device}", "trainer.steps=null", "trainer.epochs=1", *options.odenet,
         ]  # fmt: skip
         config = compose_run(overrides)
-        with tempfile.TemporaryDirectory() as folder, patch.object(torch.backends.cudnn, "allow_tf32", tf32):
+        with tempfile.TemporaryDirectory() as folder, convolutions_in_tf32(tf32):
             result = run(config, Path(folder), live=False)
         metrics, totals = result["metrics"], result["totals"]
         rows.append(
@@ -394,12 +413,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("gpu_check: no CUDA GPU is visible to PyTorch here; nothing was checked (--device cpu --quick tries the "
               "check itself)", file=sys.stderr)  # fmt: skip
         return 1
-    options.datasets, options.precisions, options.train_steps = DATASETS, ("float64", "float32"), 20
+    options.pairs, options.precisions, options.train_steps = PAIRS, ("float64", "float32"), 20
     options.memory_steps, options.memory_times, options.memory_batch = (20, 80, 320), (1.0, 4.0, 16.0), 1024
-    options.odenet = ["trainer.batch_size=128"]
+    options.training, options.solves = [], (9, 1e-6)
+    options.odenet_dataset, options.odenet = "mnist", ["trainer.batch_size=128"]
+    # TF32 is PyTorch's default for convolutions on a GPU that has it.
+    options.odenet_cases = (("off", True), ("on", True), ("off", False))
     if options.quick:
-        options.datasets, options.precisions, options.train_steps = ("spiral", "mnist"), ("float64",), 2
+        # The digits of scikit-learn stand for MNIST.
+        options.pairs = (("spiral", "node"), ("spiral", "augmented"), ("digits", "cnf"))
+        options.precisions, options.train_steps, options.odenet_cases = ("float64",), 2, (("off", False),)
         options.memory_steps, options.memory_times, options.memory_batch = (4, 8), (0.5, 1.0), 16
+        options.training, options.solves, options.odenet_dataset = ["trainer.batch_size=16"], (3, 1e-3), "digits"
         options.odenet = ["trainer.batch_size=16", "model.state=8", "dataset.train=32", "dataset.val=16",
                           "dataset.test=16"]  # fmt: skip
     logging.getLogger("node_runner").setLevel(logging.WARNING)

@@ -53,7 +53,7 @@ class RunGroup(Quick, TyperGroup):
         """As Typer's, with its usage errors in one line."""
         standalone_mode = extra.pop("standalone_mode", True)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(*args, **extra | {"standalone_mode": False})
         except Exception as error:
             if not standalone_mode or not hasattr(error, "format_message"):
                 raise

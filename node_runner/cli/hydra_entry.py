@@ -22,6 +22,12 @@ FLAGS = (
 )  # fmt: skip
 """Hydra's own."""
 
+VALUES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+"""What may follow a flag."""
+
 
 def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
     """Compose, check and run what `arguments` say; the exit code.
@@ -47,11 +53,15 @@ def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
 
 def _check_flags(arguments: Sequence[str]) -> None:
     """Refuse what Hydra's parser would answer with a page of usage."""
-    for argument in arguments:
-        flag = argument.split("=", 1)[0]
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, _, value = argument.partition("=")
         known = any(name == flag or (flag.startswith("--") and name.startswith(flag)) for name in FLAGS)
         if flag.startswith("-") and not known:
             raise ConfigError(f"{flag}: no such flag; {did_you_mean(flag, FLAGS)}")
+        choices = VALUES.get({"-c": "--cfg", "-i": "--info"}.get(flag, flag))
+        value = value or following
+        if choices and value not in choices and (flag in ("--cfg", "-c") or value.isalpha()):
+            raise ConfigError(f"{flag} {value}: {did_you_mean(value, choices)}")
 
 
 @contextmanager

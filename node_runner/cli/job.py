@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -68,10 +67,16 @@ def forget(folder: Path) -> bool:
     written = [folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]
     for file in (*written, folder / "run.log"):
         file.unlink(missing_ok=True)
-    removals: tuple[Callable[[], None], ...] = ((folder / ".hydra").rmdir, folder.rmdir, folder.parent.rmdir)
-    for remove in removals:
-        try:
-            remove()
-        except OSError:  # not empty, or the working folder of this process
-            break
+    remove_empty(folder / ".hydra")
     return True
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove an empty folder, and those above it that are empty then, as far as the working folder."""
+    here = Path.cwd()
+    folder = folder.resolve()
+    while folder != here and not any(folder.iterdir()):
+        folder.rmdir()
+        if here not in folder.parents:
+            break
+        folder = folder.parent

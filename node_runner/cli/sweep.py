@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from node_runner.cli import journal
 from node_runner.cli.explain import explain, report, shown
-from node_runner.cli.job import execute, forget
+from node_runner.cli.job import execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, load_run, to_run
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
@@ -128,7 +128,4 @@ def _tidy(folder: Path) -> None:
     """A sweep that was refused before its first job leaves nothing behind."""
     if folder.is_dir() and os.listdir(folder) == ["multirun.yaml"]:
         (folder / "multirun.yaml").unlink()
-        for place in (folder, folder.parent, folder.parent.parent):
-            if os.listdir(place) or place.samefile(Path.cwd()):
-                break
-            place.rmdir()
+        remove_empty(folder)

@@ -97,7 +97,7 @@ class _Counted:
         """One sentence for one of torchdiffeq's assertions."""
         if self.last is None:
             return f"{self.method.name} refused the problem: {error}"
-        t, y, dt = self.last
+        t, y, dt = (tensor.detach() for tensor in self.last)
         where = f"{self.method.name} stopped at t={float(t):.6g} of {float(ts[-1]):.6g}"
         with torch.no_grad():
             finite = bool(torch.isfinite(y).all() and torch.isfinite(self.f(t.to(y.dtype), y)).all())
@@ -124,8 +124,8 @@ class _CountedAttempts(_Counted):
         if self.stats.accepted + self.stats.rejected >= self.method.max_steps:
             raise SolveFailed(
                 f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
-                f"t={float(t):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
-                f"{float(dt):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
+                f"t={float(t.detach()):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
+                f"{float(dt.detach()):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
             )
 
     def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
@@ -139,7 +139,7 @@ class _CountedEvaluations(_Counted):
     """SciPy: no steps are heard of, so evaluations are what the budget counts."""
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        self.asked = float(t)
+        self.asked = float(t.detach())
         if self.stats.nfe_forward >= self.method.max_steps:
             raise SolveFailed(
                 f"{self.method.name} spent its budget of solver.max_evaluations={self.method.max_steps} at "

@@ -187,7 +187,7 @@ def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[
     if any(folder.glob("events.out.tfevents.*")):
         found.append(("TensorBoard", f"node-run board {word}"))
     if result["status"] == "interrupted":
-        return [*found, ("next", f"node-run resume {word}")]
+        return found  # the command line says how to go on, as its last word
     found.append(("next", f"node-run evaluate {word}"))
     if "test/accuracy" not in result["metrics"]:
         found.append(("", f"node-run sample {word}"))

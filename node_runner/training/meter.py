@@ -31,8 +31,9 @@ class Meter:
             self._add_host("nfe/backward", stats.nfe_backward)
             self._add_host("solver/accepted", stats.accepted)
             self._add_host("solver/rejected", stats.rejected)
-            self._add_host("solver/accepted_backward", stats.accepted_backward)
-            self._add_host("solver/rejected_backward", stats.rejected_backward)
+            if stats.nfe_backward:
+                self._add_host("solver/accepted_backward", stats.accepted_backward)
+                self._add_host("solver/rejected_backward", stats.rejected_backward)
             self._add_host("solve_seconds", stats.seconds_forward + stats.seconds_backward)
 
     def _add_host(self, name: str, value: float) -> None:

@@ -101,11 +101,11 @@ def test_a_folder_elsewhere_is_written_whole_and_quoted_where_a_shell_needs_it(r
     assert f"node-run evaluate '{elsewhere}'" in text
 
 
-def test_a_run_that_was_stopped_says_why_and_how_to_go_on(run: Path) -> None:
+def test_a_run_that_was_stopped_says_why(run: Path) -> None:
     text = "\n".join(printed(run, 80, status="interrupted", reason="stopped by Ctrl-C or SIGTERM"))
     assert "adjoint off: interrupted\n" in text
     assert "ended        stopped by Ctrl-C or SIGTERM\n" in text
-    assert "node-run resume outputs/today/12-00" in text
+    assert "next" not in text
 
 
 def test_a_run_that_ended_early_says_why(run: Path) -> None:

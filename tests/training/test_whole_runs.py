@@ -20,12 +20,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adam": {},
     "adam-with-average": {"trainer__average": 0.9, "schedule": "cosine"},
     "sgd-with-clipping": {"optimizer": "sgd", "optimizer__lr": 0.01, "trainer__grad_clip": 0.1},
-    "lbfgs": {"optimizer": "lbfgs", "optimizer__max_iter": 3, "trainer__batch_size": None},
-    "windows-with-curriculum": {"trainer__window": 8, "trainer__window_start": 3},
+    "lbfgs": {"optimizer": "lbfgs", "optimizer__max_iter": 3, "trainer__batch_size": None, "solver": "midpoint"},
+    "windows-with-curriculum": {
+        "trainer__window": 8, "trainer__window_start": 3, "dataset__times": 20, "solver": "midpoint",
+    },
     "adjoint-and-tolerance-schedule": {
         "adjoint": "on", "tolerance__start_rtol": 1e-1, "tolerance__start_atol": 1e-2,
     },
-    "jacobian-regulariser": {"regularisers": ["jacobian"]},
+    "jacobian-regulariser": {"regularisers": ["jacobian"], "solver": "rk4"},
     "flow-with-probes": {"model": "cnf", "field": "concatsquash", "model__trace": Trace.hutchinson},
     "dequantised-images": {"dataset": "digits", "model": "cnf", "solver": "midpoint", "solver__step_size": 0.5},
 }  # fmt: skip
@@ -34,6 +36,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def build(folder: Path, name: str) -> tuple[Trainer, Any]:
     """Ten steps of a small run, with lines and validations that do not fall on the fifth."""
     settings = {"trainer__steps": 10, "trainer__log_every": 3, "trainer__eval_every": 4, **SETTINGS[name]}
+    if settings.get("dataset") is None:
+        settings = {"dataset__horizon": 1.0, "dataset__times": 6, **settings}
     trainer, _, lines = trainer_of(make_run(**settings), folder)
     return trainer, lines
 
@@ -74,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, na
         assert parts.totals[total] == pytest.approx(whole.totals[total])
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["adam-with-average", "flow-with-probes"])
 def test_a_run_repeats_to_the_bit(tmp_path: Path, name: str):
     results = []
     for folder in ("one", "two"):
@@ -94,14 +98,20 @@ def test_another_seed_gives_another_run(tmp_path: Path):
     assert finals[0] != finals[1]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-@pytest.mark.parametrize("adjoint", ["off", "on"])
-def test_a_linear_system_is_learned(tmp_path: Path, adjoint: str, optimizer: str):
+@pytest.mark.parametrize(
+    ("adjoint", "optimizer", "settings"),
+    [
+        ("off", "adam", {"trainer__steps": 100, "trainer__window": 5, "optimizer__lr": 0.02}),
+        ("on", "adam", {"trainer__steps": 60, "trainer__window": 3, "optimizer__lr": 0.03}),
+        ("off", "lbfgs", {"trainer__steps": 6, "trainer__batch_size": None}),
+    ],
+    ids=["adam", "adam-adjoint", "lbfgs"],
+)
+def test_a_linear_system_is_learned(tmp_path: Path, adjoint: str, optimizer: str, settings: dict[str, Any]):
     run = make_run(
-        adjoint=adjoint, optimizer=optimizer, dataset__form=SpiralForm.linear, dataset__horizon=2.0, field__width=16,
-        trainer__steps=150 if optimizer == "adam" else 12, trainer__window=5 if optimizer == "adam" else None,
-        trainer__batch_size=32 if optimizer == "adam" else None, trainer__eval_every=50,
-        optimizer__lr=0.01 if optimizer == "adam" else 1.0,
+        adjoint=adjoint, optimizer=optimizer, solver="rk4",
+        **{"dataset__form": SpiralForm.linear, "dataset__horizon": 2.0, "dataset__times": 10, "field__width": 16, "trainer__batch_size": 32,
+           "trainer__eval_every": 50, **settings},
     )  # fmt: skip
     trainer, experiment, lines = trainer_of(run, tmp_path)
     untrained = trainer.evaluate(experiment.splits.test)["loss"]

@@ -93,7 +93,7 @@ class Scene:
     def to_model(self, x: Tensor) -> Tensor:
         """`x` on the model's device, in its floating point type."""
         like = next(itertools.chain(self.model.parameters(), self.model.buffers()))
-        return x.to(like.device, like.dtype)
+        return x.to(like.dtype).to(like.device)  # in this order, because MPS has no float64
 
     def evaluate(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Array:
         """function(x) (N, ...), a chunk of x (N, ...) at a time, without gradients, on the CPU."""
@@ -135,7 +135,7 @@ class Scene:
 
     def classify(self, x: Tensor) -> Array:
         """Probabilities (N, C) of the classes of x (N, P...)."""
-        return self.evaluate(lambda part: self.model(part).value.double().softmax(dim=1), x)
+        return self.evaluate(lambda part: self.model(part).value.softmax(dim=1), x)
 
     @functools.cached_property
     def probabilities(self) -> Array:
@@ -175,7 +175,7 @@ class Scene:
 
 def host(x: Tensor) -> Array:
     """A copy on the CPU in float64, NaN where it is not finite."""
-    copy: Array = x.detach().to("cpu", torch.float64, copy=True).numpy()
+    copy: Array = x.detach().cpu().to(torch.float64, copy=True).numpy()
     copy[~np.isfinite(copy)] = np.nan
     return copy
 

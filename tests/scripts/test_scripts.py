@@ -1,0 +1,195 @@
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+MEASURING = ["bench_overhead", "bench_adjoint", "bench_solvers", "gpu_check"]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """A program's own folder comes first in the path, and its threads are its own."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def main(name, *arguments):
+    """Exit code of scripts/NAME.py with `arguments`, run in this process."""
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]([str(argument) for argument in arguments])
+
+
+def recorded(folder):
+    """The README, the content of results.json, and the names of the figures that a benchmark left."""
+    figures = sorted(path.name for path in folder.glob("*.png"))
+    return (folder / "README.md").read_text(), json.loads((folder / "results.json").read_text()), figures
+
+
+def check_record(folder, name):
+    readme, content, figures = recorded(folder)
+    assert content["question"] in readme
+    assert content["command"].startswith(f"python scripts/{name}.py --quick") and content["command"] in readme
+    for heading in ("**Method.**", "## Reading", "## Limits", "## Where it was measured"):
+        assert heading in readme, heading
+    environment = content["environment"]
+    assert {"device_name", "cores", "threads", "packages", "git", "load_before"} <= environment.keys()
+    assert environment["packages"]["torch"] in readme and content["date"] in readme
+    assert figures and all(f"({figure})" in readme for figure in figures)
+    assert content["results"]
+    return content["results"]
+
+
+@pytest.mark.parametrize("name", [*MEASURING, "make_figures"])
+def test_help_shows_the_question_and_a_command_line(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(name, "--help")
+    shown = capsys.readouterr().out
+    first = shown.split("\n\n")[1]
+    assert first.endswith(("?", "."))
+    assert f"python scripts/{name}.py" in shown
+
+
+@pytest.mark.slow
+def test_overhead_of_loops_that_did_the_same_work(tmp_path):
+    arguments = ("--quick", "--problems", "spiral", "two_moons", "--out", tmp_path)
+    assert main("bench_overhead", *arguments) == 0
+    results = check_record(tmp_path, "bench_overhead")
+    assert [(r["problem"], r["adjoint"]) for r in results] == [
+        ("spiral", "off"), ("spiral", "on"), ("two_moons", "off"), ("two_moons", "on"),
+    ]  # fmt: skip
+    for result in results:
+        assert result["loss_bare"] == pytest.approx(result["loss_runner"], rel=1e-4)
+        assert len(result["ratios"]) == 1 and result["ratios"][0] > 0
+
+
+def test_overhead_refuses_to_compare_loops_that_did_other_work(tmp_path, monkeypatch):
+    import bench_overhead
+
+    honest = bench_overhead.run_trainer
+
+    def cheat(config):
+        config.optimizer.lr = 0.5
+        return honest(config)
+
+    monkeypatch.setattr(bench_overhead, "run_trainer", cheat)
+    with pytest.raises(SystemExit, match="spiral, adjoint=off: the loops did different work"):
+        bench_overhead.main(["--quick", "--problems", "spiral", "--adjoints", "off", "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_adjoint_memory_grows_with_off_alone(tmp_path):
+    assert main("bench_adjoint", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_adjoint")
+    saved = {(r["solver"], r["adjoint"], r["steps"]): r["saved_mb"] for r in results}
+    assert saved["rk4", "off", 8] == pytest.approx(2 * saved["rk4", "off", 4], rel=0.1)
+    assert saved["rk4", "on", 8] == saved["rk4", "on", 4] < saved["rk4", "off", 4] / 4
+    gradients = [r["gradient"] for r in results if r["solver"] == "rk4" and r["adjoint"] == "on"]
+    assert gradients[1] < gradients[0] / 8  # by a solver of order 4: the steps were halved
+
+
+def test_adjoint_measures_one_point_for_a_process_of_its_own(capsys):
+    import bench_adjoint
+
+    point = bench_adjoint.Point("rk4", "off", 4, 4, 8, 1e-5, 1e-6, 1, "cpu", "float32", 1)
+    assert main("bench_adjoint", "--point", json.dumps(vars(point))) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 4 and result["nfe_forward"] == 16 and result["saved_mb"] > 0
+
+
+@pytest.mark.slow
+def test_solvers_meet_their_orders(tmp_path):
+    assert main("bench_solvers", "--quick", "--problems", "oscillator", "--out", tmp_path) == 0
+    lines = check_record(tmp_path, "bench_solvers")["oscillator"]
+    for solver, order in (("euler", 1), ("midpoint", 2), ("heun3", 3), ("rk4", 4)):
+        coarse, fine = (point["error"] for point in lines[solver]["points"][-2:])
+        assert 2 ** (order - 0.7) < coarse / fine < 2 ** (order + 1.5), solver
+    assert all(point["nfe"] <= 200 for line in lines.values() for point in line["points"])
+    assert "scipy DOP853" in lines and "fixed_adams" not in lines
+
+
+@pytest.mark.slow
+def test_gpu_check_passes_on_the_cpu_against_itself(tmp_path, capsys):
+    assert main("gpu_check", "--quick", "--device", "cpu", "--out", tmp_path) == 0, capsys.readouterr().out
+    results = check_record(tmp_path, "gpu_check")
+    assert {key: part["status"] for key, part in results.items()} == {
+        "a": "passed", "b": "passed", "c": "passed", "d": "passed", "e": "left out",
+    }  # fmt: skip
+    assert len(results["a"]["rows"]) == 3
+    assert {row["result"] for row in results["c"]["rows"]} == {"same", "refused"}
+
+
+def test_gpu_check_reports_a_part_that_breaks(tmp_path, monkeypatch, capsys):
+    import gpu_check
+
+    def broken(options):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setitem(gpu_check.PARTS, "b", ("(b) Memory", broken))
+    arguments = ["--quick", "--device", "cpu", "--parts", "b", "e", "--out", str(tmp_path)]
+    assert gpu_check.main(arguments) == 1
+    readme, content, _ = recorded(tmp_path)
+    assert "RuntimeError: out of order" in readme and content["results"]["b"]["status"] == "failed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
+def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path, capsys):
+    assert main("gpu_check", "--out", tmp_path / "out") == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1 and "no CUDA GPU" in shown.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_noise_is_the_same_wherever_it_is_wanted():
+    import gpu_check
+
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    torch.manual_seed(1)
+    plain = torch.rand_like(x), torch.randn_like(x), torch.randint(0, 2, (3,), device=x.device)
+    torch.manual_seed(1)
+    with gpu_check.noise_of_the_cpu():
+        drawn = torch.rand_like(x), torch.randn_like(x), torch.randint(0, 2, (3,), device=x.device)
+    assert all(torch.equal(a, b) for a, b in zip(plain, drawn, strict=True))
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_again(tmp_path, capsys):
+    from node_runner.config import compose_run
+    from node_runner.run import run
+
+    run(compose_run(["debug=fast", "device=cpu", "logger=[]"]), tmp_path / "spiral", live=False)
+    figures = sorted((tmp_path / "spiral" / "figures").glob("*.png"))
+    assert figures
+    for figure in figures:
+        figure.unlink()
+    (tmp_path / "not_a_run").mkdir()
+    assert main("make_figures", tmp_path, tmp_path / "spiral") == 0
+    assert sorted((tmp_path / "spiral" / "figures").glob("*.png")) == figures
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_figures_of_no_run_are_the_users_mistake(tmp_path, capsys):
+    assert main("make_figures", tmp_path) == 1
+    assert "no run with checkpoints/best.pt" in capsys.readouterr().err
+
+
+def test_a_script_runs_as_a_program(tmp_path):
+    """As `make` calls it: from another folder, with its neighbours importable."""
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "bench_solvers.py", "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-nfe" in done.stdout

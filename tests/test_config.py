@@ -1,0 +1,294 @@
+"""The configuration of a run: composed, typed, checked, hashed, saved and loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from node_runner.config import (
+    REGISTRIES,
+    RunConfig,
+    compose_run,
+    config_hash,
+    config_path,
+    load_run,
+    register_schemas,
+    resolved,
+    slug,
+    to_run,
+)
+from node_runner.errors import ConfigError
+from node_runner.settings import Activation, Place, Precision
+from tests.runs import make_run
+
+
+def composed(*overrides: str) -> DictConfig:
+    """As Hydra composes it, before it is turned into objects."""
+    register_schemas()
+    with initialize_config_dir(config_path(), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+# --- composing ------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_a_run():
+    run = compose_run()
+    assert isinstance(run, RunConfig)
+    names = {
+        group: getattr(run, group).name
+        for group in ("dataset", "model", "field", "solver", "adjoint", "engine", "optimizer", "schedule")
+    }
+    assert names == {
+        "dataset": "spiral", "model": "node", "field": "mlp", "solver": "dopri5", "adjoint": "off",
+        "engine": "torchdiffeq", "optimizer": "adam", "schedule": "cosine",
+    }  # fmt: skip
+    assert run.regulariser == {}
+    assert set(run.logger) == {"tensorboard"}
+
+
+def test_every_default_of_a_component_is_there_and_typed():
+    run = compose_run(["field.activation=gelu", "device.precision=float64", "device=cpu"])
+    declared = {item.name for item in dataclasses.fields(run.solver)}
+    assert {"max_steps", "first_step", "safety"} <= declared
+    assert run.field.activation is Activation.gelu
+    assert (run.device.place, run.device.precision) == (Place.cpu, Precision.float64)
+
+
+def test_several_regularisers_are_chosen_side_by_side():
+    run = compose_run(["regulariser=[kinetic,jacobian]", "regulariser.kinetic.weight=0.5"])
+    assert {name: item.weight for name, item in run.regulariser.items()} == {"kinetic": 0.5, "jacobian": 0.01}
+
+
+def test_what_is_typed_wins_over_what_a_model_or_a_pair_asks_for():
+    assert compose_run(["model=cnf"]).field.name == "concatsquash"
+    assert compose_run(["model=cnf", "field=mlp"]).field.name == "mlp"
+    assert compose_run(["dataset=mnist", "model=cnf", "trainer.batch_size=7"]).trainer.batch_size == 7
+
+
+def test_a_debug_overlay_wins_over_all_others():
+    run = compose_run(["dataset=mnist", "debug=fast"])
+    assert run.trainer.steps == 2
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("solver.rtoll=1", "rtoll"),
+        ("trainer.step=1", "step"),
+        ("nonsense=1", "nonsense"),
+        ("dataset.widht=1", "widht"),
+        ("trainer.steps=many", "many"),
+        ("field.activation=rleu", "rleu"),
+        ("field.width=1.5", "1.5"),
+        ("device.place=gpu", "gpu"),
+        ("solver=dopri6", "dopri6"),
+        ("datset=spiral", "datset"),
+    ],
+)
+def test_a_typo_is_refused_and_named(override: str, words: str):
+    with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+        composed(override)
+    assert words in str(caught.value) or words in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("+foo=1", "foo"),
+        ("+solver.foo=1", "solver.foo"),
+        ("+trainer.foo=1", "trainer.foo"),
+        ("+tolerance.foo=1", "tolerance.foo"),
+        ("+dataset.foo=1", "dataset.foo"),
+    ],
+)
+def test_a_key_that_is_added_by_force_is_refused(override: str, key: str):
+    with pytest.raises(ConfigError, match=rf"^{key.replace('.', '[.]')}: no such setting \(known: "):
+        compose_run([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tolerance.rtol=0", r"tolerance\.rtol: expected a number above 0, got 0"),
+        ("tolerance.rtol=nan", r"tolerance\.rtol: expected a number, got nan"),
+        ("trainer.steps=0", r"trainer\.steps: expected a number of at least 1, got 0"),
+        ("optimizer.lr=-1", r"optimizer\.lr: expected a number above 0, got -1"),
+        ("optimizer.beta1=1.5", r"optimizer\.beta1: expected a number from 0 to 1, got 1\.5"),
+        ("dataset.noise=-1", r"dataset\.noise: expected a number of at least 0, got -1"),
+        ("seed=-1", "seed: expected a number of at least 0, got -1"),
+        ("+regulariser.kinetic={name:kinetic,weight:-1}", r"regulariser\.kinetic"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_its_key(override: str, message: str):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        compose_run([override])
+
+
+def test_a_value_that_must_be_given_is_asked_for():
+    config = composed()
+    config.dataset.seed = "???"
+    with pytest.raises(ConfigError, match=r"^dataset\.seed: must be given$"):
+        to_run(config)
+
+
+def test_a_configuration_of_something_else_is_refused():
+    with pytest.raises(ConfigError, match="must begin with run_schema"):
+        to_run(OmegaConf.create({"a": 1}))
+
+
+# --- names and hashes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "defaults"),
+        (["solver=dopri5"], "solver-dopri5"),
+        (["solver=dopri5", "tolerance.rtol=1e-3"], "solver-dopri5__tolerance.rtol-1e-3"),
+        (["regulariser=[kinetic,jacobian]"], "regulariser-_kinetic__jacobian_"),
+        (["dataset.root=/data/x y"], "dataset.root-_data_x_y"),
+        (["optimizer.lr=+1", "sweep=mine"], "optimizer.lr-+1"),
+    ],
+)
+def test_a_slug_is_a_readable_folder_name(overrides: list[str], name: str):
+    assert slug(overrides) == name
+
+
+def test_long_slugs_are_cut_and_told_apart():
+    one, two = (slug([f"dataset.root={'x' * 150}", f"seed={seed}"]) for seed in (1, 2))
+    assert len(one) <= 100
+    assert one != two
+    assert one == slug([f"dataset.root={'x' * 150}", "seed=1"])
+
+
+def test_a_hash_tells_configurations_apart_and_is_the_same_for_equal_ones():
+    base = make_run()
+    assert config_hash(base) == config_hash(make_run())
+    others = [make_run(seed=1), make_run(tolerance__rtol=1e-5), make_run(solver="rk4"), make_run(field__width=9),
+              make_run(regularisers=["kinetic"])]  # fmt: skip
+    hashes = {config_hash(run) for run in (base, *others)}
+    assert len(hashes) == len(others) + 1
+    assert all(len(value) == 12 and int(value, 16) >= 0 for value in hashes)
+
+
+def test_loggers_and_the_name_of_a_sweep_do_not_change_the_hash():
+    run = make_run()
+    before = config_hash(run)
+    run.sweep = "mine"
+    run.logger = {"tensorboard": next(r for r in REGISTRIES if r.group == "logger").schema("tensorboard")()}
+    assert config_hash(run) == before
+
+
+# --- saving and loading ----------------------------------------------------------------------------
+
+KINDS: dict[str, list[str]] = {
+    "defaults": [],
+    "trajectories": ["dataset=lotka-volterra", "model=augmented", "field.activation=sin", "trainer.window=5"],
+    "classes": ["dataset=digits", "field=conv", "solver=rk4", "solver.step_size=0.5", "optimizer=sgd"],
+    "density": ["dataset=two_moons", "model=cnf", "model.trace=hutchinson", "regulariser=[kinetic,jacobian]"],
+    "images": ["dataset=mnist", "model=cnf", "adjoint=seminorm", "tolerance=schedule"],
+    "scipy": ["solver=scipy_solver", "solver.solver=Radau", "adjoint=on", "optimizer=lbfgs", "logger=[]"],
+    "lists": ["dataset.start=[[2.0,0.0]]", "schedule=step", "schedule.drops=[0.5]", "device.precision=float64"],
+}
+
+
+def save(run: RunConfig, path: Path) -> Path:
+    """As a run saves it."""
+    OmegaConf.save(OmegaConf.create(resolved(run)), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_saved_is_loaded_as_it_was(kind: str, tmp_path: Path):
+    run = compose_run(KINDS[kind])
+    again = load_run(save(run, tmp_path / "config.yaml"))
+    assert again == run
+    assert resolved(again) == resolved(run)
+    assert config_hash(again) == config_hash(run)
+    assert type(again.tolerance) is type(run.tolerance)
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "value"),
+    [
+        ("trainer.steps=77", "trainer.steps", 77),
+        ("field.activation=relu", "field.activation", Activation.relu),
+        ("tolerance.eval_rtol=1e-7", "tolerance.eval_rtol", 1e-7),
+        ("solver=rk4", "solver.name", "rk4"),
+        ("adjoint=on", "adjoint.name", "on"),
+        ("tolerance=tight", "tolerance.rtol", 1e-5),
+        ("device=cpu", "device.place", Place.cpu),
+    ],
+)
+def test_what_was_saved_can_be_changed_on_loading(override: str, where: str, value: Any, tmp_path: Path):
+    run = load_run(save(make_run(), tmp_path / "config.yaml"), [override])
+    found: Any = run
+    for part in where.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    "override", ["+trainer.foo=1", "~trainer", "seed=1,2", "solver=nope", "trainer.steps=0", "solver=[rk4,dopri5]"]
+)
+def test_changes_that_make_no_sense_are_refused_on_loading(override: str, tmp_path: Path):
+    with pytest.raises(ConfigError):
+        load_run(save(make_run(), tmp_path / "config.yaml"), [override])
+
+
+@pytest.mark.parametrize("override", ["trainer.nonsense=1", "trainer.steps=many", "field.activation=rleu"])
+def test_changes_that_do_not_fit_the_schema_are_refused_on_loading(override: str, tmp_path: Path):
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
+        load_run(save(make_run(), tmp_path / "config.yaml"), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"config\.yaml: no such file"):
+        load_run(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda plain: plain["solver"].update(name="dopri6"), "no such solver; did you mean 'dopri5'"),
+        (lambda plain: plain["solver"].update(nonsense=1), "nonsense"),
+        (lambda plain: plain["trainer"].update(steps="many"), "many"),
+        (lambda plain: plain.pop("dataset"), "dataset"),
+        (lambda plain: plain["tolerance"].update(rtol=-1.0), r"tolerance\.rtol: expected a number above 0"),
+    ],
+    ids=["unknown-component", "unknown-setting", "wrong-type", "missing-group", "out-of-range"],
+)
+def test_a_file_that_does_not_fit_is_refused(damage: Any, why: str, tmp_path: Path):
+    plain = resolved(make_run())
+    damage(plain)
+    OmegaConf.save(OmegaConf.create(plain), tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=why):
+        load_run(tmp_path / "config.yaml")
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("a: [1,\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: "):
+        load_run(tmp_path / "config.yaml")
+
+
+def test_a_saved_run_holds_plain_values_only(tmp_path: Path):
+    def plain(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and plain(item) for key, item in value.items())
+        if isinstance(value, list):
+            return all(map(plain, value))
+        return value is None or type(value) in (str, int, float, bool)
+
+    assert plain(resolved(compose_run(KINDS["density"])))
