@@ -344,7 +344,8 @@ def measure(name: str, adjoint: str, options: argparse.Namespace) -> dict[str, A
             f"{name}, adjoint={adjoint}: the loops did different work: loss {counted.loss} and {first.loss}, "
             f"evaluations {counted.evaluations} and {first.evaluations}"
         )
-    bare, runner = [], []
+    bare: list[float] = []
+    runner: list[float] = []
     gc.disable()
     try:
         for turn in range(options.rounds):

@@ -31,6 +31,7 @@ import copy
 import importlib.util
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,7 @@ from node_runner.config import RunConfig, compose_run
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
+from node_runner.reporting.figures.style import clean, sheet, style
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer, run
 from node_runner.settings import Place, Precision, ToleranceConfig
@@ -229,10 +231,10 @@ def check_memory(options: argparse.Namespace) -> Part:
 
 def draw_memory(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Peak and saved memory against the steps."""
-    with bench_adjoint.style():
-        figure = bench_adjoint.sheet(7.5, 3.4, "Peak memory (line) and what autograd keeps (dashed)")
+    with style():
+        figure = sheet(7.5, 3.4, "Peak memory (line) and what autograd keeps (dashed)")
         for axes, (solver, adjoints) in zip(figure.subplots(1, 2), bench_adjoint.ADJOINTS_OF.items(), strict=True):
-            bench_adjoint.clean(axes, grid=True)
+            clean(axes, grid=True)
             for adjoint in adjoints:
                 bench_adjoint.draw_memory(axes, bench_adjoint.select(results, solver, adjoint), adjoint)
             axes.set(title=solver, xlabel="accepted steps", ylabel="MiB")
@@ -350,7 +352,9 @@ def check_tests(options: argparse.Namespace) -> Part:
     if importlib.util.find_spec("pytest") is None:
         return Part("left out", "Not run, since pytest is not installed.")
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     last = lines[-1].strip("= ") if lines else "no output"
     if done.returncode == 5:

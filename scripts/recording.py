@@ -52,12 +52,14 @@ class Record:
         script: its file.
         arguments: that it was called with.
         out: the folder to write.
+        quick: a smoke run, whose numbers mean nothing.
     """
 
     doc: str
     script: Path
     arguments: Sequence[str]
     out: Path
+    quick: bool
     sections: list[Section] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
@@ -111,7 +113,9 @@ class Record:
 
     def _page(self, facts: Mapping[str, Any]) -> str:
         machine = facts["environment"]
-        parts = [f"# {self.out.name}", f"**Question.** {self.question}", f"**Command.** `{self.command}`"]
+        parts = [f"# {self.script.stem}", f"**Question.** {self.question}", f"**Command.** `{self.command}`"]
+        if self.quick:
+            parts.insert(1, "**A smoke run: its numbers mean nothing.**")
         for heading, block in _described(self.doc):
             if heading == "Method":
                 parts.append(f"**Method.** {block}")
@@ -158,7 +162,7 @@ def parse(
     parser.add_argument("--out", type=Path, default=out, help="folder to write (default: %(default)s)")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
-    return options, Record(doc, Path(script), given, options.out)
+    return options, Record(doc, Path(script), given, options.out, options.quick)
 
 
 def mnist_missing() -> str | None:

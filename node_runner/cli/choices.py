@@ -11,7 +11,7 @@ import yaml
 from node_runner.errors import DataError
 
 
-IGNORED = ("sweep", "logger")
+IGNORED = ("sweep", "logger", "trainer.log_every")
 """Keys that change no result."""
 
 
@@ -45,7 +45,7 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if not prefix and key in IGNORED:
+        if name in IGNORED:
             continue
         if isinstance(value, dict):
             if "name" in value:

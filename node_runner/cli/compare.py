@@ -74,7 +74,9 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
 
 def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str]) -> None:
     measured = [*quality, *(key for key in COSTS if any(record[key] is not None for record in records))]
-    best = {key: _best(key, records) for key in measured}
+    # Losses and errors on different data are no better or worse than each other.
+    comparable = [key for key in measured if key in COSTS or "dataset" not in chosen]
+    best = {key: _best(key, records) for key in comparable}
     # What all names have in common stands above the table.
     common = _common([record["run"] for record in records])
     rows: list[list[str | Cell]] = []
@@ -82,7 +84,7 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str])
         row: list[str | Cell] = [text(record[key]) for key in chosen]
         for key in measured:
             value = number(record[key])
-            row.append(Cell(value) if record[key] is not None and record[key] == best[key] else value)
+            row.append(Cell(value) if record[key] is not None and record[key] == best.get(key) else value)
         rows.append([*row, record["status"], record["run"].removeprefix(common)])
     columns = [*_short(chosen), *measured, "status", "run"]
     show(columns, rows, title=common.rstrip("/"), numbers=measured)

@@ -46,7 +46,7 @@ def measure(folder: RunFolder) -> Measures:
         costs |= {
             "nfe_forward": totals["nfe_forward"] / steps,
             "nfe_backward": totals["nfe_backward"] / steps,
-            "ms_step": 1000 * totals["seconds"] / steps,
+            "ms_step": 1000 * totals["seconds"] / steps or None,
         }
     costs["seconds"] = totals["seconds_total"] or None
     return Measures(result["status"], result["reason"], steps, _quality(metrics), _given(costs))

@@ -103,8 +103,9 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     """Show the runs of the sweep side by side and say what failed; the exit code."""
     jobs = journal.read(folder)
     if not jobs:
-        _tidy(folder)
-        return 0 if failure is None else report(failure)
+        remove_trace(folder)
+        if not isinstance(failure, KeyboardInterrupt) or not folder.exists():
+            return 0 if failure is None else report(failure)
     from node_runner.cli.compare import compare
 
     if any(job.status != "refused" for job in jobs):
@@ -124,7 +125,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     return 2 if counts["refused"] else 1
 
 
-def _tidy(folder: Path) -> None:
+def remove_trace(folder: Path) -> None:
     """A sweep that was refused before its first job leaves nothing behind."""
     if folder.is_dir() and os.listdir(folder) == ["multirun.yaml"]:
         (folder / "multirun.yaml").unlink()

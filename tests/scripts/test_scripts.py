@@ -35,6 +35,7 @@ def recorded(folder):
 
 def check_record(folder, name):
     readme, content, figures = recorded(folder)
+    assert "its numbers mean nothing" in readme
     assert content["question"] in readme
     assert content["command"].startswith(f"python scripts/{name}.py --quick") and content["command"] in readme
     for heading in ("**Method.**", "## Reading", "## Limits", "## Where it was measured"):
@@ -59,12 +60,10 @@ def test_help_shows_the_question_and_a_command_line(name, capsys):
 
 @pytest.mark.slow
 def test_overhead_of_loops_that_did_the_same_work(tmp_path):
-    arguments = ("--quick", "--problems", "spiral", "two_moons", "--out", tmp_path)
+    arguments = ("--quick", "--problems", "spiral", "two_moons", "--adjoints", "on", "--out", tmp_path)
     assert main("bench_overhead", *arguments) == 0
     results = check_record(tmp_path, "bench_overhead")
-    assert [(r["problem"], r["adjoint"]) for r in results] == [
-        ("spiral", "off"), ("spiral", "on"), ("two_moons", "off"), ("two_moons", "on"),
-    ]  # fmt: skip
+    assert [(r["problem"], r["adjoint"]) for r in results] == [("spiral", "on"), ("two_moons", "on")]
     for result in results:
         assert result["loss_bare"] == pytest.approx(result["loss_runner"], rel=1e-4)
         assert len(result["ratios"]) == 1 and result["ratios"][0] > 0

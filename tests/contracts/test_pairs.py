@@ -1,0 +1,128 @@
+"""Every data set with every model, and every solver with every adjoint: it trains, or is refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from node_runner.adjoints import ADJOINTS
+from node_runner.config import RunConfig, compose_run
+from node_runner.datasets import DATASETS
+from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError
+from node_runner.fields import FIELDS
+from node_runner.models import MODELS
+from node_runner.models.views import views_of
+from node_runner.regularisers import REGULARISERS
+from node_runner.solvers import SOLVERS
+from node_runner.training import OPTIMIZERS, SCHEDULES
+from tests.contracts.test_datasets import declared_views
+from tests.runs import make_run, smaller_overrides, trainer_of
+
+
+PAIRS = [(dataset, model) for dataset in DATASETS.names() for model in MODELS.names()]
+MUST_TRAIN = {
+    (dataset, model)
+    for dataset in ("spiral", "oscillator", "lotka-volterra", "mnist")
+    for model in ("node", "augmented", "cnf")
+}
+"""Promised for every release."""
+
+
+def train(run: RunConfig, folder: Path) -> None:
+    """Two steps with validation, and every test part measured."""
+    trainer, experiment, lines = trainer_of(run, folder)
+    trained = trainer.train()
+    assert (trained.status, trained.step) == ("completed", 2)
+    assert all(math.isfinite(value) for _, values in lines.lines for value in values.values())
+    assert len(lines.of("train/loss")) == 2
+    assert all(nfe > 0 for nfe in lines.of("nfe/forward"))
+    for name, part in experiment.splits.items():
+        if name.startswith("test"):
+            assert math.isfinite(trainer.evaluate(part)["loss"])
+
+
+def assert_refused_in_a_sentence(error: ConfigError, *names: str) -> None:
+    message = str(error)
+    assert "\n" not in message
+    assert "use " in message
+    assert all(name in message for name in names)
+
+
+@pytest.mark.parametrize(("dataset", "model"), PAIRS, ids=[f"{dataset}-{model}" for dataset, model in PAIRS])
+def test_every_pair_of_data_set_and_model_trains_or_is_refused(
+    dataset: str, model: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    if dataset == "mnist":
+        request.getfixturevalue("any_mnist")
+    small = smaller_overrides(DATASETS.schema(dataset)())
+    run = compose_run([f"dataset={dataset}", f"model={model}", "debug=fast", "device=cpu", "logger=[]", *small])
+    fits = set(declared_views(dataset)) & set(views_of(MODELS.get(model)))
+    assert fits or (dataset, model) not in MUST_TRAIN
+    if fits:
+        train(run, tmp_path)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            trainer_of(run, tmp_path)
+        assert_refused_in_a_sentence(caught.value, f"model={model}", f"dataset={dataset}")
+        assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("engine", ENGINES.names())
+@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("solver", SOLVERS.names())
+def test_every_solver_trains_with_every_adjoint_or_is_refused(solver: str, adjoint: str, engine: str, tmp_path: Path):
+    run = make_run(
+        solver=solver, adjoint=adjoint, engine=engine,
+        **{"dataset__times": 4, "dataset__horizon": 0.5, "dataset__train": 4, "dataset__long": 0},
+    )  # fmt: skip
+    method = SOLVERS.build(run.solver, solver)
+    reason = ENGINES.get(engine)().unsupported(method) or ADJOINTS.get(adjoint)().unsupported(method)
+    if reason is None:
+        train(run, tmp_path)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            trainer_of(run, tmp_path)
+        assert_refused_in_a_sentence(caught.value, solver)
+
+
+@pytest.mark.parametrize("field", FIELDS.names())
+@pytest.mark.parametrize("model", MODELS.names())
+@pytest.mark.parametrize("dataset", ["spiral", "digits", "two_moons"])
+def test_every_field_trains_in_every_model_or_is_refused(dataset: str, model: str, field: str, tmp_path: Path):
+    coarse = {"solver": "midpoint", "solver__step_size": 0.5} if dataset != "spiral" else {"solver": "midpoint"}
+    run = make_run(dataset=dataset, model=model, field=field, **coarse)
+    if hasattr(run.model, "state"):
+        run.model.state = 4
+    try:
+        trainer_of(run, tmp_path / "first")
+    except ConfigError as error:
+        assert_refused_in_a_sentence(error)
+        vectors = FIELDS.get(field).state_ndim == 1
+        assert not vectors or (dataset, model) == ("digits", "none")
+    else:
+        train(run, tmp_path)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.names())
+def test_every_schedule_trains(schedule: str, tmp_path: Path):
+    train(make_run(schedule=schedule, solver="midpoint"), tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+def test_every_optimiser_trains(optimizer: str, tmp_path: Path):
+    train(make_run(optimizer=optimizer, optimizer__lr=1e-3, solver="midpoint"), tmp_path)
+
+
+@pytest.mark.parametrize("regulariser", REGULARISERS.names())
+@pytest.mark.parametrize("dataset", ["spiral", "digits", "two_moons"])
+def test_every_regulariser_is_added_to_every_task(dataset: str, regulariser: str, tmp_path: Path):
+    model = "cnf" if dataset == "two_moons" else "node"
+    run = make_run(dataset=dataset, model=model, regularisers=[regulariser], solver="midpoint",
+                   **{"solver__step_size": 0.5} if dataset != "spiral" else {})  # fmt: skip
+    trainer, _, lines = trainer_of(run, tmp_path)
+    trainer.train()
+    assert all(value > 0 for value in lines.of(f"regulariser/{regulariser}"))
+    assert len(lines.of(f"regulariser/{regulariser}")) == 2
