@@ -144,8 +144,8 @@ class Problem:
 def measure(point: Point) -> dict[str, Any]:
     """Memory, time and cost of one point, in this process."""
     problem = Problem(point)
-    # One step is enough to load what torch loads late, and too little to grow the allocator.
-    problem.backward(problem.forward(1 / point.size)[0])
+    # A step or few are enough to load what torch loads late, and too little to grow the allocator.
+    problem.backward(problem.forward(1 / point.size if point.solver == "rk4" else 0.01)[0])
     problem.field.zero_grad(set_to_none=True)
     synchronise(problem.device)
     memory = PeakMemory(problem.device)
@@ -220,7 +220,7 @@ def growth(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 _, slope, explained = fit(chosen, key)
                 values = [r[key] for r in chosen]
                 row |= {
-                    f"{key}, MiB a step": slope,
+                    f"{key}, MiB a step": round(slope, 6),
                     f"{key}, R2": f"{explained:.4f}" if adjoint == "off" else None,
                     f"{key}, largest over smallest": max(values) / min(values) if min(values) > 0 else None,
                 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from node_runner.cli.explain import shown
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.cli.tables import show
-from node_runner.errors import ConfigError, did_you_mean
+from node_runner.errors import ConfigError, SolveFailed, did_you_mean
 from node_runner.reporting.console import meaning, number
 from node_runner.run import make_trainer, title
 
@@ -38,7 +39,7 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
     print(_heading(saved, which), file=sys.stderr)
     metrics = measure(saved, parts)
     recorded = _recorded(saved, which)
-    shared = [name for name in metrics if recorded.get(name) is not None]
+    shared = [name for name, value in metrics.items() if recorded.get(name) is not None and math.isfinite(value)]
     rows = [
         (name, number(value), number(recorded.get(name)), _change(value, recorded.get(name)), meaning(name))
         for name, value in metrics.items()
@@ -63,6 +64,7 @@ def measure(saved: Saved, parts: Sequence[str] = ()) -> dict[str, float]:
 
     Raises:
         ConfigError: no such part.
+        SolveFailed: the only part that was asked for could not be solved.
     """
     experiment = saved.experiment
     known = dict(experiment.splits.items())
@@ -71,7 +73,17 @@ def measure(saved: Saved, parts: Sequence[str] = ()) -> dict[str, float]:
             raise ConfigError(f"--part {part}: no such part; {did_you_mean(part, known)}")
     trainer = make_trainer(experiment, saved.folder)
     names = parts or [name for name in known if name != "train"]
-    return {f"{name}/{key}": value for name in names for key, value in trainer.evaluate(known[name]).items()}
+    metrics: dict[str, float] = {}
+    for name in names:
+        try:
+            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(known[name]).items()}
+        except SolveFailed as error:
+            if len(names) == 1:
+                raise
+            # As at the end of a run: a field may fail on one part, and the others stand.
+            print(f"{name} could not be measured: {error}", file=sys.stderr)
+            metrics[f"{name}/loss"] = math.nan
+    return metrics
 
 
 def _heading(saved: Saved, which: str) -> str:
@@ -99,7 +111,7 @@ def _difference(value: float, before: float) -> float:
 
 
 def _change(value: float, before: float | None) -> str:
-    if before is None:
+    if before is None or not math.isfinite(value):
         return ""
     if _difference(value, before) <= SAME:
         return "same"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import hydra
 
 from node_runner.cli import job, sweep
+from node_runner.cli.completion import is_query
 from node_runner.cli.explain import report
 from node_runner.config import config_path
 from node_runner.errors import ConfigError, did_you_mean
@@ -43,7 +44,11 @@ def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
         _check_flags(arguments)
         with _as_program(arguments):
             entry()
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, Exception) as error:
+        if is_query(arguments):
+            return 1
         failure = error
     if sweep.Begin.folder is not None:
         return sweep.conclude(sweep.Begin.folder, failure)

@@ -51,12 +51,14 @@ def options(
 )
 def train(ctx: typer.Context) -> None:
     """Train one run, or a sweep with -m. All of Hydra's flags work. Example: node-run dataset=spiral solver=dopri5."""
-    from node_runner.cli.completion import complete_commands
-    from node_runner.cli.hydra_entry import run_hydra
+    from node_runner.cli.completion import complete_command, is_query
 
     assert ctx.parent is not None
     commands: list[str] = list(ctx.parent.command.commands)  # type: ignore[attr-defined]
-    complete_commands(ctx.args, commands)
+    if is_query(ctx.args) and complete_command(commands):
+        return
+    from node_runner.cli.hydra_entry import run_hydra
+
     raise typer.Exit(run_hydra(ctx.args, commands))
 
 

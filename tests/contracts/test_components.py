@@ -15,7 +15,7 @@ from torch import nn
 from node_runner.assemble import FieldFactory
 from node_runner.config import MANY, REGISTRIES, RunConfig, compose_run, config_path
 from node_runner.errors import ConfigError
-from node_runner.registry import MISSING, ComponentConfig, Registry
+from node_runner.registry import MISSING, Registry
 from node_runner.settings import ranges
 from node_runner.signatures import REQUIRED
 from node_runner.types import Method, SolveStats, View
@@ -90,24 +90,37 @@ def test_a_group_has_a_yaml_for_each_component_and_no_other(registry: Registry[A
 
 # --- its YAML --------------------------------------------------------------------------------------
 
-ROUNDS = max(len(registry.names()) for registry in REGISTRIES)
+PLAIN = {group: sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) for group in
+         ("tolerance", "trainer", "device", "debug")}  # fmt: skip
+"""Options of the groups that hold settings of no component."""
+
+OPTIONS = {**{group: registry.names() for group, registry in BY_GROUP.items()}, **PLAIN}
 
 
 @pytest.fixture(scope="module")
-def composed() -> dict[tuple[str, str], ComponentConfig]:
+def composed() -> dict[tuple[str, str], Any]:
     """The settings of every option of every group as Hydra composes them, from as few runs as there are solvers.
 
     Each run chooses the next option of every group, so that no option is left out.
     """
-    found: dict[tuple[str, str], ComponentConfig] = {}
-    for i in range(ROUNDS):
-        chosen = {group: registry.names()[i % len(registry.names())] for group, registry in BY_GROUP.items()}
+    found: dict[tuple[str, str], Any] = {}
+    for i in range(max(map(len, OPTIONS.values()))):
+        chosen = {group: names[i % len(names)] for group, names in OPTIONS.items()}
         overrides = [f"{group}=[{name}]" if group in MANY else f"{group}={name}" for group, name in chosen.items()]
         run: RunConfig = compose_run(overrides)
         for group, name in chosen.items():
-            settings = getattr(run, group)
+            settings = getattr(run, group, None)  # debug is an overlay of others
             found[group, name] = settings[name] if group in MANY else settings
     return found
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, name) for group, names in PLAIN.items() for name in names])
+def test_every_option_of_a_plain_group_makes_a_run(group: str, option: str, composed: dict[tuple[str, str], Any]):
+    assert (group, option) in composed
+    if group == "tolerance" and option != "schedule":
+        assert composed[group, option].start_rtol is None
+    if group == "device":
+        assert composed[group, option].place.value == option
 
 
 SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
@@ -175,7 +188,7 @@ def _isinstance(made: Any, kind: type) -> None:
 
 @pytest.mark.parametrize(("registry", "name"), COMPONENTS)
 def test_its_yaml_composes_and_builds_what_the_group_promises(
-    registry: Registry[Any], name: str, composed: dict[tuple[str, str], ComponentConfig], tmp_path: Path
+    registry: Registry[Any], name: str, composed: dict[tuple[str, str], Any], tmp_path: Path
 ):
     settings = composed[registry.group, name]
     assert isinstance(settings, registry.schema(name))

@@ -31,7 +31,7 @@ NOT_OFFERED = [(name, view) for name in DATASETS.names() for view in View if vie
 @pytest.fixture(autouse=True)
 def mnist_files(request: pytest.FixtureRequest) -> None:
     """MNIST's files, or what passes for them, for the tests that read them."""
-    if "mnist" in request.node.callspec.params.values():
+    if hasattr(request.node, "callspec") and "mnist" in request.node.callspec.params.values():
         request.getfixturevalue("any_mnist")
 
 

@@ -1,0 +1,182 @@
+"""Every mistake is one line that names it, exit code 2, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from node_runner.cli.explain import explain
+from tests.cli.conftest import SPIRAL, NodeRun
+from tests.conftest import write_idx
+
+
+COMPOSED = {
+    "dataset=spirall": "dataset=spirall: no such option; did you mean 'spiral'?",
+    "datset=spiral": "datset: no such setting; did you mean 'dataset'?",
+    "tolerance.rtll=1": "tolerance.rtll: no such setting; did you mean 'tolerance.rtol'?",
+    "solver.step_sise=1": "solver.step_sise: no such setting of solver=midpoint; did you mean 'solver.step_size'?",
+    "tolerance.rtol=abc": "tolerance.rtol: Value 'abc'",
+    "seed=1.5": "seed: Value '1.5'",
+    "model.encoder=cnov": "model.encoder: Invalid value 'cnov', expected one of",
+    "tolerance.rtol=-1": "tolerance.rtol: expected a number above 0, got -1.0",
+    "tolerance.rtol=nan": "tolerance.rtol: expected a number, got nan",
+    "optimizer.beta1=1.5": "optimizer.beta1: expected a number from 0 to 1, got 1.5",
+    "device.threads=0": "device.threads: expected a number of at least 1, got 0",
+    "trainer.steps=0": "trainer.steps: expected a number of at least 1, got 0",
+    "+foo=1": "foo: no such setting",
+    "~foo": "Could not delete from config",
+    "lst": "'lst' is neither a command nor an override (key=value); did you mean 'list'?",
+    "data={a": "data={a: not a valid override",
+    "seed=1,2": "Ambiguous value for argument 'seed=1,2' (add -m",
+    "--mutlirun": "--mutlirun: no such flag; did you mean '--multirun'?",
+    "--cfg=jbo": "--cfg jbo: did you mean 'job'?",
+    "-cn=nope": "Cannot find primary config 'nope'",
+    "--config-dir=nope": "Additional config directory",
+}
+"""Refused before anything is built."""
+
+MISFITS = {
+    "dataset=spiral field=conv": "field=conv needs a state that is an image",
+    "dataset=two_moons model=node model.encoder=conv": "model.encoder=conv needs images, and dataset=two_moons",
+    "dataset=digits model=node field=conv model.encoder=mlp": "model.encoder=mlp makes states that this field cannot take",
+    "solver=scipy_solver": "adjoint=off cannot differentiate solver=scipy_solver",
+    "adjoint=seminorm solver=rk4": "use adjoint=on",
+    "trainer.steps=null": "give steps or epochs",
+    "trainer.window=1000": "trainer.window=1000",
+    "solver=dopri5 solver.max_step=0.1 solver.min_step=0.2": "solver.max_step: expected at least solver.min_step=0.2",
+    "tolerance.start_rtol=1e-2": "a schedule needs both start_rtol and start_atol",
+    "device=mps": "device=mps: no Apple GPU",
+}
+"""Parts that do not fit each other or this machine: refused when the run is assembled."""
+
+
+@pytest.mark.parametrize(("typed", "said"), COMPOSED.items(), ids=list(COMPOSED))
+def test_what_cannot_be_composed_is_refused(node_run: NodeRun, here: Path, typed: str, said: str):
+    done = node_run(*([typed] if typed.startswith("-") else [*SPIRAL, typed]))
+    assert done.code == 2
+    assert done.line.startswith(f"node-run: {said}")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(("typed", "said"), MISFITS.items(), ids=list(MISFITS))
+def test_what_does_not_fit_is_refused(node_run: NodeRun, here: Path, typed: str, said: str):
+    if typed == "device=mps" and torch.backends.mps.is_available():
+        pytest.skip("there is an Apple GPU")
+    start = SPIRAL if "dataset=" not in typed else [item for item in SPIRAL if "." not in item]
+    done = node_run(*start, *typed.split())
+    assert done.code == 2
+    assert done.line.startswith("node-run: ") and said in done.line
+    assert list(here.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there_is_refused(node_run: NodeRun, here: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = node_run(*SPIRAL, "device=cuda")
+    assert (done.code, list(here.iterdir())) == (2, [])
+    assert done.line.startswith("node-run: device=cuda: ") and "use device=cpu" in done.line
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["evaluate"], "Missing argument 'RUN'; see `node-run evaluate --help`"),
+        (["evaluate", "nope"], "nope: no such folder; runs are kept below outputs/"),
+        (["sample", "nope"], "nope: no such folder"),
+        (["resume", "nope"], "nope: no such folder"),
+        (["compare", "nope"], "nope: no such folder"),
+        (["compare", "nope/*"], "nope/*: no such folder"),
+        (["board", "nope"], "nope: no such folder"),
+        (["evaluate", "empty"], "empty: not a run; it has no config.yaml"),
+        (["compare", "empty"], "empty: holds no run"),
+        (["doctor", "more"], "Got unexpected extra argument"),
+        (["compare", "x", "--polt", "y"], "No such option: --polt"),
+        (["sample", "x", "--count", "many"], "Invalid value for '--count'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_in_commands_are_one_line(node_run: NodeRun, here: Path, typed: list[str], said: str):
+    (here / "empty").mkdir()
+    done = node_run(*typed)
+    assert done.code == 2
+    assert done.line.startswith(f"node-run: {said}")
+
+
+def test_a_run_of_a_similar_name_is_suggested(node_run: NodeRun, spiral: Path):
+    assert node_run("evaluate", "outputs/spirral").line.endswith("did you mean 'outputs/spiral'?")
+    assert node_run("evaluate", "somewhere").line.endswith("the latest run is outputs/spiral")
+    assert node_run("evaluate", "outputs").line.endswith("holds 1 runs, and one is wanted, such as outputs/spiral")
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "taken", "taken/below"])
+def test_a_folder_that_cannot_be_made_is_refused(node_run: NodeRun, here: Path, place: str):
+    (here / "taken").write_text("a file is in the way")
+    done = node_run(*SPIRAL, f"hydra.run.dir={place}")
+    assert done.code == 2
+    assert done.line.startswith(f"node-run: cannot read or write {place}: ")
+    assert (here / "taken").read_text() == "a file is in the way"
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(node_run: NodeRun, spiral: Path):
+    before = {file: file.read_bytes() for file in spiral.rglob("*") if file.is_file()}
+    done = node_run(*SPIRAL, "seed=5", f"hydra.run.dir={spiral}")
+    assert done.code == 2
+    assert "holds a run already" in done.line
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_truncated_file_of_images_is_refused(node_run: NodeRun, here: Path):
+    raw = here / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, shape in {
+        "train-images-idx3-ubyte": (10, 28, 28), "train-labels-idx1-ubyte": (10,),
+        "t10k-images-idx3-ubyte": (10, 28, 28), "t10k-labels-idx1-ubyte": (10,),
+    }.items():  # fmt: skip
+        write_idx(raw / name, np.zeros(shape))
+    done = node_run("dataset=mnist", f"dataset.root={here / 'data'}", "debug=fast")
+    assert done.code == 2
+    assert "train-images-idx3-ubyte is not the official file: expected 47040016 bytes" in done.line
+    assert not (here / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["optimizer.lr=1e30", "trainer.steps=40"], ""),
+        (["solver=dopri5", "solver.max_steps=1"], "spent its budget of solver.max_steps=1"),
+    ],
+    ids=["divergence", "step-budget"],
+)
+def test_a_run_that_fails_says_why_and_keeps_a_record(node_run: NodeRun, here: Path, typed: list[str], said: str):
+    done = node_run(*SPIRAL, *typed, "hydra.run.dir=outputs/x")
+    assert done.code == 1
+    assert done.last.startswith("node-run: ") and said in done.last
+    assert "Error executing job" not in done.err and "Traceback" not in done.err
+    result = json.loads((here / "outputs" / "x" / "result.json").read_text())
+    assert result["status"] in ("failed", "diverged")
+    assert done.last == f"node-run: {result['reason']}"
+
+
+def test_a_bug_is_a_traceback(node_run: NodeRun, here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("node_runner.run.test", lambda *_: 1 // 0)
+    done = node_run(*SPIRAL, "hydra.run.dir=outputs/x")
+    assert done.code == 1
+    assert done.last == "ZeroDivisionError: integer division or modulo by zero"
+    assert "Traceback" in (here / "outputs" / "x" / "traceback.txt").read_text()
+
+
+def test_a_full_error_can_be_asked_for(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = node_run(*SPIRAL, "tolerance.rtol=-1")
+    assert "Traceback" in done.err and done.last.endswith("expected a number above 0, got -1.0")
+
+
+def test_only_errors_that_a_user_can_mend_are_explained():
+    assert explain(ZeroDivisionError("division by zero")) is None
+    assert explain(FileNotFoundError(2, "No such file or directory", "x")) == (
+        "cannot read or write x: No such file or directory"
+    )
