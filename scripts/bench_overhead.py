@@ -104,8 +104,8 @@ class Flow(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        sizes = [2, *[width] * depth, 2]
-        self.layers = nn.ModuleList(Squash(n, m) for n, m in itertools.pairwise(sizes))
+        self.hidden = nn.ModuleList(Squash(n, m) for n, m in itertools.pairwise([2, *[width] * depth]))
+        self.last = Squash(width, 2)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -114,9 +114,9 @@ class Flow(nn.Module):
                 z.requires_grad_(True)
             time = t.reshape(1, 1)
             dz = z
-            for layer in self.layers[:-1]:
+            for layer in self.hidden:
                 dz = torch.tanh(layer(time, dz))
-            dz = self.layers[-1](time, dz)
+            dz = self.last(time, dz)
             trace = z.new_zeros(len(z))
             for i in range(2):
                 trace = trace + torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i]
@@ -322,6 +322,8 @@ def run_trainer(config: RunConfig) -> Outcome:
         metrics.close()
         for logger in loggers:
             logger.close()
+    if state.status != "completed":  # the trainer has caught a Ctrl-C
+        raise KeyboardInterrupt
     evaluations = round(state.totals["nfe_forward"] + state.totals["nfe_backward"])
     return Outcome(watch.ended - watch.began, state.last["train/loss"], evaluations)
 

@@ -149,7 +149,9 @@ def train(config: RunConfig, device: str, precision: str) -> Trace:
     with tempfile.TemporaryDirectory() as folder, noise_of_the_cpu():
         trainer = make_trainer(experiment, RunFolder(Path(folder)))
         trainer.reporters = [trace]
-        trainer.train()
+        state = trainer.train()
+    if state.status != "completed":  # the trainer has caught a Ctrl-C
+        raise KeyboardInterrupt
     return trace
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -60,6 +61,7 @@ def record(name: str, extra: list[str]) -> int:
         sys.executable, "-m", "node_runner.cli.main", f"experiment={name}",
         f"hydra.run.dir={outputs}/run", f"hydra.sweep.dir={outputs}", *extra,
     ]  # fmt: skip
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     began = time.perf_counter()
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     seconds = time.perf_counter() - began
@@ -72,7 +74,7 @@ def record(name: str, extra: list[str]) -> int:
     target.mkdir(parents=True)
     environment = json.loads((runs[0][0] / "environment.json").read_text())
     kept = [{"job": folder.name, **{key: result[key] for key in KEPT}} for folder, result in runs]
-    record = {"preset": name, "wall_seconds": round(seconds, 1), "environment": environment, "runs": kept}
+    record = {"preset": name, "wall_seconds": round(seconds, 1), "load": load, "environment": environment, "runs": kept}
     (target / "results.json").write_text(json.dumps(record, indent=2) + "\n")
     figures = [*sorted(outputs.glob("*.png")), *sorted((runs[0][0] / "figures").glob("*.png"))]
     for figure in figures:
@@ -109,7 +111,8 @@ def page(name: str, about: dict[str, str], record: dict[str, Any], figures: list
         "", "## Where it was measured", "",
         f"- date: {datetime.now(UTC):%Y-%m-%d}; wall time of the whole command {record['wall_seconds']} s",
         f"- machine: {environment['device_name']}, {environment['cores']} cores, {environment['threads']} threads",
-        f"- {environment['device']}, {environment['dtype']}, seed {environment['seed']}; Python {environment['python']}",
+        f"- load of the machine when it began: {_number(record['load'])} (times are too long where it is above 0)",
+        f"- {environment['device']} {environment['dtype']}, seed {environment['seed']}, Python {environment['python']}",
         f"- {packages}",
         f"- node-runner {environment['node_runner']}, commit {(environment['git']['commit'] or 'unknown')[:12]}",
         "", "Written by `scripts/record.py`; the figures are in `results.json` too.", "",

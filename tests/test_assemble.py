@@ -42,7 +42,7 @@ def test_a_model_that_learns_from_no_view_on_offer_is_refused_with_those_that_do
     assert str(caught.value) == (
         "model=cnf learns from points, and dataset=made-up offers trajectories: use model=augmented or node"
     )
-    with pytest.raises(ConfigError, match="model=node learns from trajectories or labelled, .* use model=cnf"):
+    with pytest.raises(ConfigError, match=r"model=node learns from trajectories or labelled, .* use model=cnf"):
         choose_view("made-up", Offers(View.points), "node")
 
 
@@ -81,7 +81,7 @@ def test_parts_that_do_not_fit_are_refused(choices: dict[str, Any], why: str):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
 def test_a_device_that_is_not_there_is_refused_with_what_to_use():
-    with pytest.raises(ConfigError, match="device=cuda: .*use device=cpu or device=auto"):
+    with pytest.raises(ConfigError, match=r"device=cuda: .*use device=cpu or device=auto"):
         assemble(make_run(device__place=Place.cuda))
 
 

@@ -137,14 +137,16 @@ def test_the_continuous_adjoint_keeps_the_same_whatever_the_steps(widened: bool)
 def test_a_continuous_adjoint_keeps_less_than_backpropagation(adjoint: str):
     field = SmallField(width=16)
     y0 = torch.randn(64, 3, dtype=torch.float64)
-    kept = {
-        name: saved_bytes(field, lambda n=name: differentiable(METHODS["dopri5"], n)(field, y0, torch.tensor([0.0, 1.0])).ys)
-        for name in ("off", adjoint)
-    }  # fmt: skip
+    kept = {}
+    for name in ("off", adjoint):
+        solve = differentiable(METHODS["dopri5"], name)
+        kept[name] = saved_bytes(field, lambda solve=solve: solve(field, y0, torch.tensor([0.0, 1.0])).ys)
     assert kept[adjoint] < kept["off"] / 10
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the high-water mark of a process")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux can reset the high-water mark of a process"
+)
 def test_the_peak_sees_an_allocation_that_is_gone_again():
     gc.collect()
     watch = PeakMemory(torch.device("cpu"))
@@ -158,7 +160,9 @@ def test_the_peak_sees_an_allocation_that_is_gone_again():
     assert 60 <= peak <= 96
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the high-water mark of a process")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux can reset the high-water mark of a process"
+)
 def test_a_later_watch_is_not_charged_for_an_earlier_peak():
     block = torch.ones(64 * MB // 4)
     del block

@@ -41,7 +41,7 @@ def things() -> Registry[object]:
 
 def test_components_are_listed_without_importing_them(package: Path):
     (package / "broken.py").write_text(
-        "from shop import THINGS\nraise RuntimeError('imported')\n\n@THINGS.register('broken')\ndef broken(): 'Broken.'\n"
+        "from shop import THINGS\nraise RuntimeError('ran')\n\n@THINGS.register('broken')\ndef broken(): 'Broken.'\n"
     )
     assert things().names() == ["broken", "chair"]
     assert things().signature("chair").about == "to sit on"
@@ -117,7 +117,9 @@ def test_a_component_whose_package_is_missing_says_so(package: Path):
     (package / "sofa.py").write_text(
         "from shop import THINGS\nimport not_installed_anywhere\n\n@THINGS.register('sofa')\ndef sofa(): 'Sofa.'\n"
     )
-    with pytest.raises(ConfigError, match="thing=sofa needs a package that is not installed: .*not_installed_anywhere"):
+    with pytest.raises(
+        ConfigError, match=r"thing=sofa needs a package that is not installed: .*not_installed_anywhere"
+    ):
         things().get("sofa")
 
 

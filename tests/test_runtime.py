@@ -107,7 +107,9 @@ def test_the_state_of_a_checkout_is_its_commit_and_whether_it_was_changed(tmp_pa
 
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-        done = subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, check=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, check=True, text=True
+        )
         return done.stdout.strip()
 
     git("init", "-q")

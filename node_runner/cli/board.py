@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from pathlib import Path
 
 from node_runner.cli.runs import find_runs
@@ -35,9 +35,8 @@ def board(folder: Path, port: int, host: str) -> None:
         address = server.launch()
     except (SystemExit, program.TensorBoardServerException) as error:
         raise ConfigError(f"TensorBoard cannot listen on {host}:{port or 6006}: {error}; try another --port") from error
-    print(f"{len(runs)} runs below {folder}: {address}  (Ctrl-C ends)", flush=True)
+    print(f"{len(runs)} run{'s' * (len(runs) != 1)} below {folder}: {address}  (Ctrl-C ends)", flush=True)
     try:
-        while True:
-            time.sleep(3600)
+        threading.Event().wait()
     except KeyboardInterrupt:
         print("TensorBoard has ended")

@@ -36,8 +36,9 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
         SolveFailed: a solve could not be finished.
     """
     saved = open_saved(run, overrides, which)
+    names = _choose(saved, parts)
     print(_heading(saved, which), file=sys.stderr)
-    metrics = measure(saved, parts)
+    metrics = measure(saved, names)
     recorded = _recorded(saved, which)
     shared = [name for name, value in metrics.items() if recorded.get(name) is not None and math.isfinite(value)]
     rows = [
@@ -59,24 +60,27 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
         print(f"saved: {shown(save)}", file=sys.stderr)
 
 
-def measure(saved: Saved, parts: Sequence[str] = ()) -> dict[str, float]:
-    """Metrics of the given parts, by names such as test/mse.
-
-    Raises:
-        ConfigError: no such part.
-        SolveFailed: the only part that was asked for could not be solved.
-    """
-    experiment = saved.experiment
-    known = dict(experiment.splits.items())
+def _choose(saved: Saved, parts: Sequence[str]) -> list[str]:
+    """The names of the parts to measure."""
+    known = [name for name, _ in saved.experiment.splits.items()]
     for part in parts:
         if part not in known:
             raise ConfigError(f"--part {part}: no such part; {did_you_mean(part, known)}")
-    trainer = make_trainer(experiment, saved.folder)
-    names = parts or [name for name in known if name != "train"]
+    return list(parts) or [name for name in known if name != "train"]
+
+
+def measure(saved: Saved, names: Sequence[str]) -> dict[str, float]:
+    """Metrics of the named parts, by names such as test/mse.
+
+    Raises:
+        SolveFailed: the only part that was asked for could not be solved.
+    """
+    parts = dict(saved.experiment.splits.items())
+    trainer = make_trainer(saved.experiment, saved.folder)
     metrics: dict[str, float] = {}
     for name in names:
         try:
-            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(known[name]).items()}
+            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(parts[name]).items()}
         except SolveFailed as error:
             if len(names) == 1:
                 raise

@@ -125,7 +125,8 @@ class _CountedAttempts(_Counted):
             raise SolveFailed(
                 f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
                 f"t={float(t.detach()):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
-                f"{float(dt.detach()):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller optimizer.lr"
+                f"{float(dt.detach()):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller "
+                "optimizer.lr"
             )
 
     def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:

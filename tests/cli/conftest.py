@@ -58,7 +58,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = (root.handlers[:], root.level, own.handlers[:], own.level)
     path = sys.path[:]
     yield tmp_path
-    root.handlers[:], own.handlers[:] = before[0], before[2]
+    for logger, kept in ((root, before[0]), (own, before[2])):
+        for handler in set(logger.handlers) - set(kept):
+            handler.close()
+        logger.handlers[:] = kept
     root.setLevel(before[1])
     own.setLevel(before[3])
     sys.path[:] = path

@@ -125,7 +125,7 @@ def test_every_option_of_a_plain_group_makes_a_run(group: str, option: str, comp
 
 SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
     "dataset": lambda name, folder: (),
-    "field": lambda name, folder: ((3,),) if getattr(BY_GROUP["field"].get(name), "state_ndim", 1) == 1 else ((3, 4, 4),),
+    "field": lambda name, folder: ({1: (3,), 3: (3, 4, 4)}[BY_GROUP["field"].get(name).state_ndim],),
     "solver": lambda name, folder: (name,),
     "adjoint": lambda name, folder: (),
     "engine": lambda name, folder: (),

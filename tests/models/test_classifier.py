@@ -42,7 +42,9 @@ def test_the_convolutional_model_has_the_size_of_the_ode_net_on_mnist(name: str,
     assert count_parameters(model) == total
 
 
-@pytest.mark.parametrize(("shape", "state"), [((1, 28, 28), (64, 6, 6)), ((1, 8, 8), (64, 1, 1)), ((3, 32, 32), (64, 7, 7))])
+@pytest.mark.parametrize(
+    ("shape", "state"), [((1, 28, 28), (64, 6, 6)), ((1, 8, 8), (64, 1, 1)), ((3, 32, 32), (64, 7, 7))]
+)
 def test_the_convolutional_encoder_makes_the_state_that_it_announces(shape: tuple[int, ...], state: tuple[int, ...]):
     data = spec(View.labelled, shape, num_classes=10)
     model = make_model("node", data, field_factory("conv"), **COARSE)

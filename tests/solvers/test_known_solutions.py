@@ -24,7 +24,12 @@ class Setting(NamedTuple):
 FIXED_ERROR = {1: 0.15, 2: 3e-3, 3: 3e-5}
 """Of a fixed-step method by its order, at steps of 0.01; 1e-5 for the others."""
 
-ADAPTIVE_ERROR = {"adaptive_heun": (1e-4, 5e-3), "fehlberg2": (1e-5, 1e-2), "bosh3": (1e-5, 5e-3), "dopri8": (1e-6, 2e-3)}
+ADAPTIVE_ERROR = {
+    "adaptive_heun": (1e-4, 5e-3),
+    "fehlberg2": (1e-5, 1e-2),
+    "bosh3": (1e-5, 5e-3),
+    "dopri8": (1e-6, 2e-3),
+}
 """Tolerance and error; 1e-6 and 1e-4 for the others. The low-order pairs are run at a looser tolerance for
 speed. torchdiffeq's dense output between steps is less accurate than these methods themselves."""
 

@@ -170,9 +170,7 @@ def test_masks_travel_with_their_segments():
     assert taken.mask[:, 0].tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("share", "lengths"), [(0.5, [4, 10, 16, 16, 16]), (1.0, [4, 7, 10, 13, 16]), (0.0, [16] * 5)]
-)
+@pytest.mark.parametrize(("share", "lengths"), [(0.5, [4, 10, 16, 16, 16]), (1.0, [4, 7, 10, 13, 16]), (0.0, [16] * 5)])
 def test_the_window_grows_from_its_start_to_its_full_length_over_its_share_of_training(
     share: float, lengths: list[int]
 ):

@@ -81,9 +81,7 @@ def test_saved_memory_is_measured_at_the_first_step_after_each_validation(tmp_pa
     assert [step for step, values in lines.lines if "memory/saved_mb" in values] == [1, 4]
 
 
-@pytest.mark.parametrize(
-    ("steps", "epochs", "total"), [(10, None, 10), (None, 3, 12), (10, 3, 10), (100, 3, 12)]
-)
+@pytest.mark.parametrize(("steps", "epochs", "total"), [(10, None, 10), (None, 3, 12), (10, 3, 10), (100, 3, 12)])
 def test_a_run_ends_at_its_steps_or_epochs_whichever_comes_first(steps: int | None, epochs: int | None, total: int):
     assert total_steps(TrainerConfig(steps=steps, epochs=epochs), 4) == total
 
@@ -238,7 +236,9 @@ def test_training_stops_when_its_time_is_spent_and_is_validated_first(tmp_path: 
 def test_a_loss_that_is_not_finite_ends_training_with_what_to_try(tmp_path: Path, bad: float):
     task = Scripted(lambda value, step: value.sum() * (bad if step == 3 else 1.0))
     trainer, lines = make_trainer(tmp_path, task, log_every=2)
-    with pytest.raises(Diverged, match=r"train/loss became (nan|inf) between steps 2 and 4; try a smaller optimizer\.lr"):
+    with pytest.raises(
+        Diverged, match=r"train/loss became (nan|inf) between steps 2 and 4; try a smaller optimizer\.lr"
+    ):
         trainer.train()
     assert [step for step, _ in lines.lines] == [2, 2]
 

@@ -42,10 +42,13 @@ def test_an_optimiser_that_evaluates_several_times_in_a_step_is_charged_for_all(
 
 def test_several_solves_of_one_evaluation_are_added():
     meter = Meter()
-    meter.add({}, [
-        stats(nfe_forward=10, nfe_backward=6, accepted_backward=1),
-        stats(nfe_forward=5, nfe_backward=12, rejected_backward=2),
-    ])
+    meter.add(
+        {},
+        [
+            stats(nfe_forward=10, nfe_backward=6, accepted_backward=1),
+            stats(nfe_forward=5, nfe_backward=12, rejected_backward=2),
+        ],
+    )
     meter.end_step()
     means = meter.means(seconds=1.0)
     assert means["nfe/forward"] == 15.0

@@ -108,11 +108,9 @@ def test_another_seed_gives_another_run(tmp_path: Path):
     ids=["adam", "adam-adjoint", "lbfgs"],
 )
 def test_a_linear_system_is_learned(tmp_path: Path, adjoint: str, optimizer: str, settings: dict[str, Any]):
-    run = make_run(
-        adjoint=adjoint, optimizer=optimizer, solver="rk4",
-        **{"dataset__form": SpiralForm.linear, "dataset__horizon": 2.0, "dataset__times": 10, "field__width": 16, "trainer__batch_size": 32,
-           "trainer__eval_every": 50, **settings},
-    )  # fmt: skip
+    spiral = {"dataset__form": SpiralForm.linear, "dataset__horizon": 2.0, "dataset__times": 10}
+    usual = {"field__width": 16, "trainer__batch_size": 32, "trainer__eval_every": 50}
+    run = make_run(adjoint=adjoint, optimizer=optimizer, solver="rk4", **{**spiral, **usual, **settings})
     trainer, experiment, lines = trainer_of(run, tmp_path)
     untrained = trainer.evaluate(experiment.splits.test)["loss"]
     trainer.train()

@@ -1,0 +1,84 @@
+"""`node-run sample`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
+from tests.cli.conftest import NodeRun
+
+
+PNG = b"\x89PNG"
+
+
+def test_points_come_with_their_density(node_run: NodeRun, trained: Path):
+    done = node_run("sample", str(trained / "flow"), "--count", "50", "--seed", "3", "--out", "new/points.npz")
+    assert done.code == 0
+    assert "wrote new/points.npz and new/points.png" in done.err
+    drawn = np.load("new/points.npz")
+    assert drawn["samples"].shape == (50, 2) and drawn["log_density"].shape == (50,)
+    assert np.isfinite(drawn["log_density"]).all()
+    assert Path("new/points.png").read_bytes().startswith(PNG)
+
+
+def test_the_seed_decides_what_is_drawn(node_run: NodeRun, trained: Path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        node_run("sample", str(trained / "flow"), "--count", "5", "--seed", str(seed), "--out", f"{name}.npz")
+    a, b, c = (np.load(f"{name}.npz")["samples"] for name in "abc")
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_trajectories_begin_where_they_are_told_to(node_run: NodeRun, trained: Path):
+    done = node_run(
+        "sample", str(trained / "spiral"), "--start", "1.5,0", "--start", "-1,0.5", "--until", "9", "--times", "10",
+        "--out", "paths.csv",
+    )  # fmt: skip
+    assert done.code == 0
+    with open("paths.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["trajectory", "t", "x", "y"]
+    assert len(rows) == 20
+    assert [float(rows[10][key]) for key in rows[0]] == [1, 0, -1, 0.5]
+    assert float(rows[-1]["t"]) == 9
+    assert Path("paths.png").read_bytes().startswith(PNG)
+
+
+def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRun, spiral: Path):
+    assert node_run("sample", str(spiral), "--count", "3").code == 0
+    drawn = np.load(spiral / "samples.npz")
+    assert drawn["ys"].shape == (3, 200, 2)
+    assert drawn["ts"][-1] == pytest.approx(6.0)
+    assert (spiral / "samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "said"),
+    [
+        ("classes", [], "model=node learned classes, so there is nothing to draw"),
+        ("spiral", ["--start", "1"], "--start 1: expected 2 numbers separated by commas: x,y"),
+        ("spiral", ["--start", "a,b"], "--start a,b: expected 2 numbers"),
+        ("spiral", ["--until", "-1"], "--until -1: expected a time above 0"),
+        ("flow", ["--start", "1,2"], "--start and --until are for trajectories"),
+        ("flow", ["--out", "points.json"], "--out points.json: expected a file ending in .npz or .csv"),
+        ("flow", ["--out", "/proc/x/points.npz"], "cannot read or write /proc/x: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    node_run: NodeRun, here: Path, trained: Path, run: str, arguments: list[str], said: str
+):
+    done = node_run("sample", str(trained / run), *arguments)
+    assert done.code == 2
+    assert said in done.line
+    assert list(here.iterdir()) == []
+
+
+def test_pictures_of_any_shape_can_be_drawn():
+    rng = np.random.default_rng(0)
+    assert draw_points(rng.normal(size=(30, 1)), rng.normal(size=30), ["x"]).axes
+    assert draw_points(rng.normal(size=(30, 5)), rng.normal(size=30), list("abcde")).axes
+    assert draw_images(rng.uniform(0, 16, size=(7, 64)), (1, 8, 8), 17).axes
+    assert len(draw_trajectories(np.linspace(0, 1, 9), rng.normal(size=(2, 9, 3)), list("xyz"), 0.5).axes) == 1
