@@ -220,7 +220,7 @@ def growth(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 _, slope, explained = fit(chosen, key)
                 values = [r[key] for r in chosen]
                 row |= {
-                    f"{key}, MiB a step": round(slope, 6),
+                    f"{key}, MiB a step": round(slope, 6) + 0,
                     f"{key}, R2": f"{explained:.4f}" if adjoint == "off" else None,
                     f"{key}, largest over smallest": max(values) / min(values) if min(values) > 0 else None,
                 }

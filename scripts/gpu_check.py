@@ -227,7 +227,9 @@ def check_memory(options: argparse.Namespace) -> Part:
         for adjoint in adjoints
     }
     steep = [pair for pair, slope in slopes.items() if pair[1] != "off" and slope > 0.1 * slopes[pair[0], "off"]]
-    summary = f"{key} in MiB a step: " + ", ".join(f"{s} {a} {slope:.2g}" for (s, a), slope in slopes.items())
+    summary = f"{key} in MiB a step: " + ", ".join(
+        f"{s} {a} {round(slope, 4) + 0:g}" for (s, a), slope in slopes.items()
+    )
     return Part("failed" if steep else "passed", f"{summary}.", rows, {"memory": draw_memory(results)})
 
 
@@ -421,8 +423,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     options.pairs, options.precisions, options.train_steps = PAIRS, ("float64", "float32"), 20
     options.memory_steps, options.memory_times, options.memory_batch = (20, 80, 320), (1.0, 4.0, 16.0), 1024
-    options.training, options.solves = [], (9, 1e-6)
-    options.odenet_dataset, options.odenet = "mnist", ["trainer.batch_size=128"]
+    options.training, options.solves = [], (5, 1e-4)
+    options.odenet_dataset, options.odenet = "mnist", ["trainer.batch_size=256"]
     # TF32 is PyTorch's default for convolutions on a GPU that has it.
     options.odenet_cases = (("off", True), ("on", True), ("off", False))
     if options.quick:

@@ -45,7 +45,7 @@ TYPED = {
 MISFITS = {
     "dataset=spiral field=conv": "field=conv needs a state that is an image",
     "dataset=two_moons model=node model.encoder=conv": "model.encoder=conv needs images, and dataset=two_moons",
-    "dataset=digits model=node field=conv model.encoder=mlp": "model.encoder=mlp makes states that this field cannot take",
+    "dataset=digits model=node field=conv model.encoder=mlp": "model.encoder=mlp makes states that this field",
     "solver=scipy_solver": "adjoint=off cannot differentiate solver=scipy_solver",
     "adjoint=seminorm solver=rk4": "use adjoint=on",
     "trainer.steps=null": "give steps or epochs",

@@ -93,7 +93,8 @@ def test_a_plug_in_works_from_end_to_end(node_run: NodeRun, laboratory: Path):
 def test_modules_of_the_working_folder_are_found_by_the_program(laboratory: Path, environment: dict[str, str]):
     done = subprocess.run(
         [sys.executable, "-m", "node_runner.cli.main", "list", "dataset", "mine", "--config-dir", "conf"],
-        capture_output=True, text=True, cwd=laboratory, timeout=120, env={**environment, "NODE_RUNNER_PLUGINS": "mylab"},
+        capture_output=True, text=True, cwd=laboratory, timeout=120,
+        env={**environment, "NODE_RUNNER_PLUGINS": "mylab"},
     )  # fmt: skip
     assert "dataset.rate" in done.stdout
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from node_runner.cli import journal
+from node_runner.cli import journal, sweep
+from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
+from node_runner.reporting.run_folder import RunFolder
 from tests.cli.conftest import SPIRAL, NodeRun
 
 
@@ -31,34 +33,33 @@ def test_every_combination_is_a_run_and_a_table_ends_it(node_run: NodeRun):
     table = done.out.splitlines()
     assert table[0] == str(FOLDER)
     assert table[1].split()[:2] == ["seed", "solver"]
-    assert [line.split()[:2] for line in table[2:]] == [["1", "euler"], ["2", "euler"], ["1", "rk4"], ["2", "rk4"]]
+    assert sorted(line.split()[:2] for line in table[2:]) == sorted(
+        [seed, name] for seed in "12" for name in ("euler", "rk4")
+    )
     assert done.last == f"sweep: {FOLDER}  (again: node-run compare {FOLDER})"
 
 
 def test_jobs_that_fail_or_are_refused_do_not_stop_the_others(node_run: NodeRun):
-    done = node_run(*SWEEP, "solver=dopri5,euler", "adjoint=seminorm", "tolerance.rtol=1e-3,1e-30", "trainer.steps=1")
+    done = node_run(*SWEEP, "solver=dopri5,euler", "adjoint=seminorm", "optimizer.lr=1e-3,1e38", "trainer.steps=4")
     assert statuses() == ["done", "failed", "refused", "refused"]
     assert done.code == 2
-    assert done.last.startswith(
-        "node-run: of 4 jobs, 1 failed and 2 refused; the first, solver=dopri5 tolerance.rtol=1e-30: "
-    )
+    first = "solver=dopri5 optimizer.lr=1e+38: "
+    assert done.last.startswith(f"node-run: of 4 jobs, 1 failed and 2 refused; the first, {first}")
     assert "Error executing job" not in done.err and "Traceback" not in done.err
     assert done.out.count("refused: adjoint=seminorm") == 2
     assert len(list(FOLDER.glob("*/"))) == 2
 
 
-def test_failed_jobs_alone_are_exit_code_1(node_run: NodeRun):
-    done = node_run(*SWEEP, "solver=dopri5", "solver.max_steps=1,500")
+def test_a_sweep_that_is_run_again_does_only_what_is_not_done(node_run: NodeRun):
+    arguments = (*SWEEP, "solver=dopri5", "solver.max_steps=1,500")
+    done = node_run(*arguments)
     assert done.code == 1
     assert statuses() == ["failed", "done"]
     assert done.last.startswith("node-run: of 2 jobs, 1 failed; the first, solver.max_steps=1: dopri5 spent its budget")
     assert "failed: dopri5 spent its budget" in done.out
-
-
-def test_a_sweep_that_is_run_again_skips_what_is_done(node_run: NodeRun):
-    node_run(*SWEEP, "solver=dopri5", "solver.max_steps=1,500")
     times = {file: file.stat().st_mtime_ns for file in FOLDER.glob("*/result.json")}
-    done = node_run(*SWEEP, "solver=dopri5", "solver.max_steps=1,500")
+    done = node_run(*arguments)
+    assert done.code == 1
     assert statuses() == ["failed", "skipped"]
     assert "job 1: skipped, it was run before with this configuration" in done.err
     assert "job 0: runs again; before, it failed" in done.err
@@ -66,13 +67,17 @@ def test_a_sweep_that_is_run_again_skips_what_is_done(node_run: NodeRun):
     assert [json.loads(file.read_text())["status"] for file in changed] == ["failed"]
 
 
-def test_a_job_whose_configuration_is_another_is_run_again(node_run: NodeRun):
-    node_run(*SWEEP, "seed=1")
-    (config,) = FOLDER.glob("*/config.yaml")
-    config.write_text(config.read_text().replace("lr: 0.005", "lr: 0.004"))
-    done = node_run(*SWEEP, "seed=1")
-    assert "runs again; before, its configuration was another" in done.err
-    assert statuses() == ["done"]
+def test_a_job_whose_configuration_is_another_is_run_again(spiral: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    job = journal.Job(0, [], "spiral")
+    same = load_run(spiral / "config.yaml")
+    recorded = RunFolder(spiral).read_result()
+    assert sweep._run_or_skip(same, spiral, job) == recorded["metrics"]["val/loss"]
+    assert job.status == "skipped"
+    other = load_run(spiral / "config.yaml", ["seed=1"])
+    sweep._run_or_skip(other, spiral, journal.Job(0, [], "spiral"))
+    assert "runs again; before, its configuration was another" in caplog.text
+    assert RunFolder(spiral).read_result()["config_hash"] != recorded["config_hash"]
 
 
 def test_ctrl_c_ends_a_sweep_that_can_go_on(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):

@@ -77,7 +77,6 @@ def test_the_help_of_train_shows_groups_and_configuration_and_no_schemas(node_ru
         (["--cfg", "hydra", "-p", "hydra.sweep"], "dir: outputs/sweeps/"),
         (["--info", "searchpath"], "components://"),
         (["--info", "defaults"], "schema/solver/dopri5"),
-        (["--hydra-help"], "--multirun,-m"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
