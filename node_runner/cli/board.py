@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def board(folder: Path, port: int, host: str) -> None:
     except (SystemExit, program.TensorBoardServerException) as error:
         raise ConfigError(f"TensorBoard cannot listen on {host}:{port or 6006}: {error}; try another --port") from error
     print(f"{len(runs)} run{'s' * (len(runs) != 1)} below {folder}: {address}  (Ctrl-C ends)", flush=True)
+    # A shell starts background programs with Ctrl-C ignored; this one is to be ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

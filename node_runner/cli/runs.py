@@ -7,6 +7,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from node_runner.cli import journal
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
 
@@ -54,9 +55,11 @@ def _at(path: Path) -> Iterator[RunFolder]:
 
 
 def _below(folder: Path) -> Iterator[RunFolder]:
-    for config in sorted(folder.rglob("config.yaml")):
-        if config.parent.name != ".hydra":
-            yield RunFolder(config.parent)
+    """By name; the runs of a sweep in the order of its jobs."""
+    runs = {config.parent for config in folder.rglob("config.yaml") if config.parent.name != ".hydra"}
+    numbers = {sweep / job.folder: job.number for sweep in {run.parent for run in runs} for job in journal.read(sweep)}
+    for run in sorted(runs, key=lambda run: (run.parent, numbers.get(run, -1), run)):
+        yield RunFolder(run)
 
 
 def _nearest(path: Path) -> str:

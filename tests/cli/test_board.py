@@ -70,5 +70,6 @@ def test_tensorboard_itself_answers(spiral: Path, environment: dict[str, str]):
         with urllib.request.urlopen(address, timeout=60) as page:
             assert page.status == 200
         program.send_signal(signal.SIGINT)
-        assert program.stdout.readline() == "TensorBoard has ended\n"
+        said, _ = program.communicate(timeout=60)
+    assert said == "TensorBoard has ended\n"
     assert program.returncode == 0

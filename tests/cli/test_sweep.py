@@ -24,30 +24,26 @@ def statuses() -> list[str]:
     return [job.status for job in journal.read(FOLDER)]
 
 
-def test_every_combination_is_a_run_and_a_table_ends_it(node_run: NodeRun):
-    done = node_run(*SWEEP, "solver=euler,rk4", "seed=1,2")
+def test_every_job_is_a_run_and_a_table_ends_it(node_run: NodeRun):
+    done = node_run(*SWEEP, "solver=euler,rk4")
     assert done.code == 0
-    assert statuses() == ["done"] * 4
+    assert statuses() == ["done", "done"]
     results = sorted(FOLDER.glob("*/result.json"))
-    assert [json.loads(file.read_text())["status"] for file in results] == ["completed"] * 4
+    assert [json.loads(file.read_text())["status"] for file in results] == ["completed"] * 2
     table = done.out.splitlines()
     assert table[0] == str(FOLDER)
-    assert table[1].split()[:2] == ["seed", "solver"]
-    assert sorted(line.split()[:2] for line in table[2:]) == sorted(
-        [seed, name] for seed in "12" for name in ("euler", "rk4")
-    )
+    assert [line.split()[0] for line in table[1:]] == ["solver", "euler", "rk4"]
     assert done.last == f"sweep: {FOLDER}  (again: node-run compare {FOLDER})"
 
 
 def test_jobs_that_fail_or_are_refused_do_not_stop_the_others(node_run: NodeRun):
-    done = node_run(*SWEEP, "solver=dopri5,euler", "adjoint=seminorm", "optimizer.lr=1e-3,1e38", "trainer.steps=4")
-    assert statuses() == ["done", "failed", "refused", "refused"]
+    done = node_run(*SWEEP, "solver=dopri5,euler", "adjoint=seminorm", "optimizer.lr=1e38", "trainer.steps=4")
+    assert statuses() == ["failed", "refused"]
     assert done.code == 2
-    first = "solver=dopri5 optimizer.lr=1e+38: "
-    assert done.last.startswith(f"node-run: of 4 jobs, 1 failed and 2 refused; the first, {first}")
+    assert done.last.startswith("node-run: of 2 jobs, 1 failed and 1 refused; the first, solver=dopri5: ")
     assert "Error executing job" not in done.err and "Traceback" not in done.err
-    assert done.out.count("refused: adjoint=seminorm") == 2
-    assert len(list(FOLDER.glob("*/"))) == 2
+    assert "solver=euler: refused: adjoint=seminorm" in done.out
+    assert len(list(FOLDER.glob("*/"))) == 1
 
 
 def test_a_sweep_that_is_run_again_does_only_what_is_not_done(node_run: NodeRun):
