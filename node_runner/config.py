@@ -20,7 +20,7 @@ from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.fields import FIELDS
 from node_runner.models import MODELS
-from node_runner.registry import MISSING, Registry
+from node_runner.registry import MISSING, ComponentConfig, Registry
 from node_runner.regularisers import REGULARISERS
 from node_runner.reporting import LOGGERS
 from node_runner.settings import CountOrZero, DeviceConfig, ToleranceConfig, TrainerConfig, check
@@ -109,8 +109,23 @@ def to_run(config: DictConfig) -> RunConfig:
     run = OmegaConf.to_object(config)
     if not isinstance(run, RunConfig):
         raise ConfigError("the configuration is not a run: its defaults list must begin with run_schema")
+    for registry in REGISTRIES:
+        _check_typed(registry.group, getattr(run, registry.group))
     check(run, "")
     return run
+
+
+def _check_typed(group: str, chosen: Any) -> None:
+    """Refuse settings of components that no schema has checked."""
+    for name, config in chosen.items() if group in MANY else [("", chosen)]:
+        if isinstance(config, ComponentConfig):
+            continue
+        if name:
+            raise ConfigError(f"{group}.{name}: choose it by {group}=[{name}], then set {group}.{name}.SETTING=VALUE")
+        raise ConfigError(
+            f"{group}: its settings have no schema; its YAML must begin with "
+            f"defaults: [/schema/{group}/NAME@_here_, _self_], NAME being that of a component"
+        )
 
 
 def compose_run(overrides: Sequence[str] = ()) -> RunConfig:

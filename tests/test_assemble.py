@@ -99,7 +99,7 @@ def test_data_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_field_factory_makes_the_field_for_any_shape_and_says_what_state_it_takes():
     factory = FieldFactory(FIELDS.schema("mlp")(width=5))
     assert factory.state_ndim == 1
-    assert factory((7,)).layers[0].weight.shape == (5, 7)
+    assert factory((7,)).hidden[0].weight.shape == (5, 7)
     assert FieldFactory(FIELDS.schema("conv")()).state_ndim == 3
 
 

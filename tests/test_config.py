@@ -139,9 +139,6 @@ def test_a_value_out_of_its_range_is_refused_by_its_key(key: str, value: Any, me
         to_run(defaults)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="to_run does not look at what stands in groups of which any number may be chosen"
-)
 @pytest.mark.parametrize("override", ["+regulariser.foo=1", "+regulariser.kinetic={name:kinetic,weight:-1}"])
 def test_a_regulariser_that_is_not_chosen_from_its_group_is_refused(override: str):
     with pytest.raises(ConfigError, match=r"^regulariser\.(foo|kinetic)"):

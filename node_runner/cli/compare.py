@@ -87,7 +87,13 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str])
             row.append(Cell(value) if record[key] is not None and record[key] == best.get(key) else value)
         rows.append([*row, record["status"], record["run"].removeprefix(common)])
     columns = [*_short(chosen), *measured, "status", "run"]
-    show(columns, rows, title=common.rstrip("/"), numbers=measured)
+    if not sys.stdout.isatty():
+        show(columns, rows, title=common.rstrip("/"), numbers=measured)
+    else:
+        # Names are long: on a terminal they stand below, by number.
+        numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
+        show(["#", *columns[:-1]], numbered, title=common.rstrip("/"), numbers=["#", *measured])
+        print("\n".join(f"{number:>3}  {row[-1]}" for number, row in enumerate(rows, 1)))
     for record in records:
         if record["status"] != "completed":
             print(f"{record['run'].removeprefix(common)}: {record['status']}: {record['reason']}")

@@ -113,7 +113,7 @@ def show_groups(config_dir: Path | None) -> None:
 
 
 def _row(option: Option) -> Row:
-    name = Cell(option.name, " *") if option.default else option.name
+    name = Cell(f"{option.name} *", "") if option.default else option.name
     return ("", name, f"{option.about} [{option.source}]" if option.source else option.about)
 
 

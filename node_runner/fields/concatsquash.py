@@ -61,13 +61,14 @@ class ConcatSquash(nn.Module):
                 f"field=concatsquash needs a state that is a vector, got one of shape {shape}; use field=conv"
             )
         self.activation = ACTIVATIONS[activation]
-        sizes = [shape[0], *[width] * depth, shape[0]]
-        self.layers = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
+        sizes = [shape[0], *[width] * depth]
+        self.hidden = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
+        self.out = ConcatSquashLinear(width, shape[0])
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""
         column = t.to(y.dtype).reshape(-1, 1) if t.ndim == 0 else as_column(t, y)
         h = y
-        for layer in self.layers[:-1]:
+        for layer in self.hidden:
             h = self.activation(layer(column, h))
-        return self.layers[-1](column, h)
+        return self.out(column, h)

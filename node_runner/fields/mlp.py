@@ -45,12 +45,13 @@ class MLP(nn.Module):
             raise ConfigError(f"field=mlp needs a state that is a vector, got one of shape {shape}; use field=conv")
         self.time_dependent = time_dependent
         self.activation = ACTIVATIONS[activation]
-        sizes = [shape[0] + time_dependent, *[width] * depth, shape[0]]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
+        sizes = [shape[0] + time_dependent, *[width] * depth]
+        self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
+        self.out = nn.Linear(width, shape[0])
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""
         h = torch.cat((y, as_column(t, y)), dim=1) if self.time_dependent else y
-        for layer in self.layers[:-1]:
+        for layer in self.hidden:
             h = self.activation(layer(h))
-        return self.layers[-1](h)
+        return self.out(h)

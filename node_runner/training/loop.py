@@ -169,8 +169,7 @@ class Trainer:
             else:
                 out = self.task.step(self.model, self.batch(self.state.step))
             out.loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
-            self.meter.add({**out.scalars, "optim/grad_norm": norm}, out.solves)
+            self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
             return out.loss.detach()
 
         self.optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and means a number
@@ -178,6 +177,12 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.meter.end_step()
+
+    def clipped_norm(self) -> Tensor:
+        """Norm of the gradient, (); where it is above `grad_clip` the gradient is scaled down to that."""
+        if self.config.grad_clip is not None:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def log(self) -> None:
         """One line of metrics: the means since the last one. The only host copy of the loop."""

@@ -106,3 +106,12 @@ def test_a_component_that_is_not_registered_is_named(node_run: NodeRun, here: Pa
     assert done.code == 2
     assert done.line.startswith("node-run: configs for dataset ask for the component 'decay', and none is registered")
     assert "NODE_RUNNER_PLUGINS" in done.line
+
+
+def test_a_config_without_a_schema_is_refused(node_run: NodeRun, here: Path):
+    (here / "conf" / "dataset").mkdir(parents=True)
+    (here / "conf" / "dataset" / "mine.yaml").write_text("# my pendulum\nname: spiral\nnoise: lots\n")
+    done = node_run("--config-dir", "conf", "dataset=mine")
+    assert done.code == 2
+    assert done.line.startswith("node-run: dataset: its settings have no schema; its YAML must begin with defaults:")
+    assert not (here / "outputs").exists()

@@ -19,16 +19,20 @@ def test_points_come_with_their_density(node_run: NodeRun, trained: Path):
     done = node_run("sample", str(trained / "flow"), "--count", "50", "--seed", "3", "--out", "new/points.npz")
     assert done.code == 0
     assert "wrote new/points.npz and new/points.png" in done.err
-    drawn = np.load("new/points.npz")
-    assert drawn["samples"].shape == (50, 2) and drawn["log_density"].shape == (50,)
-    assert np.isfinite(drawn["log_density"]).all()
+    with np.load("new/points.npz") as drawn:
+        assert drawn["samples"].shape == (50, 2) and drawn["log_density"].shape == (50,)
+        assert np.isfinite(drawn["log_density"]).all()
     assert Path("new/points.png").read_bytes().startswith(PNG)
 
 
 def test_the_seed_decides_what_is_drawn(node_run: NodeRun, trained: Path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         node_run("sample", str(trained / "flow"), "--count", "5", "--seed", str(seed), "--out", f"{name}.npz")
-    a, b, c = (np.load(f"{name}.npz")["samples"] for name in "abc")
+    drawn = []
+    for name in "abc":
+        with np.load(f"{name}.npz") as file:
+            drawn.append(file["samples"])
+    a, b, c = drawn
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
@@ -49,9 +53,9 @@ def test_trajectories_begin_where_they_are_told_to(node_run: NodeRun, trained: P
 
 def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRun, spiral: Path):
     assert node_run("sample", str(spiral), "--count", "3").code == 0
-    drawn = np.load(spiral / "samples.npz")
-    assert drawn["ys"].shape == (3, 200, 2)
-    assert drawn["ts"][-1] == pytest.approx(6.0)
+    with np.load(spiral / "samples.npz") as drawn:
+        assert drawn["ys"].shape == (3, 200, 2)
+        assert drawn["ts"][-1] == pytest.approx(6.0)
     assert (spiral / "samples.png").exists()
 
 
@@ -64,7 +68,7 @@ def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRu
         ("spiral", ["--until", "-1"], "--until -1: expected a time above 0"),
         ("flow", ["--start", "1,2"], "--start and --until are for trajectories"),
         ("flow", ["--out", "points.json"], "--out points.json: expected a file ending in .npz or .csv"),
-        ("flow", ["--out", "/proc/x/points.npz"], "cannot read or write /proc/x: No such file or directory"),
+        ("flow", ["--out", "/proc/x/points.npz"], "cannot read or write /proc"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(

@@ -161,7 +161,7 @@ def test_the_density_of_what_was_sampled_is_that_of_its_base_point():
 @pytest.mark.parametrize("adjoint", ADJOINTS.names())
 def test_the_gradient_of_the_likelihood_agrees_with_finite_differences(adjoint: str):
     model, x, eps = flow(adjoint=adjoint), points(3), 1e-5
-    weight = model.field.layers[0].linear.weight
+    weight = model.field.hidden[0].linear.weight
     model.log_prob(x).mean().backward()
     with torch.no_grad():
         weight[0, 1] += eps

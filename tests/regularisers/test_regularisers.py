@@ -125,7 +125,7 @@ def test_several_regularisers_are_told_apart():
 def test_the_penalty_has_a_gradient_that_finite_differences_confirm(name: str):
     field = field_factory("mlp", width=4)((2,)).double()
     y0, eps = torch.randn(3, 2, dtype=torch.float64), 1e-5
-    weight = field.layers[0].weight
+    weight = field.hidden[0].weight
 
     def penalty() -> Tensor:
         torch.manual_seed(5)  # the same probe each time

@@ -107,3 +107,12 @@ def test_with_fixed_steps_a_sample_does_not_feel_its_neighbours(name: str):
     together = solve(method, field, y0, ts, rtol=1e-13, atol=1e-13).ys
     alone = torch.cat([solve(method, field, y, ts, rtol=1e-13, atol=1e-13).ys for y in y0.split(1)], dim=1)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_hundred_steps_along_a_trajectory_are_stable_at_the_defaults(name: str):
+    # Two turns, at steps like those between the points of the data sets.
+    field, y0, _ = oscillator()
+    ts = torch.linspace(0.0, 4.0, 101, dtype=torch.float64)
+    ys = solve(METHODS[name], field, y0, ts, rtol=1e-2, atol=1e-2).ys
+    assert float(ys.abs().max()) < 5 * float(y0.abs().max())
