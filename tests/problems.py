@@ -98,28 +98,26 @@ class CountingField(nn.Module):
         return self.field(t, y)
 
 
-class FixedStepCounter(CountingField):
-    """Counts the steps of a fixed-step method by torchdiffeq's callback."""
+class StepCounter(CountingField):
+    """What the counters of both kinds of method find."""
 
     def __init__(self, field: Dynamics) -> None:
         super().__init__(field)
         self.accepted = 0
         self.rejected = 0
         self.sizes: list[float] = []
+
+
+class FixedStepCounter(StepCounter):
+    """Counts the steps of a fixed-step method by torchdiffeq's callback."""
 
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.accepted += 1
         self.sizes.append(float(dt))
 
 
-class AdaptiveStepCounter(CountingField):
+class AdaptiveStepCounter(StepCounter):
     """Counts the steps of an adaptive method by torchdiffeq's callbacks."""
-
-    def __init__(self, field: Dynamics) -> None:
-        super().__init__(field)
-        self.accepted = 0
-        self.rejected = 0
-        self.sizes: list[float] = []
 
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.sizes.append(float(dt))

@@ -229,6 +229,7 @@ class Trainer:
             self.bad_evaluations += 1
         self.tick(training=False)
         self.save("last")
+        self.tick(training=False)  # writing the checkpoint is no training either
 
     def evaluate(self, part: Any) -> dict[str, float]:
         """Metrics of a part, at the evaluation tolerance, with the same noise every time."""
