@@ -19,7 +19,7 @@ from node_runner.models.views import views_of
 from node_runner.regularisers import REGULARISERS
 from node_runner.runtime import set_up
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
 from node_runner.types import Dataset, DataSpec, Integrate, Method, Splits, Task, View
 
@@ -85,7 +85,7 @@ def assemble(config: RunConfig) -> Experiment:
     view = choose_view(config.dataset.name, dataset, config.model.name)
     method = SOLVERS.build(config.solver, config.solver.name)
     tolerances = Tolerances(config.tolerance)
-    solve = make_solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
+    solve = Solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
     spec, splits = dataset.spec(view), dataset.splits(view)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
     model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)

@@ -33,7 +33,7 @@ from node_runner.registry import ComponentConfig, Registry
 from node_runner.runtime import set_up
 from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
@@ -79,7 +79,7 @@ def solver(
     """A differentiable solve (f, y0 (B, D...), ts (T,)) -> Solution."""
     tolerance = ToleranceConfig(rtol=rtol, atol=atol)
     check(tolerance, "tolerance")
-    return make_solve(
+    return Solve(
         ENGINES.build(settings(ENGINES, engine)),
         SOLVERS.build(settings(SOLVERS, name, **values), name),
         ADJOINTS.build(settings(ADJOINTS, adjoint)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from node_runner.errors import ConfigError
 from node_runner.settings import ToleranceConfig
-from node_runner.types import Adjoint, Dynamics, Engine, Integrate, Method, Norm, Solution
+from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats
 
 
 class Tolerances:
@@ -56,26 +57,85 @@ class Tolerances:
             self._evaluating = before
 
 
-def make_solve(engine: Engine, method: Method, adjoint: Adjoint, tolerances: Tolerances) -> Integrate:
-    """The differentiable solve of a run.
+class Solve:
+    """The differentiable solve of a run: an `Integrate` made of engine, method and adjoint.
+
+    Where the engine stands for several, each solve is served by the first that can.
+
+    Args:
+        engine: who runs the solve.
+        method: what is run.
+        adjoint: how the gradient is computed.
+        tolerances: asked for the tolerance in force at each solve.
 
     Raises:
-        ConfigError: the engine cannot run the method, or the adjoint cannot differentiate it.
+        ConfigError: no engine can run the method, or the adjoint cannot differentiate it.
     """
-    for part in (engine, adjoint):
-        reason = part.unsupported(method)
+
+    def __init__(self, engine: Engine, method: Method, adjoint: Adjoint, tolerances: Tolerances) -> None:
+        reason = adjoint.unsupported(method)
         if reason:
             raise ConfigError(reason)
+        self.method, self.adjoint, self.tolerances = method, adjoint, tolerances
+        self.served_by: str | None = None
+        self._unfit = {other.name: other.unsupported(method) for other in engine.candidates()}
+        self._solves = [
+            (other, timed(self._differentiable(other)))
+            for other in engine.candidates()
+            if self._unfit[other.name] is None
+        ]
+        if not self._solves:
+            raise ConfigError(next(why for why in self._unfit.values() if why))
+        self._rehearsing: list[Choice] | None = None
 
-    def forward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
-        rtol, atol = tolerances.forward()
-        return engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
+    def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
+        """Solve; see `node_runner.types.Integrate`.
 
-    def backward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
-        rtol, atol = tolerances.adjoint()
-        return engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
+        Raises:
+            ConfigError: no engine can serve this solve, with the reason.
+        """
+        refused: dict[str, str] = {}
+        for engine, solve in self._solves:
+            reason = engine.refuses(self.method, f, y0, norm, self.adjoint.name)
+            if reason is None:
+                if self._rehearsing is not None:
+                    self._rehearsing.append(Choice(engine.name, refused))
+                    return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
+                self.served_by = engine.name
+                return solve(f, y0, ts, norm=norm)
+            refused[engine.name] = reason
+        raise ConfigError("; ".join(refused.values()))
 
-    return timed(adjoint.wrap(forward, backward))
+    @contextmanager
+    def rehearsal(self) -> Iterator[list[Choice]]:
+        """Within this block a solve only says which engine would serve it: its states stay at y0."""
+        self._rehearsing = []
+        try:
+            yield self._rehearsing
+        finally:
+            self._rehearsing = None
+
+    def _differentiable(self, engine: Engine) -> Integrate:
+        """One engine's solves: with the gradient from the engine itself, or from the adjoint around it."""
+        own = self.adjoint.name in engine.adjoints
+
+        def forward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
+            rtol, atol = self.tolerances.forward()
+            gradient = Gradient(self.adjoint.name if own else "off", *self.tolerances.adjoint())
+            return engine.integrate(self.method, f, y0, ts, rtol=rtol, atol=atol, norm=norm, gradient=gradient)
+
+        def backward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
+            rtol, atol = self.tolerances.adjoint()
+            return engine.integrate(self.method, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
+
+        return forward if own else self.adjoint.wrap(forward, backward)
+
+
+class Choice(NamedTuple):
+    """The engine that serves a solve, and why those before it cannot."""
+
+    engine: str
+    refused: dict[str, str]
 
 
 def timed(solve: Integrate) -> Integrate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -40,6 +40,7 @@ class SolveStats:
         seconds_forward: host time in the forward solve.
         seconds_backward: host time in the gradient of the solve.
         backward_began: clock reading when the loss's gradient reached the solution.
+        kept_bytes: memory of the engine's own, beside autograd's, kept from the forward solve for the gradient.
     """
 
     nfe_forward: int = 0
@@ -51,6 +52,7 @@ class SolveStats:
     seconds_forward: float = 0.0
     seconds_backward: float = 0.0
     backward_began: float | None = None
+    kept_bytes: int = 0
 
     def stop_backward(self) -> None:
         """The gradient has been carried through the solve: stop its clock, if it runs."""
@@ -96,6 +98,7 @@ class Method:
         options: the method's own options, by torchdiffeq's names.
         max_steps: attempts (accepted and rejected) that one solve may take.
         differentiable: whether autograd can see through its arithmetic.
+        tableau: coefficients of an explicit Runge-Kutta method (None: it is of another kind).
     """
 
     name: str
@@ -104,21 +107,87 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int = 10_000
     differentiable: bool = True
+    tableau: Tableau | None = None
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """An explicit Runge-Kutta method: k_i = f(t + c_i h, y + h sum_j a_ij k_j), y1 = y + h sum_i b_i k_i.
+
+    Attributes:
+        c: (s,) nodes.
+        a: (s, s) strictly lower triangular.
+        b: (s,) weights of the solution.
+        error: (s,) weights of its error estimate (empty: there is none, and steps are fixed).
+        middle: (s,) weights of the solution at t + h/2, from which the dense output is made (empty likewise).
+    """
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    error: tuple[float, ...] = ()
+    middle: tuple[float, ...] = ()
+
+    @property
+    def stages(self) -> int:
+        """Evaluations that a step combines, s."""
+        return len(self.c)
+
+    @property
+    def ends_in_solution(self) -> bool:
+        """Whether the last stage is evaluated at the new solution (first same as last)."""
+        return self.b[-1] == 0 and self.a[-1] == self.b
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient that a solve is to have: the adjoint's name, and the tolerance of its backward solve."""
+
+    adjoint: str = "off"
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+
+DISCRETE = Gradient()
+"""The gradient of the computed numbers."""
 
 
 class Engine(Protocol):
-    """The loop that runs a method."""
+    """The loop that runs a method.
+
+    Attributes:
+        name: as configured.
+        adjoints: the gradients that `integrate` computes itself; any other adjoint is wrapped around it.
+    """
 
     name: str
+    adjoints: frozenset[str]
+
+    def candidates(self) -> Sequence[Engine]:
+        """The engines to choose from, best first: itself alone, but for one that stands for several."""
+        ...
 
     def unsupported(self, method: Method) -> str | None:
         """Why this engine cannot run `method`, or None. Asked once, before a run."""
         ...
 
+    def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
+        """Why this engine cannot serve such a solve, or None. Asked once for each kind of solve."""
+        ...
+
     def integrate(
-        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None
+        self,
+        method: Method,
+        f: Dynamics,
+        y0: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float,
+        atol: float,
+        norm: Norm | None,
+        gradient: Gradient = DISCRETE,
     ) -> Solution:
-        """Solve; see `Integrate`."""
+        """Solve; see `Integrate`. `gradient` is one of `adjoints`."""
         ...
 
 

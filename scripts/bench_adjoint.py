@@ -54,7 +54,7 @@ from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
 from node_runner.runtime import synchronise
 from node_runner.settings import Activation, ToleranceConfig
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.types import Integrate, SolveStats
 
 
@@ -122,7 +122,7 @@ class Problem:
         engine = ENGINES.build(ENGINES.schema("torchdiffeq")())
         adjoint = ADJOINTS.build(ADJOINTS.schema(point.adjoint)())
         tolerances = Tolerances(ToleranceConfig(rtol=point.rtol, atol=point.atol))
-        return make_solve(engine, method, adjoint, tolerances), 1.0 if fixed else point.size
+        return Solve(engine, method, adjoint, tolerances), 1.0 if fixed else point.size
 
     def forward(self, share: float = 1.0) -> tuple[Tensor, SolveStats]:
         """Loss of a solve over a share of the time, and what it cost."""

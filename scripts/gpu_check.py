@@ -61,7 +61,7 @@ from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer, run
 from node_runner.settings import Place, Precision, ToleranceConfig
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 
 
 PAIRS = tuple(itertools.product(("spiral", "oscillator", "lotka-volterra", "mnist"), ("node", "augmented", "cnf")))
@@ -254,7 +254,7 @@ def solve_once(engine: str, solver: str, adjoint: str, device: str, outputs: int
     torch.manual_seed(0)
     method = SOLVERS.build(SOLVERS.schema(solver)(), solver)
     tolerances = Tolerances(ToleranceConfig(rtol=rtol, atol=rtol / 100))
-    solve = make_solve(
+    solve = Solve(
         ENGINES.build(ENGINES.schema(engine)()), method, ADJOINTS.build(ADJOINTS.schema(adjoint)()), tolerances
     )
     network = FIELDS.build(FIELDS.schema("mlp")(width=16), (2,)).double().to(device)

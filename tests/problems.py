@@ -13,7 +13,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.types import Dynamics, Integrate, Method, Solution
 
 
@@ -177,7 +177,7 @@ def differentiable(
 ) -> Integrate:
     """A solve with an adjoint, as a run has it."""
     tolerances = Tolerances(ToleranceConfig(rtol=rtol, atol=atol))
-    return make_solve(ENGINES.get(engine)(), method, ADJOINTS.get(adjoint)(), tolerances)
+    return Solve(ENGINES.get(engine)(), method, ADJOINTS.get(adjoint)(), tolerances)
 
 
 def slope(sizes: list[float], errors: list[float]) -> float:

@@ -16,7 +16,7 @@ import node_runner
 PACKAGE = Path(node_runner.__file__).parent
 
 LAYERS = [
-    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types"}, {"runtime"}, {"memory"}, {"schemas"},
+    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types"}, {"forms"}, {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},
     {"adjoints"}, {"solving"}, {"models"}, {"tasks"}, {"reporting"}, {"training"}, {"config"}, {"assemble"},
     {"run", "library"}, {"cli"},

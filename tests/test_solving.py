@@ -11,7 +11,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import ToleranceConfig
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.types import Method
 from tests.problems import METHODS, SmallField, differentiable
 
@@ -81,7 +81,7 @@ def test_half_a_schedule_is_refused(given: str):
 
 def test_a_method_that_the_engine_does_not_have_is_refused_before_any_work():
     with pytest.raises(ConfigError, match="no method 'rkf99'"):
-        make_solve(
+        Solve(
             ENGINES.get("torchdiffeq")(),
             Method("rkf99", 4, adaptive=False),
             ADJOINTS.get("off")(),

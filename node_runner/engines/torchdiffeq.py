@@ -11,7 +11,7 @@ from torchdiffeq import odeint
 
 from node_runner.engines import ENGINES
 from node_runner.errors import SolveFailed
-from node_runner.types import Dynamics, Method, Norm, Solution, SolveStats
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats
 
 
 NOT_FINITE = "the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
@@ -26,9 +26,14 @@ class TorchdiffeqEngine:
     """
 
     name = "torchdiffeq"
+    adjoints = frozenset({"off"})
 
     def __init__(self) -> None:
         pass
+
+    def candidates(self) -> tuple[TorchdiffeqEngine]:
+        """Itself."""
+        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Every method is torchdiffeq's own."""
@@ -36,8 +41,23 @@ class TorchdiffeqEngine:
 
         return None if method.name in SOLVERS else f"the installed torchdiffeq has no method '{method.name}'"
 
+    def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
+        """Any field will do; stored accepted states are not to be had from torchdiffeq."""
+        if adjoint == "checkpoint":
+            return "engine=torchdiffeq keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
+        return None
+
     def integrate(
-        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None
+        self,
+        method: Method,
+        f: Dynamics,
+        y0: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float,
+        atol: float,
+        norm: Norm | None,
+        gradient: Gradient = DISCRETE,
     ) -> Solution:
         """Solve; see `node_runner.types.Integrate`."""
         ts = ts.to(y0.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.forms import FieldForm, Layer
 from node_runner.settings import Activation, Count
 
 
@@ -60,6 +61,7 @@ class ConcatSquash(nn.Module):
             raise ConfigError(
                 f"field=concatsquash needs a state that is a vector, got one of shape {shape}; use field=conv"
             )
+        self.kind = activation
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0], *[width] * depth]
         self.hidden = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
@@ -72,3 +74,11 @@ class ConcatSquash(nn.Module):
         for layer in self.hidden:
             h = self.activation(layer(column, h))
         return self.out(column, h)
+
+    def form(self) -> FieldForm:
+        """What it is made of, for engines that write it out."""
+        layers = tuple(
+            Layer(layer.linear.weight, layer.linear.bias, layer.gate.weight, layer.gate.bias, layer.shift.weight)
+            for layer in (*self.hidden, self.out)
+        )
+        return FieldForm(layers, self.kind, time_input=False)

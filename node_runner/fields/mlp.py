@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.forms import FieldForm, Layer
 from node_runner.settings import Activation, Count
 
 
@@ -44,6 +45,7 @@ class MLP(nn.Module):
         if len(shape) != 1:
             raise ConfigError(f"field=mlp needs a state that is a vector, got one of shape {shape}; use field=conv")
         self.time_dependent = time_dependent
+        self.kind = activation
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0] + time_dependent, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
@@ -55,3 +57,8 @@ class MLP(nn.Module):
         for layer in self.hidden:
             h = self.activation(layer(h))
         return self.out(h)
+
+    def form(self) -> FieldForm:
+        """What it is made of, for engines that write it out."""
+        layers = tuple(Layer(layer.weight, layer.bias) for layer in (*self.hidden, self.out))
+        return FieldForm(layers, self.kind, time_input=self.time_dependent)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.dynamics import Widened, divergence_exact, divergence_hutchinson, leading_norm
+from node_runner.models.dynamics import Hutchinson, Widened, divergence_exact, leading_norm
 from node_runner.models.scaling import Logit, Standardise
 from node_runner.models.views import learns_from
 from node_runner.settings import Noise, Positive, Trace
@@ -73,8 +73,8 @@ class CNF(nn.Module):
         if self.trace is Trace.exact:
             return divergence_exact
         if self.noise is Noise.gaussian:
-            return divergence_hutchinson(torch.randn_like(z))
-        return divergence_hutchinson(torch.randint(0, 2, z.shape, device=z.device).to(z.dtype) * 2 - 1)
+            return Hutchinson(torch.randn_like(z))
+        return Hutchinson(torch.randint(0, 2, z.shape, device=z.device).to(z.dtype) * 2 - 1)
 
     def forward(self, x: Tensor) -> ModelOutput:
         """x: (B, D) -> log-densities (B,) in nats, in the units of the data."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from node_runner.forms import FieldForm, form_of
+from node_runner.settings import Trace
 from node_runner.types import Integrand, Norm
 
 
@@ -26,6 +29,11 @@ class Shifted(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: (), y: (B, D...) -> (B, D...)."""
         return self.field(t + self.t0, y)
+
+    def form(self) -> FieldForm | None:
+        """What it is made of, for engines that write it out."""
+        inner = form_of(self.field)
+        return None if inner is None else replace(inner, start=self.t0)
 
 
 class Widened(nn.Module):
@@ -69,6 +77,18 @@ class Widened(nn.Module):
             change = torch.cat((dy.reshape(len(y), self.numel), torch.stack(integrals, dim=1)), dim=1)
         return change if tracked else change.detach()
 
+    def form(self) -> FieldForm | None:
+        """What it is made of, if the one integral beside the state is that of the divergence."""
+        inner = form_of(self.field)
+        if inner is None or len(self.integrands) != 1 or len(self.shape) != 1:
+            return None
+        (integrand,) = self.integrands
+        if integrand is divergence_exact:
+            return replace(inner, trace=Trace.exact)
+        if isinstance(integrand, Hutchinson):
+            return replace(inner, trace=Trace.hutchinson, noise=integrand.noise)
+        return None
+
 
 def leading_norm(columns: int) -> Norm:
     """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
@@ -89,14 +109,16 @@ def divergence_exact(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
     return trace
 
 
-def divergence_hutchinson(noise: Tensor) -> Integrand:
+class Hutchinson:
     """Unbiased estimate e^T (df/dy) e of the trace, with e = noise (B, D...) fixed for the solve.
 
     Source: Hutchinson (1989); for flows Grathwohl et al., FFJORD (2019), equation 8.
     """
 
-    def divergence(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
-        (pulled,) = torch.autograd.grad(dy, y, noise, create_graph=True)
-        return (pulled * noise).reshape(len(y), -1).sum(dim=1)
+    def __init__(self, noise: Tensor) -> None:
+        self.noise = noise
 
-    return divergence
+    def __call__(self, t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        """t: (), y and dy: (B, D...) -> (B,)."""
+        (pulled,) = torch.autograd.grad(dy, y, self.noise, create_graph=True)
+        return (pulled * self.noise).reshape(len(y), -1).sum(dim=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from node_runner.errors import ConfigError
 from node_runner.settings import Count, NonNegative, Positive
 from node_runner.solvers import SOLVERS
+from node_runner.solvers.tableaux import adaptive_tableau
 from node_runner.types import Method
 
 
@@ -52,4 +53,4 @@ def adaptive(
         "ifactor": ifactor,
         "dfactor": dfactor,
     }
-    return Method(name, order, adaptive=True, options=options, max_steps=max_steps)
+    return Method(name, order, adaptive=True, options=options, max_steps=max_steps, tableau=adaptive_tableau(name))

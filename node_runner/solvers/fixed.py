@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node_runner.settings import Interpolation, Positive
 from node_runner.solvers import SOLVERS
+from node_runner.solvers.tableaux import FIXED
 from node_runner.types import Method
 
 
@@ -31,7 +32,8 @@ def fixed(
         perturb: evaluate just after the start and just before the end of each step, for fields
             that jump there.
     """
-    return Method(name, order, adaptive=False, options=fixed_options(step_size, interp, perturb), max_steps=2**31 - 1)
+    options = fixed_options(step_size, interp, perturb)
+    return Method(name, order, adaptive=False, options=options, max_steps=2**31 - 1, tableau=FIXED[name])
 
 
 def fixed_options(step_size: float | None, interp: Interpolation, perturb: bool) -> dict[str, object]:

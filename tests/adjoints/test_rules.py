@@ -12,7 +12,7 @@ from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
-from node_runner.solving import Tolerances, make_solve
+from node_runner.solving import Solve, Tolerances
 from node_runner.types import Solution
 from tests.problems import FIXED, METHODS, SmallField, differentiable, make_method
 
@@ -157,7 +157,7 @@ def test_second_derivatives_are_refused(adjoint: str):
 def test_the_backward_solve_has_a_tolerance_of_its_own(adjoint: str):
     def cost(**tolerance: float) -> tuple[int, int]:
         tolerances = Tolerances(ToleranceConfig(rtol=1e-3, atol=1e-3, **tolerance))
-        solve = make_solve(ENGINES.get("torchdiffeq")(), METHODS["dopri5"], ADJOINTS.get(adjoint)(), tolerances)
+        solve = Solve(ENGINES.get("torchdiffeq")(), METHODS["dopri5"], ADJOINTS.get(adjoint)(), tolerances)
         solution = solve(SmallField(2), start(), TS)
         solution.ys.square().sum().backward()
         return solution.stats.nfe_forward, solution.stats.nfe_backward

@@ -9,7 +9,7 @@ from torch import Tensor
 from node_runner.adjoints import ADJOINTS
 from node_runner.fields import FIELDS
 from node_runner.models.block import ODEBlock
-from node_runner.models.dynamics import Shifted, Widened, divergence_exact, divergence_hutchinson, leading_norm
+from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from tests.models.builders import LinearField, accurate_solve, field_factory
 from tests.problems import METHODS, SmallField, differentiable, make_method, solve
 
@@ -144,7 +144,7 @@ def test_gradients_flow_through_the_integrals(adjoint: str):
 def test_gradients_of_integrals_agree_with_finite_differences(adjoint: str):
     field = SmallField(2)
     noise = torch.tensor([[1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
-    wide = Widened(field, (2,), [divergence_hutchinson(noise), lambda t, y, dy: dy.square().mean(1)])
+    wide = Widened(field, (2,), [Hutchinson(noise), lambda t, y, dy: dy.square().mean(1)])
     run = differentiable(METHODS["dopri5"], adjoint, rtol=1e-8, atol=1e-8)
     y0 = torch.tensor([[0.5, -0.3], [0.1, 0.9]], dtype=torch.float64)
 
@@ -192,7 +192,7 @@ def test_hutchinson_s_estimate_is_unbiased(distribution: str, generator: torch.G
     else:
         noise = torch.randint(0, 2, y.shape, generator=generator).double() * 2 - 1
     dy = field(t, y)
-    estimates = divergence_hutchinson(noise)(t, y, dy).detach()
+    estimates = Hutchinson(noise)(t, y, dy).detach()
     exact = _trace(field, t, y.detach()[0])
     standard_error = float(estimates.std()) / len(estimates) ** 0.5
     assert standard_error > 0
