@@ -27,9 +27,9 @@ class ContinuousAdjoint:
     The gradient is that of the exact flow, up to the adjoint tolerance: it differs from the
     gradient of the computed numbers. Only the states at the output times are kept.
 
-    Values, gradients and step counts are those of torchdiffeq's odeint_adjoint, but for one thing:
-    that integrates the gradient of the output times too, which nobody asked for, and lets its error
-    steer the step where the field depends on time. Here it is left out.
+    Values, gradients and step counts are those of torchdiffeq's odeint_adjoint. Like that, it integrates
+    the gradient of the time too, though nobody asks for it, and lets its error steer the step where the
+    field depends on time: leaving it out would take other steps.
     """
 
     def __init__(self, *, seminorm: bool) -> None:
@@ -97,25 +97,26 @@ class _Adjoint(torch.autograd.Function):
         augmented = _Augmented(call, ys[0], parameters)
         adjoint = grad_ys[-1]
         gradients = torch.zeros(sum(p.numel() for p in parameters), dtype=ys.dtype, device=ys.device)
+        time = gradients.new_zeros(1)
         for i in range(len(ts) - 1, 0, -1):
             # Restart from the forward solve's own state at each output time, as torchdiffeq does:
             # errors of the backward reconstruction do not build up across intervals.
-            state = torch.cat((ys[i].reshape(-1), adjoint.reshape(-1), gradients))
+            state = torch.cat((time, ys[i].reshape(-1), adjoint.reshape(-1), gradients))
             try:
                 solution = call.backward(augmented, state, ts[i - 1 : i + 1].flip(0), norm=augmented.norm)
             except SolveFailed as error:
                 raise SolveFailed(f"in the backward solve of the adjoint: {error}") from error
             call.stats.add_backward(solution.stats)
-            _, adjoint, gradients = augmented.split(solution.ys[-1])
+            time, _, adjoint, gradients = augmented.split(solution.ys[-1])
             adjoint = adjoint + grad_ys[i - 1]
         shaped = [part.view_as(p) for part, p in zip(augmented.parts(gradients), parameters, strict=True)]
         return (None, adjoint if ctx.needs_input_grad[1] else None, None, *shaped)
 
 
 class _Augmented:
-    """d/dt of (y, adjoint, parameters' gradient), flattened into one vector.
+    """d/dt of (time's gradient, y, adjoint, parameters' gradient), flattened into one vector.
 
-    da/dt = -a^T df/dy, dg/dt = -a^T df/dtheta (equations 4 and 5 of Chen et al.).
+    da/dt = -a^T df/dy, dg/dt = -a^T df/dtheta, and -a^T df/dt for the time (appendix B of Chen et al.).
     """
 
     def __init__(self, call: _Call, y: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -125,30 +126,31 @@ class _Augmented:
         self.parameters = tuple(parameters)
         self.sizes = [p.numel() for p in parameters]
 
-    def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y, adjoint, gradients = state.split((self.numel, self.numel, len(state) - 2 * self.numel))
-        return y.view(self.shape), adjoint.view(self.shape), gradients
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        time, y, adjoint, gradients = state.split((1, self.numel, self.numel, len(state) - 2 * self.numel - 1))
+        return time, y.view(self.shape), adjoint.view(self.shape), gradients
 
     def parts(self, gradients: Tensor) -> tuple[Tensor, ...]:
         """The gradient of each parameter, flat."""
         return gradients.split(self.sizes)
 
     def __call__(self, t: Tensor, state: Tensor) -> Tensor:
-        y, adjoint, _ = self.split(state)
+        _, y, adjoint, _ = self.split(state)
         with torch.enable_grad():
             y = y.detach().requires_grad_(True)
-            dy = self.call.f(t.detach(), y)
-            pulled = torch.autograd.grad(dy, (y, *self.parameters), -adjoint, allow_unused=True)
-        filled = (
-            torch.zeros_like(x).reshape(-1) if g is None else g.reshape(-1)
-            for g, x in zip(pulled, (y, *self.parameters), strict=True)
+            t = t.detach().requires_grad_(True)
+            dy = self.call.f(t, y)
+            inputs = (t, y, *self.parameters)
+            pulled = torch.autograd.grad(dy, inputs, -adjoint, allow_unused=True)
+        time, *rest = (
+            torch.zeros_like(x).reshape(-1) if g is None else g.reshape(-1) for g, x in zip(pulled, inputs, strict=True)
         )
-        return torch.cat((dy.detach().reshape(-1), *filled))
+        return torch.cat((time, dy.detach().reshape(-1), *rest))
 
     def norm(self, error: Tensor) -> Tensor:
         """Largest of the norms of the parts; a seminorm leaves the parameters' part out."""
-        y, adjoint, gradients = self.split(error)
-        norms = [self.call.norm(y), self.call.norm(adjoint)]
+        time, y, adjoint, gradients = self.split(error)
+        norms = [time.abs().squeeze(), self.call.norm(y), self.call.norm(adjoint)]
         if not self.call.seminorm:
             norms += [rms_norm(part) for part in self.parts(gradients)]
         return max(norms)
