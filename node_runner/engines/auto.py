@@ -8,7 +8,7 @@ from node_runner.engines import ENGINES
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
 
 
-ORDER = ("torchdiffeq",)
+ORDER = ("native", "torchdiffeq")
 """Fastest first."""
 
 

@@ -10,11 +10,9 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from node_runner.engines import ENGINES
+from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats
-
-
-NOT_FINITE = "the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
 
 
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
@@ -118,15 +116,9 @@ class _Counted:
         if self.last is None:
             return f"{self.method.name} refused the problem: {error}"
         t, y, dt = (tensor.detach() for tensor in self.last)
-        where = f"{self.method.name} stopped at t={float(t):.6g} of {float(ts[-1]):.6g}"
         with torch.no_grad():
             finite = bool(torch.isfinite(y).all() and torch.isfinite(self.f(t.to(y.dtype), y)).all())
-        if not finite:
-            return f"{where}: {NOT_FINITE}"
-        return (
-            f"{where}: the step became too small to move on ({float(dt):.1e}); the field is stiff or rough there: "
-            "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"
-        )
+        return stopped(self.method, float(t), float(ts[-1]), float(dt), finite=finite)
 
 
 class _CountedSteps(_Counted):
@@ -142,12 +134,8 @@ class _CountedAttempts(_Counted):
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.last = (t, y, dt)
         if self.stats.accepted + self.stats.rejected >= self.method.max_steps:
-            raise SolveFailed(
-                f"{self.method.name} spent its budget of solver.max_steps={self.method.max_steps} at "
-                f"t={float(t.detach()):.6g} ({self.stats.accepted} accepted, {self.stats.rejected} rejected, step now "
-                f"{float(dt.detach()):.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller "
-                "optimizer.lr"
-            )
+            stats = self.stats
+            raise SolveFailed(spent(self.method, float(t.detach()), float(dt.detach()), stats.accepted, stats.rejected))
 
     def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1

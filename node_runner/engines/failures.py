@@ -1,0 +1,35 @@
+"""The sentences of a solve that gave up: the same ones on every engine."""
+
+from __future__ import annotations
+
+from node_runner.types import Method
+
+
+NOT_FINITE = "the state or the field is not finite there; try a smaller optimizer.lr or trainer.grad_clip=1"
+
+
+def stopped(method: Method, t: float, end: float, step: float, *, finite: bool) -> str:
+    """The step became too small to move on, or the state or the field is no number.
+
+    Args:
+        method: that was running.
+        t, end: where it stopped, and where it was to go.
+        step: size of the attempt.
+        finite: whether state and field are finite at t.
+    """
+    where = f"{method.name} stopped at t={t:.6g} of {end:.6g}"
+    if not finite:
+        return f"{where}: {NOT_FINITE}"
+    return (
+        f"{where}: the step became too small to move on ({step:.1e}); the field is stiff or rough there: "
+        "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"
+    )
+
+
+def spent(method: Method, t: float, step: float, accepted: int, rejected: int) -> str:
+    """The budget of attempts is spent."""
+    return (
+        f"{method.name} spent its budget of solver.max_steps={method.max_steps} at t={t:.6g} ({accepted} accepted, "
+        f"{rejected} rejected, step now {step:.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller "
+        "optimizer.lr"
+    )

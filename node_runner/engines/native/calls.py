@@ -1,0 +1,206 @@
+"""One solve by the native library: its arguments, its results, its gradient."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from node_runner.engines.failures import spent, stopped
+from node_runner.errors import SolveFailed
+from node_runner.types import Gradient, Method, SolveStats, Tableau
+
+
+if TYPE_CHECKING:
+    from node_runner.engines.native.plan import Library
+
+NOTHING, EVALUATIONS, STATES, OUTPUTS = range(4)
+KEEP = {"off": EVALUATIONS, "checkpoint": STATES, "on": OUTPUTS, "seminorm": OUTPUTS}
+"""What the forward solve keeps for each gradient."""
+
+DONE, TOO_SMALL, NOT_FINITE, TOO_MANY = range(4)
+
+_INTEGER, _NUMBER, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+
+
+class Call(ctypes.Structure):
+    """What is asked of a solve, and what is heard back: `Call` of source/call.h, field by field."""
+
+    _fields_ = [
+        *[(name, _INTEGER) for name in ("batch", "times")],
+        *[(name, _POINTER) for name in ("tensors", "y0", "ts", "start", "noise")],
+        ("sign", _NUMBER),
+        *[(name, _INTEGER) for name in ("stages", "order", "adaptive", "ends_in_solution")],
+        *[(name, _POINTER) for name in ("c", "a", "b", "error", "middle")],
+        *[(name, _NUMBER) for name in ("rtol", "atol", "first_step", "min_step", "max_step", "safety", "ifactor")],
+        *[(name, _NUMBER) for name in ("dfactor", "step_size")],
+        *[(name, _INTEGER) for name in ("cubic", "perturb", "max_steps", "keep")],
+        *[(name, _NUMBER) for name in ("adjoint_rtol", "adjoint_atol")],
+        ("seminorm", _INTEGER),
+        ("ys", _POINTER),
+        ("status", _INTEGER),
+        *[(name, _NUMBER) for name in ("t", "h")],
+        *[(name, _INTEGER) for name in ("nfe", "accepted", "rejected", "nfe_backward", "accepted_backward")],
+        *[(name, _INTEGER) for name in ("rejected_backward", "kept_bytes")],
+    ]
+
+
+@functools.cache
+def _coefficients(tableau: Tableau) -> dict[str, Any]:
+    """The tableau as arrays of doubles."""
+    rows = [number for row in tableau.a for number in row]
+    parts = {"c": tableau.c, "a": rows, "b": tableau.b, "error": tableau.error, "middle": tableau.middle}
+    return {name: (ctypes.c_double * len(numbers))(*numbers) for name, numbers in parts.items()}
+
+
+class NativeSolve:
+    """One solve, which holds all that its two passes through the library point at.
+
+    Args:
+        library: of the field's network.
+        method: with a tableau.
+        parameters: of the field, in the library's order.
+        start: (B,) added to the time of each sample, or None.
+        noise: (B, D) probe of the divergence, or None.
+        y0: (B, D) or (B, D + 1).
+        ts: (T,) times.
+        rtol, atol: of the forward solve.
+        gradient: that is wanted, or None.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        method: Method,
+        parameters: Sequence[Tensor],
+        start: Tensor | None,
+        noise: Tensor | None,
+        y0: Tensor,
+        ts: Tensor,
+        rtol: float,
+        atol: float,
+        gradient: Gradient | None,
+    ) -> None:
+        self.library, self.method = library, method
+        self.shapes = [tensor.shape for tensor in parameters]
+        self.stats = SolveStats()
+        self._kept: int | None = None
+        tableau = method.tableau
+        assert tableau is not None
+        y0 = y0.detach().contiguous()
+        # As the reference engine hands them over: in the dtype of the state, then on a clock of float64.
+        clock = ts.detach().to(y0.dtype).double()
+        backward = len(ts) > 1 and bool(clock[0] > clock[1])
+        clock = (-clock if backward else clock).contiguous()
+        tensors = [tensor.detach().contiguous() for tensor in parameters]
+        extra = [None if x is None else x.detach().to(y0.dtype).contiguous() for x in (start, noise)]
+        pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+        self.ys = y0.new_empty(len(ts), *y0.shape)
+        self._holds = (y0, clock, tensors, extra, pointers)
+        options, coefficients = method.options, _coefficients(tableau)
+        call = Call(
+            batch=len(y0),
+            times=len(ts),
+            tensors=ctypes.cast(pointers, ctypes.c_void_p),
+            y0=y0.data_ptr(),
+            ts=clock.data_ptr(),
+            start=0 if extra[0] is None else extra[0].data_ptr(),
+            noise=0 if extra[1] is None else extra[1].data_ptr(),
+            sign=-1.0 if backward else 1.0,
+            stages=tableau.stages,
+            order=method.order or 0,
+            adaptive=method.adaptive,
+            ends_in_solution=tableau.ends_in_solution,
+            rtol=rtol,
+            atol=atol,
+            keep=NOTHING if gradient is None else KEEP[gradient.adjoint],
+            max_steps=method.max_steps,
+            ys=self.ys.data_ptr(),
+            **{name: ctypes.cast(array, ctypes.c_void_p) for name, array in coefficients.items()},
+        )
+        if method.adaptive:
+            call.first_step = -1.0 if options["first_step"] is None else options["first_step"]
+            for name in ("min_step", "max_step", "safety", "ifactor", "dfactor"):
+                setattr(call, name, options[name])
+        else:
+            call.step_size = options["step_size"] or 0.0
+            call.cubic, call.perturb = options["interp"] == "cubic", options["perturb"]
+        if gradient is not None:
+            call.adjoint_rtol, call.adjoint_atol = gradient.rtol, gradient.atol
+            call.seminorm = gradient.adjoint == "seminorm"
+        self._call = call
+        self._end = float(ts[-1]), float(ts[0])
+
+    def forward(self) -> Tensor:
+        """States (T, B, D...) at every time.
+
+        Raises:
+            SolveFailed: the solve gave up.
+        """
+        began = time.perf_counter()
+        call, stats = self._call, self.stats
+        self._kept = self.library.handle.node_forward(ctypes.byref(call))
+        stats.nfe_forward, stats.accepted, stats.rejected = call.nfe, call.accepted, call.rejected
+        stats.kept_bytes = call.kept_bytes if self._kept else 0
+        stats.seconds_forward = time.perf_counter() - began
+        if call.status != DONE:
+            raise SolveFailed(self._failure(self._end[0], call.accepted, call.rejected))
+        return self.ys
+
+    def backward(self, grad_ys: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The gradient by y0, and by each parameter.
+
+        Raises:
+            SolveFailed: the backward solve of a continuous adjoint gave up.
+        """
+        call, stats = self._call, self.stats
+        grad_ys = grad_ys.contiguous()
+        grad_y0 = grad_ys.new_empty(grad_ys.shape[1:])
+        flat = grad_ys.new_empty(self.library.parameters)
+        pointers = (grad_ys.data_ptr(), grad_y0.data_ptr(), flat.data_ptr())
+        self.library.handle.node_backward(self._kept, ctypes.byref(call), *pointers)
+        stats.nfe_backward = call.nfe_backward
+        stats.accepted_backward, stats.rejected_backward = call.accepted_backward, call.rejected_backward
+        if call.status != DONE:
+            why = self._failure(self._end[1], call.accepted_backward, call.rejected_backward)
+            raise SolveFailed(f"in the backward solve of the adjoint: {why}")
+        gradients = flat.split([shape.numel() for shape in self.shapes])
+        return grad_y0, [part.view(shape) for part, shape in zip(gradients, self.shapes, strict=True)]
+
+    def release(self) -> None:
+        """Let go of what was kept for the gradient."""
+        if self._kept is not None:
+            self.library.handle.node_release(self._kept)
+            self._kept = None
+
+    def __del__(self) -> None:
+        self.release()
+
+    def _failure(self, end: float, accepted: int, rejected: int) -> str:
+        call = self._call
+        if call.status == TOO_MANY:
+            return spent(self.method, call.t, call.h, accepted, rejected)
+        return stopped(self.method, call.t, end, call.h, finite=call.status != NOT_FINITE)
+
+
+class Differentiable(torch.autograd.Function):
+    """A native solve as an operation of autograd: (solve, y0, *parameters) -> ys."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: NativeSolve, y0: Tensor, *parameters: Tensor) -> Tensor:
+        """Run the forward solve."""
+        ctx.solve = solve
+        return solve.forward()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        """Run the gradient's pass; the library copied the parameters, so they may have changed since."""
+        grad_y0, gradients = ctx.solve.backward(grad_ys)
+        wanted = zip(ctx.needs_input_grad[2:], gradients, strict=True)
+        return (None, grad_y0 if ctx.needs_input_grad[1] else None, *(g if w else None for w, g in wanted))

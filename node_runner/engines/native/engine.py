@@ -1,0 +1,120 @@
+"""engine=native: a solve and its gradient in C++ written for the field's network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.engines import ENGINES
+from node_runner.engines.native.build import compiler
+from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve
+from node_runner.engines.native.plan import library, network_of
+from node_runner.forms import FieldForm, form_of
+from node_runner.settings import Trace
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
+
+
+WIDEST = 512
+"""Beyond this a matrix library is faster than code that keeps a layer in registers and cache."""
+
+MOST_PROBES = 8
+"""Directions of an exact divergence, carried side by side."""
+
+
+@ENGINES.register("native", "C++ written for the field's network and compiled once: small and middle MLPs on the CPU")
+class NativeEngine:
+    """Multilayer perceptrons, plain or gated by time, alone or with the divergence of a flow.
+
+    Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
+    sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
+    One solve runs on one thread.
+    """
+
+    name = "native"
+    adjoints = frozenset(KEEP)
+
+    def __init__(self) -> None:
+        pass
+
+    def candidates(self) -> tuple[NativeEngine]:
+        """Itself."""
+        return (self,)
+
+    def unsupported(self, method: Method) -> str | None:
+        """Explicit Runge-Kutta methods."""
+        if method.tableau is None:
+            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+        if compiler() is None:
+            return "engine=native needs a C++ compiler, and there is none (looked for $CXX, g++ and clang++): use auto"
+        return None
+
+    def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
+        """Fields that are no network of the kind that the source is written for."""
+        reason = _refusal(f, y0, norm)
+        return None if reason is None else f"engine=native {reason}"
+
+    def integrate(
+        self,
+        method: Method,
+        f: Dynamics,
+        y0: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float,
+        atol: float,
+        norm: Norm | None,
+        gradient: Gradient = DISCRETE,
+    ) -> Solution:
+        """Solve; see `node_runner.types.Integrate`. Output times get no gradient."""
+        form = form_of(f)
+        assert form is not None, "refuses() says which fields are served"
+        parameters = form.parameters
+        tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
+        solve = NativeSolve(
+            library(network_of(form, y0)), method, parameters, form.start, form.noise, y0, ts, rtol, atol,
+            gradient if tracked else None,
+        )  # fmt: skip
+        ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
+        return Solution(ts.to(y0.dtype), ys, solve.stats)
+
+
+def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None) -> str | None:
+    if y0.device.type != "cpu":
+        return f"runs on the CPU, and the state is on {y0.device.type}"
+    if y0.dtype not in (torch.float32, torch.float64):
+        return f"computes in float32 and float64, and the state is {str(y0.dtype).removeprefix('torch.')}"
+    if norm is not None:
+        return "measures errors by their RMS, and this solve has a norm of its own (as with a regulariser)"
+    form = form_of(f)
+    if form is None:
+        return f"is written for multilayer perceptrons, and {_name(f)} is none"
+    if isinstance(f, nn.Module) and any(m._forward_hooks or m._forward_pre_hooks for m in f.modules()):
+        return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
+    return _unfit(form, y0)
+
+
+def _unfit(form: FieldForm, y0: Tensor) -> str | None:
+    layers = form.layers
+    dim = layers[0].weight.shape[1] - form.time_input
+    sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
+    if y0.ndim != 2 or y0.shape[1] != dim + (form.trace is not None) or sizes[-1] != dim:
+        return f"needs states (B, {dim}), got {tuple(y0.shape)}"
+    if any(p.dtype != y0.dtype or p.device != y0.device for p in form.parameters):
+        return "needs parameters of the state's dtype, on its device"
+    if max(sizes) > WIDEST:
+        return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
+    if form.trace is Trace.exact and dim > MOST_PROBES:
+        return f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson"
+    if form.start is not None and layers[0].gate_weight is not None:
+        return "has gates for one time a batch, and these samples start at times of their own"
+    if form.noise is not None and form.noise.shape != (len(y0), dim):
+        return "needs a probe for each sample"
+    return None
+
+
+def _name(f: Dynamics) -> str:
+    """The innermost field's name, behind the wrappers of models."""
+    inner = getattr(f, "field", None)
+    if isinstance(inner, nn.Module):
+        return _name(inner)
+    return type(f).__name__ if isinstance(f, nn.Module) else getattr(f, "__name__", type(f).__name__)

@@ -1,0 +1,85 @@
+"""The network that a field is, and the library that was written for it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from node_runner.engines.native.build import build
+from node_runner.engines.native.calls import Call
+from node_runner.forms import FieldForm
+from node_runner.settings import Trace
+
+
+class Network(NamedTuple):
+    """What the source is compiled for.
+
+    sizes: D, hidden widths, D. probes: directions in which the divergence is measured (0: it is not).
+    width: vectors of samples that are computed at a time.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str
+    time_input: bool
+    gated: bool
+    probes: int
+    dtype: torch.dtype
+    width: int
+
+    @property
+    def about(self) -> str:
+        """In words."""
+        words = f"{'gated ' if self.gated else ''}mlp {'-'.join(map(str, self.sizes))} {self.activation}"
+        if self.time_input:
+            words += " with time"
+        if self.probes:
+            words += f", divergence by {self.probes} probe{'s' * (self.probes > 1)}"
+        return f"{words}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def network_of(form: FieldForm, y0: Tensor) -> Network:
+    """The network of a form, for a batch of states (B, D) or (B, D + 1)."""
+    layers = form.layers
+    sizes = (layers[0].weight.shape[1] - form.time_input, *(layer.weight.shape[0] for layer in layers))
+    probes = {None: 0, Trace.hutchinson: 1}.get(form.trace, sizes[0])
+    lanes = 16 if y0.dtype is torch.float32 else 8
+    width = 1 if len(y0) <= 2 * lanes else 4
+    gated = layers[0].gate_weight is not None
+    return Network(sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, width)
+
+
+class Library(NamedTuple):
+    """The compiled source of one network. parameters: numbers in all its tensors."""
+
+    handle: ctypes.CDLL
+    parameters: int
+    seconds: float
+
+
+@functools.cache
+def library(network: Network) -> Library:
+    """Compile, or find, the library of a network."""
+    defines = {
+        "NODE_REAL": "float" if network.dtype is torch.float32 else "double",
+        "NODE_SIZES": "{" + ",".join(map(str, network.sizes)) + "}",
+        "NODE_ACTIVATION": network.activation.upper(),
+        "NODE_TIMED": str(int(network.time_input)),
+        "NODE_GATED": str(int(network.gated)),
+        "NODE_PROBES": str(network.probes),
+        "NODE_WIDTH": str(network.width),
+    }
+    handle, seconds = build(defines, network.about)
+    for name in ("node_parameters", "node_call_size"):
+        getattr(handle, name).restype = ctypes.c_int64
+    handle.node_forward.restype = ctypes.c_void_p
+    handle.node_forward.argtypes = [ctypes.c_void_p]
+    handle.node_backward.restype = None
+    handle.node_backward.argtypes = [ctypes.c_void_p] * 5
+    handle.node_release.restype = None
+    handle.node_release.argtypes = [ctypes.c_void_p]
+    assert handle.node_call_size() == ctypes.sizeof(Call), "calls.py and source/call.h differ"
+    return Library(handle, handle.node_parameters(), seconds)
