@@ -33,7 +33,7 @@ class Classification:
 
         def batch(step: int) -> LabelledBatch:
             rows = shuffled(step)
-            return LabelledBatch(part.x[rows], part.y[rows])
+            return LabelledBatch(part.x.index_select(0, rows), part.y.index_select(0, rows))
 
         return shuffled.steps_per_epoch, batch
 
@@ -41,7 +41,7 @@ class Classification:
         """Loss and scalars of one batch."""
         output = model(batch.x)
         loss = F.cross_entropy(output.value, batch.y)
-        hits = (output.value.argmax(dim=1) == batch.y).to(loss.dtype).mean()
+        hits = (output.value.argmax(dim=1) == batch.y).mean(dtype=loss.dtype)
         total, scalars = penalised(loss, output, self.regularisers)
         return StepOutput(total, {"loss": loss.detach(), "accuracy": hits, **scalars}, output.solves)
 

@@ -35,7 +35,7 @@ class Density:
         """Steps in an epoch, and the batch of each step."""
         del progress
         shuffled = Shuffled(len(part), config.batch_size, seed, part.x.device)
-        return shuffled.steps_per_epoch, lambda step: PointBatch(part.x[shuffled(step)])
+        return shuffled.steps_per_epoch, lambda step: PointBatch(part.x.index_select(0, shuffled(step)))
 
     def step(self, model: nn.Module, batch: PointBatch) -> StepOutput:
         """Loss and scalars of one batch."""

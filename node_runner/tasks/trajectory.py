@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.batches import Shuffled, Windows
+from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
 from node_runner.types import DataSpec, Regulariser, StepOutput, Trajectories, TrajectoryBatch, View
+
+
+NUMBERS_READY = 2**18
+"""Numbers in the batches that lie ready: 1 MiB in float32, so that they stay in a cache."""
 
 
 class TrajectoryRegression:
@@ -29,6 +33,7 @@ class TrajectoryRegression:
     def __init__(self, spec: DataSpec, regularisers: Mapping[str, Regulariser]) -> None:
         self.spec = spec
         self.regularisers = regularisers
+        self._std = spec.std
 
     def batches(
         self, part: Trajectories, config: TrainerConfig, seed: int, progress: Callable[[int], float]
@@ -44,34 +49,32 @@ class TrajectoryRegression:
         Raises:
             ConfigError: the window is longer than the trajectories.
         """
-        times = len(part.ts)
         if config.window is None and config.window_start is None:
             shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
             return shuffled.steps_per_epoch, lambda step: whole(part, shuffled(step))
-        full = config.window or times
-        start = config.window_start or full
-        if full > times:
-            raise ConfigError(f"trainer.window={full}: trajectories have only {times} points; use trainer.window=null")
-        if start > full:
-            raise ConfigError(f"trainer.window_start={start}: expected at most trainer.window={full}")
-        lengths = torch.full((len(part),), times) if part.mask is None else part.mask.sum(dim=1)
-        spacing = part.ts.diff()
-        even = bool(torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4))
+        full, start = window_lengths(config, len(part.ts))
+        lengths = torch.full((len(part),), len(part.ts)) if part.mask is None else part.mask.sum(dim=1)
+        segments = Segments(part)
         size = config.batch_size or len(part)
-        windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not even)
+        windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not segments.even)
 
-        def batch(step: int) -> TrajectoryBatch:
+        def length(step: int) -> int:
             share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
-            length = round(start + (full - start) * share)
-            rows, first = windows(step, length)
-            return segments(part, rows, first, length)
+            return round(start + (full - start) * share)
 
-        return windows.steps_per_epoch, batch
+        def ahead(step: int) -> dict[int, TrajectoryBatch]:
+            """The batches of the steps from this one on that are equally long, as many as may lie ready."""
+            points = length(step)
+            most = min(windows.left(step), max(1, NUMBERS_READY // (size * points * part.ys.shape[-1])))
+            count = next((n for n in range(1, most) if length(step + n) != points), most)
+            return dict(enumerate(segments(*windows(step, count, points), points), step))
+
+        return windows.steps_per_epoch, Ahead(ahead)
 
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         output = model(batch.ys[0], batch.ts, batch.t0)
-        error = (output.value[1:] - batch.ys[1:]) / self.spec.std.to(batch.ys)
+        error = (output.value[1:] - batch.ys[1:]) / self._std_like(batch.ys)
         if batch.mask is None:
             loss = error.pow(2).mean()
         else:
@@ -81,6 +84,12 @@ class TrajectoryRegression:
             loss = squares.sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
         total, scalars = penalised(loss, output, self.regularisers)
         return StepOutput(total, {"loss": loss.detach(), **scalars}, output.solves)
+
+    def _std_like(self, ys: Tensor) -> Tensor:
+        # Moved to the device once: a copy in every step would wait for it.
+        if self._std.dtype != ys.dtype or self._std.device != ys.device:
+            self._std = self._std.to(ys)
+        return self._std
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:
@@ -109,24 +118,58 @@ class TrajectoryRegression:
         }
 
 
+def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:
+    """Points in a segment, at its longest and at the start of a curriculum.
+
+    Raises:
+        ConfigError: they do not fit the trajectories or each other.
+    """
+    full = config.window or times
+    start = config.window_start or full
+    if full > times:
+        raise ConfigError(f"trainer.window={full}: trajectories have only {times} points; use trainer.window=null")
+    if start > full:
+        raise ConfigError(f"trainer.window_start={start}: expected at most trainer.window={full}")
+    return full, start
+
+
 def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
     """Whole trajectories, (T, B, D)."""
     mask = None if part.mask is None else part.mask[rows].T
     t0 = part.ts[:1].expand(len(rows))
-    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys[rows].transpose(0, 1), mask)
+    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask)
 
 
-def segments(part: Trajectories, rows: Tensor, first: Tensor, length: int) -> TrajectoryBatch:
-    """Segments of `length` points that start at index `first` (B,) of trajectories `rows` (B,).
+class Segments:
+    """Cuts segments out of trajectories.
 
-    All segments get the times of the first one, relative to its start: the caller has seen to it
-    that they agree.
+    Args:
+        part: the trajectories.
+
+    Attributes:
+        even: whether the times have a constant spacing, so that all segments share their times. Otherwise
+            the segments of a batch must start together, and have the times from there on.
     """
-    columns = first.unsqueeze(1) + torch.arange(length, device=rows.device)
-    ys = part.ys[rows.unsqueeze(1), columns].transpose(0, 1)
-    mask = None if part.mask is None else part.mask[rows.unsqueeze(1), columns].T
-    if length == len(part.ts):
-        ts = part.ts - part.ts[0]
-    else:
-        ts = part.ts[columns[0]] - part.ts[columns[0, 0]]
-    return TrajectoryBatch(ts, part.ts[first], ys, mask)
+
+    def __init__(self, part: Trajectories) -> None:
+        self.part = part
+        spacing = part.ts.diff()
+        self.even = bool(torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4))
+        self._since_start = part.ts - part.ts[0]
+        self._times: dict[int, Tensor] = {}
+
+    def __call__(self, rows: Tensor, first: Tensor, length: int) -> list[TrajectoryBatch]:
+        """S batches of segments of `length` points, from index `first` (S, B) of trajectories `rows` (S, B)."""
+        part = self.part
+        points = first.unsqueeze(1) + torch.arange(length, device=rows.device).unsqueeze(1)  # (S, T, B)
+        ys = part.ys[rows.unsqueeze(1), points].unbind()
+        masks = [None] * len(ys) if part.mask is None else part.mask[rows.unsqueeze(1), points].unbind()
+        if self.even:
+            # The same tensor in every batch of a length: who has read it once need not wait for the device again.
+            shared = self._times.setdefault(length, self._since_start[:length])
+            times = [shared] * len(ys)
+        else:
+            since_first = part.ts[points[:, :, 0]]
+            times = list((since_first - since_first[:, :1]).unbind())
+        starts = part.ts[first].unbind()
+        return list(map(TrajectoryBatch, times, starts, ys, masks))

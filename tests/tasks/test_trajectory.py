@@ -10,7 +10,8 @@ from torch import Tensor
 
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.trajectory import TrajectoryRegression, segments, whole
+from node_runner.tasks import trajectory
+from node_runner.tasks.trajectory import Segments, TrajectoryRegression, whole
 from node_runner.types import Trajectories, View
 from tests.models.builders import spec
 from tests.tasks.models import Constant
@@ -166,7 +167,7 @@ def test_masks_travel_with_their_segments():
     assert drawn.mask is not None
     assert bool(drawn.mask.all())  # ragged ends are left out where there is room
     assert bool((first + 5 <= mask.sum(1)[rows]).all())
-    taken = segments(part, torch.tensor([5]), torch.tensor([3]), 4)
+    (taken,) = Segments(part)(torch.tensor([[5]]), torch.tensor([[3]]), 4)
     assert taken.mask[:, 0].tolist() == [True, True, False, False]
 
 
@@ -194,6 +195,24 @@ def test_batches_of_segments_are_a_pure_function_of_seed_and_step():
     assert torch.equal(drawn(0, 3), drawn(0, 3))
     assert not torch.equal(drawn(0, 3), drawn(0, 4))
     assert not torch.equal(drawn(0, 3), drawn(1, 3))
+
+
+@pytest.mark.parametrize("numbers", [1, 10**9], ids=["one-by-one", "many-at-once"])
+def test_batches_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch, numbers: int):
+    settings = config(batch_size=8, window=16, window_start=4, curriculum_share=0.5)
+    expected = task().batches(indexed(), settings, 0, lambda step: step / 150)[1]
+    batches = [expected(step) for step in range(150)]
+    monkeypatch.setattr(trajectory, "NUMBERS_READY", numbers)
+    again = task().batches(indexed(), settings, 0, lambda step: step / 150)[1]
+    for step in (*range(150), 3, 149):
+        assert torch.equal(again(step).ys, batches[step].ys)
+        assert torch.equal(again(step).t0, batches[step].t0)
+        assert torch.equal(again(step).ts, batches[step].ts)
+
+
+def test_evenly_spaced_segments_share_one_tensor_of_times():
+    _, batch = task().batches(indexed(), config(batch_size=8, window=5), 0, lambda step: 1.0)
+    assert batch(0).ts is batch(200).ts
 
 
 @pytest.mark.parametrize(
