@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from node_runner.engines.failures import spent, stopped
 from node_runner.errors import SolveFailed
-from node_runner.types import Gradient, Method, SolveStats, Tableau
+from node_runner.types import Gradient, Method, SolveStats
 
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class Call(ctypes.Structure):
     _fields_ = [
         *[(name, _INTEGER) for name in ("batch", "times")],
         *[(name, _POINTER) for name in ("tensors", "y0", "ts", "start", "noise")],
-        ("sign", _NUMBER),
         *[(name, _INTEGER) for name in ("stages", "order", "adaptive", "ends_in_solution")],
         *[(name, _POINTER) for name in ("c", "a", "b", "error", "middle")],
         *[(name, _NUMBER) for name in ("rtol", "atol", "first_step", "min_step", "max_step", "safety", "ifactor")],
@@ -50,79 +48,27 @@ class Call(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _coefficients(tableau: Tableau) -> dict[str, Any]:
-    """The tableau as arrays of doubles."""
-    rows = [number for row in tableau.a for number in row]
-    parts = {"c": tableau.c, "a": rows, "b": tableau.b, "error": tableau.error, "middle": tableau.middle}
-    return {name: (ctypes.c_double * len(numbers))(*numbers) for name, numbers in parts.items()}
-
-
-class NativeSolve:
-    """One solve, which holds all that its two passes through the library point at.
+class Recipe:
+    """The part of a call that a method, its tolerances and its gradient decide: filled in once, copied for each solve.
 
     Args:
-        library: of the field's network.
         method: with a tableau.
-        parameters: of the field, in the library's order.
-        start: (B,) added to the time of each sample, or None.
-        noise: (B, D) probe of the divergence, or None.
-        y0: (B, D) or (B, D + 1).
-        ts: (T,) times.
         rtol, atol: of the forward solve.
         gradient: that is wanted, or None.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        method: Method,
-        parameters: Sequence[Tensor],
-        start: Tensor | None,
-        noise: Tensor | None,
-        y0: Tensor,
-        ts: Tensor,
-        rtol: float,
-        atol: float,
-        gradient: Gradient | None,
-    ) -> None:
-        self.library, self.method = library, method
-        self.shapes = [tensor.shape for tensor in parameters]
-        self.stats = SolveStats()
-        self._kept: int | None = None
-        tableau = method.tableau
+    def __init__(self, method: Method, rtol: float, atol: float, gradient: Gradient | None) -> None:
+        tableau, options = method.tableau, method.options
         assert tableau is not None
-        y0 = y0.detach().contiguous()
-        # As the reference engine hands them over: in the dtype of the state, then on a clock of float64.
-        clock = ts.detach().to(y0.dtype).double()
-        backward = len(ts) > 1 and bool(clock[0] > clock[1])
-        clock = (-clock if backward else clock).contiguous()
-        tensors = [tensor.detach().contiguous() for tensor in parameters]
-        extra = [None if x is None else x.detach().to(y0.dtype).contiguous() for x in (start, noise)]
-        pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-        self.ys = y0.new_empty(len(ts), *y0.shape)
-        self._holds = (y0, clock, tensors, extra, pointers)
-        options, coefficients = method.options, _coefficients(tableau)
-        call = Call(
-            batch=len(y0),
-            times=len(ts),
-            tensors=ctypes.cast(pointers, ctypes.c_void_p),
-            y0=y0.data_ptr(),
-            ts=clock.data_ptr(),
-            start=0 if extra[0] is None else extra[0].data_ptr(),
-            noise=0 if extra[1] is None else extra[1].data_ptr(),
-            sign=-1.0 if backward else 1.0,
-            stages=tableau.stages,
-            order=method.order or 0,
-            adaptive=method.adaptive,
-            ends_in_solution=tableau.ends_in_solution,
-            rtol=rtol,
-            atol=atol,
-            keep=NOTHING if gradient is None else KEEP[gradient.adjoint],
-            max_steps=method.max_steps,
-            ys=self.ys.data_ptr(),
-            **{name: ctypes.cast(array, ctypes.c_void_p) for name, array in coefficients.items()},
-        )
+        self.method = method
+        parts = {"c": tableau.c, "a": [number for row in tableau.a for number in row], "b": tableau.b,
+                 "error": tableau.error, "middle": tableau.middle}  # fmt: skip
+        self._arrays = {name: (ctypes.c_double * len(numbers))(*numbers) for name, numbers in parts.items()}
+        # Addresses, not ctypes.cast: that makes reference cycles, which keep a solve's memory for the collector.
+        call = Call(**{name: ctypes.addressof(array) for name, array in self._arrays.items()})
+        call.stages, call.order, call.adaptive = tableau.stages, method.order or 0, method.adaptive
+        call.ends_in_solution, call.max_steps = tableau.ends_in_solution, method.max_steps
+        call.rtol, call.atol = rtol, atol
         if method.adaptive:
             call.first_step = -1.0 if options["first_step"] is None else options["first_step"]
             for name in ("min_step", "max_step", "safety", "ifactor", "dfactor"):
@@ -131,10 +77,57 @@ class NativeSolve:
             call.step_size = options["step_size"] or 0.0
             call.cubic, call.perturb = options["interp"] == "cubic", options["perturb"]
         if gradient is not None:
+            call.keep, call.seminorm = KEEP[gradient.adjoint], gradient.adjoint == "seminorm"
             call.adjoint_rtol, call.adjoint_atol = gradient.rtol, gradient.atol
-            call.seminorm = gradient.adjoint == "seminorm"
         self._call = call
-        self._end = float(ts[-1]), float(ts[0])
+
+    def call(self) -> Call:
+        """A copy to fill in."""
+        return Call.from_buffer_copy(self._call)
+
+
+class NativeSolve:
+    """One solve, which holds all that its two passes through the library point at.
+
+    Args:
+        library: of the field's network.
+        recipe: of the method.
+        parameters: of the field, in the library's order.
+        start: (B,) added to the time of each sample, or None.
+        noise: (B, D) probe of the divergence, or None.
+        y0: (B, D) or (B, D + 1).
+        ts: (T,) times.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        recipe: Recipe,
+        parameters: Sequence[Tensor],
+        start: Tensor | None,
+        noise: Tensor | None,
+        y0: Tensor,
+        ts: Tensor,
+    ) -> None:
+        self.library, self.recipe = library, recipe
+        self.shapes = [tensor.shape for tensor in parameters]
+        self.stats = SolveStats()
+        self._kept: int | None = None
+        self._call = call = recipe.call()
+        y0 = y0.detach().contiguous()
+        # As the reference engine hands them over: in the dtype of the state, then on a clock of float64.
+        clock = ts.detach().to(y0.dtype).double().contiguous()
+        tensors = [tensor.detach().contiguous() for tensor in parameters]
+        pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+        self.ys = y0.new_empty((len(clock), *y0.shape))
+        self._holds: list[Any] = [recipe, y0, clock, tensors, pointers]
+        for name, extra in (("start", start), ("noise", noise)):
+            if extra is not None:
+                extra = extra.detach().to(y0.dtype).contiguous()
+                self._holds.append(extra)
+                setattr(call, name, extra.data_ptr())
+        call.batch, call.times, call.tensors = len(y0), len(clock), ctypes.addressof(pointers)
+        call.y0, call.ts, call.ys = y0.data_ptr(), clock.data_ptr(), self.ys.data_ptr()
 
     def forward(self) -> Tensor:
         """States (T, B, D...) at every time.
@@ -149,7 +142,7 @@ class NativeSolve:
         stats.kept_bytes = call.kept_bytes if self._kept else 0
         stats.seconds_forward = time.perf_counter() - began
         if call.status != DONE:
-            raise SolveFailed(self._failure(self._end[0], call.accepted, call.rejected))
+            raise SolveFailed(self._failure(-1, call.accepted, call.rejected))
         return self.ys
 
     def backward(self, grad_ys: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -167,7 +160,7 @@ class NativeSolve:
         stats.nfe_backward = call.nfe_backward
         stats.accepted_backward, stats.rejected_backward = call.accepted_backward, call.rejected_backward
         if call.status != DONE:
-            why = self._failure(self._end[1], call.accepted_backward, call.rejected_backward)
+            why = self._failure(0, call.accepted_backward, call.rejected_backward)
             raise SolveFailed(f"in the backward solve of the adjoint: {why}")
         gradients = flat.split([shape.numel() for shape in self.shapes])
         return grad_y0, [part.view(shape) for part, shape in zip(gradients, self.shapes, strict=True)]
@@ -181,11 +174,12 @@ class NativeSolve:
     def __del__(self) -> None:
         self.release()
 
-    def _failure(self, end: float, accepted: int, rejected: int) -> str:
-        call = self._call
+    def _failure(self, end: int, accepted: int, rejected: int) -> str:
+        call, method = self._call, self.recipe.method
         if call.status == TOO_MANY:
-            return spent(self.method, call.t, call.h, accepted, rejected)
-        return stopped(self.method, call.t, end, call.h, finite=call.status != NOT_FINITE)
+            return spent(method, call.t, call.h, accepted, rejected)
+        clock: Tensor = self._holds[2]
+        return stopped(method, call.t, float(clock[end]), call.h, finite=call.status != NOT_FINITE)
 
 
 class Differentiable(torch.autograd.Function):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
 from node_runner.engines.native.build import compiler
-from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve
+from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import library, network_of
 from node_runner.forms import FieldForm, form_of
 from node_runner.settings import Trace
@@ -16,6 +18,9 @@ from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Soluti
 
 WIDEST = 512
 """Beyond this a matrix library is faster than code that keeps a layer in registers and cache."""
+
+RECIPES = 1000
+"""Kept at most."""
 
 MOST_PROBES = 8
 """Directions of an exact divergence, carried side by side."""
@@ -34,7 +39,7 @@ class NativeEngine:
     adjoints = frozenset(KEEP)
 
     def __init__(self) -> None:
-        pass
+        self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
 
     def candidates(self) -> tuple[NativeEngine]:
         """Itself."""
@@ -70,12 +75,20 @@ class NativeEngine:
         assert form is not None, "refuses() says which fields are served"
         parameters = form.parameters
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
-        solve = NativeSolve(
-            library(network_of(form, y0)), method, parameters, form.start, form.noise, y0, ts, rtol, atol,
-            gradient if tracked else None,
-        )  # fmt: skip
+        recipe = self._recipe(method, rtol, atol, gradient if tracked else None)
+        solve = NativeSolve(library(network_of(form, y0)), recipe, parameters, form.start, form.noise, y0, ts)
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
+
+    def _recipe(self, method: Method, rtol: float, atol: float, gradient: Gradient | None) -> Recipe:
+        """The recipe of a method, made once; a tolerance schedule makes a new one with each tolerance."""
+        key = (id(method), rtol, atol, gradient)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            if len(self._recipes) >= RECIPES:
+                self._recipes.clear()
+            recipe = self._recipes[key] = Recipe(method, rtol, atol, gradient)
+        return recipe
 
 
 def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None) -> str | None:

@@ -7,10 +7,9 @@ struct Call {
   int64_t batch, times;
   const Real* const* tensors;  // the parameters, each as PyTorch has it
   const Real* y0;              // (batch, R)
-  const double* ts;            // (times,) in the direction of the solve: negated where it runs backward
+  const double* ts;            // (times,) rising or falling
   const Real* start;           // (batch,) added to the time of each sample, or null
   const Real* noise;           // (batch, D) Hutchinson's probe, or null for the unit vectors
-  double sign;                 // -1 where time runs backward
 
   // the method
   int64_t stages, order, adaptive, ends_in_solution;

@@ -17,10 +17,11 @@ struct Augmented {
   }
 };
 
-// d/du of everything at the backward clock u, where the field's time is sign * u.
-void slope(double sign, Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, Augmented& out,
+// d/du of everything at the backward clock u, which runs against the forward solve's.
+void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, Augmented& out,
            std::vector<Vec>& pulls) {
-  const Real t = sign < 0 ? -u : u;
+  const double direction = -sign;  // of the field's time along u
+  const Real t = direction < 0 ? -u : u;
   Gates gates(weights, t);
   Net::Gathered gathered;
   std::vector<Net::Evaluation> list;
@@ -30,11 +31,11 @@ void slope(double sign, Real u, const std::vector<Vec>& at_y, const std::vector<
     const size_t from = size_t(tile) * Net::STATE;
     Vec* tape = scratch.data() + size_t(tile) * Net::TAPE;
     Vec* pull = pulls.data() + size_t(tile) * Net::PULL;
-    evaluate_tile(sign, gates, t, tile, at_y.data() + from, tape, out.y.data() + from);
-    for (int v = 0; v < Net::STATE; v++) grad[v] = sign < 0 ? at_a[from + v] : -at_a[from + v];
+    evaluate_tile(direction, gates, t, tile, at_y.data() + from, tape, out.y.data() + from);
+    for (int v = 0; v < Net::STATE; v++) grad[v] = direction < 0 ? at_a[from + v] : -at_a[from + v];
     Net::pull_back(weights, gates, t, probes_of(tile), tape, grad, pull, out.a.data() + from, &gathered);
-    Clock clock(*this, t, tile);
-    std::copy_n(clock.each, WIDTH, times.data() + tile * WIDTH);
+    Clock now(*this, t, tile);
+    std::copy_n(now.each, WIDTH, times.data() + tile * WIDTH);
     list.push_back({tape, pull, times.data() + tile * WIDTH});
   }
   std::fill(out.theta.begin(), out.theta.end(), Real(0));
@@ -70,7 +71,6 @@ Real mixed_norm(const Call& o, Vectors vectors, Numbers numbers) {
 
 void continuous(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   const int stages = int(o.stages);
-  const double sign = -o.sign;
   Augmented z(size), z1(size);
   std::vector<Augmented> ks(stages, Augmented(size));
   std::vector<Vec> pulls(size_t(tiles) * Net::PULL), given(Net::STATE), at_y(size), at_a(size);
@@ -108,7 +108,7 @@ void continuous(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
     for (int i = known ? 1 : 0; i < stages; i++) {
       const bool last = i + 1 == stages && o.ends_in_solution;
       combine(o.a + i * stages, i, Real(h), z, z1, last);
-      slope(sign, stage_time(back, i, u, h, end), z1.y, z1.a, ks[i], pulls);
+      slope(stage_time(back, i, u, h, end), z1.y, z1.a, ks[i], pulls);
     }
     if (!o.ends_in_solution) combine(o.b, stages, Real(h), z, z1, true);
   };
@@ -144,16 +144,16 @@ void continuous(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
     const Real d0 = size_of(z), d1 = size_of(ks[0]);
     return first_step(back, d0, d1, [&](Real h0) {
       for (size_t v = 0; v < size; v++) at_y[v] = z.y[v] + h0 * ks[0].y[v], at_a[v] = z.a[v] + h0 * ks[0].a[v];
-      slope(sign, Real(u) + h0, at_y, at_a, ks[1], pulls);
+      slope(Real(u) + h0, at_y, at_a, ks[1], pulls);
       return scaled(
           [&](int which, size_t v) { return which ? ks[1].a[v] - ks[0].a[v] : ks[1].y[v] - ks[0].y[v]; },
           [&](int p) { return number(ks[1], p) - number(ks[0], p); }, z);
     });
   };
   auto fail = [&](double u, double h, Status status) {
-    o.t = sign * u, o.h = h;
+    o.t = -sign * u, o.h = h;
     if (status == TOO_SMALL) {
-      slope(sign, Real(u), z.y, z.a, ks[0], pulls);
+      slope(Real(u), z.y, z.a, ks[0], pulls);
       nfe--;
       if (!z.finite(*this) || !ks[0].finite(*this)) status = NOT_FINITE;
     }
@@ -163,10 +163,10 @@ void continuous(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   add_given(o.times - 1);
   for (int64_t i = o.times - 1; i > 0; i--) {
     std::copy_n(outputs.data() + size_t(i) * size, size, z.y.data());
-    const double ends[] = {-o.ts[i], -o.ts[i - 1]};
+    const double ends[] = {-clock[i], -clock[i - 1]};
     if (o.adaptive) {
       double u = ends[0];
-      slope(sign, Real(u), z.y, z.a, ks[0], pulls);
+      slope(Real(u), z.y, z.a, ks[0], pulls);
       double h = o.first_step >= 0 ? o.first_step : guess(u);
       for (int64_t attempts = 0;; attempts++) {
         h = attempted(back, h);

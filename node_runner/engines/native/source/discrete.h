@@ -21,19 +21,19 @@ void discrete(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
     auto zero = [](std::vector<Vec>& v) { std::fill(v.begin(), v.end(), Vec{}); };
     // Pulls `g`, the gradient of one evaluation's result, back to its state, which is left in `into`.
     auto pull_back = [&](Real t, const Vec* tape, std::vector<Vec>& g) {
-      const Real time = o.sign < 0 ? -t : t;
-      if (o.sign < 0)
+      const Real time = sign < 0 ? -t : t;
+      if (sign < 0)
         for (Vec& v : g) v = -v;
       Gates gates(weights, time);
       Vec* pull = pulls.data() + list.size() * Net::PULL;
-      Clock clock(*this, time, tile);
-      Vec* at = std::copy_n(clock.each, WIDTH, times.data() + list.size() * WIDTH) - WIDTH;
+      Clock now(*this, time, tile);
+      Vec* at = std::copy_n(now.each, WIDTH, times.data() + list.size() * WIDTH) - WIDTH;
       Net::pull_back(weights, gates, time, probes_of(tile), tape, g.data(), pull, into.data(), &gathered);
       list.push_back({tape, pull, at});
     };
     auto evaluate_again = [&](Real t, const Vec* state, Vec* tape, Vec* out) {
-      const Real time = o.sign < 0 ? -t : t;
-      evaluate_tile(o.sign, Gates(weights, time), time, tile, state, tape, out);
+      const Real time = sign < 0 ? -t : t;
+      evaluate_tile(sign, Gates(weights, time), time, tile, state, tape, out);
       if (tile == 0) nfe++;
     };
     zero(ay), zero(af);
@@ -94,10 +94,10 @@ void discrete(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
       const Vec* tape = first_tape.data() + size_t(tile) * Net::TAPE;
       if (o.keep == STATES) {
         Vec* fresh = tapes.data() + list.size() * Net::TAPE;
-        evaluate_again(Real(o.ts[0]), first_state.data() + size_t(tile) * Net::STATE, fresh, into.data());
+        evaluate_again(Real(clock[0]), first_state.data() + size_t(tile) * Net::STATE, fresh, into.data());
         tape = fresh;
       }
-      pull_back(Real(o.ts[0]), tape, af);
+      pull_back(Real(clock[0]), tape, af);
       for (int v = 0; v < Net::STATE; v++) ay[v] += into[v];
     }
     load(grad_ys, given.data(), tile, false);

@@ -15,8 +15,11 @@ constexpr bool GATED = NODE_GATED;             // every layer is gated and shift
 constexpr int K = NODE_PROBES;                 // 0: no divergence
 constexpr int D = SIZES[0], R = D + (K > 0);   // rows of the state: y, and the integral of the divergence
 
-constexpr bool KEEPS_SLOPE = ACTIVATION != TANH || K > 0;  // else it is 1 - h^2
-constexpr bool KEEPS_INPUT = GATED || K > 0;               // of the activation
+// What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
+// slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.
+constexpr bool FROM_VALUE = ACTIVATION == TANH;
+constexpr bool KEEPS_SUMS = GATED || (K > 0 && !FROM_VALUE);
+constexpr bool KEEPS_SLOPE = !FROM_VALUE && !KEEPS_SUMS;
 
 constexpr int widest() { int most = 0; for (int size : SIZES) most = std::max(most, size); return most; }
 
@@ -135,14 +138,9 @@ struct Network {
     if (KEEPS_SLOPE) for (int i = 0; i < l; i++) s += SIZES[i + 1] * WIDTH;
     return s;
   }
-  static constexpr int curves_at(int l) {
-    int s = slopes_at(L - 1);
-    if (K) for (int i = 0; i < l; i++) s += SIZES[i + 1] * WIDTH;
-    return s;
-  }
   static constexpr int sums_at(int l) {
-    int s = curves_at(L - 1);
-    if (KEEPS_INPUT) for (int i = 0; i < l; i++) s += SIZES[i + 1] * C;
+    int s = slopes_at(L - 1);
+    if (KEEPS_SUMS) for (int i = 0; i < l; i++) s += SIZES[i + 1] * C;
     return s;
   }
   static constexpr int TAPE = sums_at(L);
@@ -157,8 +155,8 @@ struct Network {
   static inline void layer(const Weights& w, const Gates& g, const Vec* time, const Vec* probes, Vec* tape, Vec* out) {
     constexpr int M = SIZES[l + 1];
     constexpr bool LAST = l == L - 1;
-    Vec scratch[KEEPS_INPUT ? 1 : M * C];
-    Vec* sums = KEEPS_INPUT ? tape + sums_at(l) : scratch;
+    Vec scratch[KEEPS_SUMS ? 1 : M * C];
+    Vec* sums = KEEPS_SUMS ? tape + sums_at(l) : scratch;
     const Real* bias = w.bias(l);
     multiply<M, SIZES[l], C>(w.weight(l), tape + inputs_at(l), sums, [&](int j, int c) {
       if (c >= WIDTH) return Vec{};
@@ -171,7 +169,6 @@ struct Network {
         for (int c = 0; c < WIDTH; c++) out[D * WIDTH + c] = Vec{};
     Vec* next = LAST ? nullptr : tape + inputs_at(LAST ? l : l + 1);
     Vec* slopes = tape + slopes_at(LAST ? 0 : l);
-    Vec* curves = tape + curves_at(LAST ? 0 : l);
     for (int j = 0; j < M; j++)
       for (int c = 0; c < WIDTH; c++) {
         Vec a = sums[j * C + c];
@@ -182,7 +179,6 @@ struct Network {
           Bend s = bend(a);
           next[j * C + c] = s.value;
           if constexpr (KEEPS_SLOPE) slopes[j * WIDTH + c] = s.slope;
-          if constexpr (K > 0) curves[j * WIDTH + c] = s.curve;
           for (int k = 1; k <= K; k++) {
             Vec tangent = sums[j * C + k * WIDTH + c];
             if constexpr (GATED) tangent *= g.open[l][j];
@@ -259,22 +255,35 @@ struct Network {
       multiply<N, M, C>(w.transposed(l), pull, below, zero);
       const Vec* values = tape + inputs_at(l);
       const Vec* slopes = tape + slopes_at(b);
-      const Vec* curves = tape + curves_at(b);
       const Vec* sums = tape + sums_at(b);
       for (int i = 0; i < N; i++)
         for (int c = 0; c < WIDTH; c++) {
-          Vec slope;
-          if constexpr (KEEPS_SLOPE) slope = slopes[i * WIDTH + c];
-          else slope = 1 - values[i * C + c] * values[i * C + c];
+          const Vec h = values[i * C + c];
+          Vec slope, curve;  // the second for the tangents: of the sum before the activation, or of that after it
+          if constexpr (FROM_VALUE) {
+            slope = 1 - h * h, curve = -2 * h;
+          } else if constexpr (KEEPS_SLOPE) {
+            slope = slopes[i * WIDTH + c];
+          } else {
+            Vec a = sums[i * C + c];
+            if constexpr (GATED) a = a * g.open[b][i] + g.shift[b][i];
+            const Bend s = bend(a);
+            slope = s.slope, curve = s.curve;
+          }
           Vec bent = {};
           for (int k = 1; k <= K; k++) {
-            Vec tangent = sums[i * C + k * WIDTH + c];
-            if constexpr (GATED) tangent *= g.open[b][i];
+            Vec tangent;
+            if constexpr (FROM_VALUE) {
+              tangent = values[i * C + k * WIDTH + c];
+            } else {
+              tangent = sums[i * C + k * WIDTH + c];
+              if constexpr (GATED) tangent *= g.open[b][i];
+            }
             bent += tangent * below[i * C + k * WIDTH + c];
             below[i * C + k * WIDTH + c] *= slope;
           }
           below[i * C + c] *= slope;
-          if constexpr (K > 0) below[i * C + c] += curves[i * WIDTH + c] * bent;
+          if constexpr (K > 0) below[i * C + c] += curve * bent;
         }
       unlayer<b>(w, g, t, tape, pulls, into, gathered);
     }

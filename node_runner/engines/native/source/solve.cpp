@@ -67,6 +67,8 @@ struct Solve {
 
   const Weights weights;
   const int64_t batch;
+  const double sign;                     // -1 where time falls: the solver's clock rises all the same
+  std::vector<double> clock;             // the output times by it
   const int tiles;
   const size_t size;                     // vectors in the state of all samples
   std::vector<Vec> start, probes, mask;  // [tile][WIDTH], [tile][K][D][WIDTH], [tile][WIDTH]
@@ -77,9 +79,11 @@ struct Solve {
   int64_t nfe = 0;
 
   explicit Solve(const Call& o)
-      : weights(o.tensors), batch(o.batch), tiles(int((o.batch + TILE - 1) / TILE)), size(size_t(tiles) * Net::STATE),
+      : weights(o.tensors), batch(o.batch), sign(o.times > 1 && o.ts[0] > o.ts[1] ? -1 : 1), clock(o.ts, o.ts + o.times),
+        tiles(int((o.batch + TILE - 1) / TILE)), size(size_t(tiles) * Net::STATE),
         start(tiles * WIDTH), probes(size_t(tiles) * K * D * WIDTH), mask(tiles * WIDTH), y(size), y1(size),
         stage(size), scratch(size_t(tiles) * Net::TAPE), k(o.stages, std::vector<Vec>(size)) {
+    for (double& t : clock) t *= sign;
     for (int tile = 0; tile < tiles; tile++)
       for (int c = 0; c < WIDTH; c++)
         for (int i = 0; i < LANES; i++) {
@@ -124,13 +128,13 @@ struct Solve {
   };
 
   // The field at the solver's time t for one tile, turned round where the solver's clock runs against it.
-  void evaluate_tile(double sign, const Gates& gates, Real t, int tile, const Vec* state, Vec* tape, Vec* out) const {
-    Clock clock(*this, t, tile);
-    Net::evaluate(weights, gates, clock.each, probes_of(tile), state, tape, out);
-    if (sign < 0)
+  void evaluate_tile(double direction, const Gates& gates, Real t, int tile, const Vec* state, Vec* tape, Vec* out) const {
+    Clock now(*this, t, tile);
+    Net::evaluate(weights, gates, now.each, probes_of(tile), state, tape, out);
+    if (direction < 0)
       for (int i = 0; i < Net::STATE; i++) out[i] = -out[i];
   }
-  void evaluate(double sign, Real t, const Vec* state, Vec* out, Vec* tapes) {
+  void evaluate(Real t, const Vec* state, Vec* out, Vec* tapes) {
     Real time = sign < 0 ? -t : t;
     Gates gates(weights, time);
     for (int tile = 0; tile < tiles; tile++)
@@ -167,13 +171,13 @@ struct Solve {
   }
 
   // All stages of a step from y, k[0] known where `known`; the state after it is in y1.
-  void take(const Call& o, double sign, double t, double h, double end, bool known, Vec* tapes) {
+  void take(const Call& o, double t, double h, double end, bool known, Vec* tapes) {
     const size_t tape = size_t(tiles) * Net::TAPE;
     for (int i = known ? 1 : 0; i < o.stages; i++) {
       Combination mix(o.a + i * o.stages, i, Real(h), k.data());
       Vec* to = i + 1 == o.stages && o.ends_in_solution ? y1.data() : stage.data();
       for (size_t v = 0; v < size; v++) to[v] = y[v] + mix.at(v);
-      evaluate(sign, stage_time(o, i, t, h, end), to, k[i].data(),
+      evaluate(stage_time(o, i, t, h, end), to, k[i].data(),
                tapes == scratch.data() ? tapes : tapes + (i - (known ? 1 : 0)) * tape);
     }
     if (!o.ends_in_solution) {
@@ -189,7 +193,7 @@ struct Solve {
     return norm(0, stage.data());
   }
 
-  double estimated_first_step(const Call& o, double sign, double t) {
+  double estimated_first_step(const Call& o, double t) {
     Real d[2];
     for (int which = 0; which < 2; which++) {
       for (size_t v = 0; v < size; v++)
@@ -198,7 +202,7 @@ struct Solve {
     }
     return first_step(o, d[0], d[1], [&](Real h0) {
       for (size_t v = 0; v < size; v++) y1[v] = y[v] + h0 * k[0][v];
-      evaluate(sign, Real(t) + h0, y1.data(), stage.data(), scratch.data());
+      evaluate(Real(t) + h0, y1.data(), stage.data(), scratch.data());
       for (size_t v = 0; v < size; v++)
         stage[v] = (stage[v] - k[0][v]) / (Real(o.atol) + absolute(y[v]) * Real(o.rtol));
       return norm(0, stage.data());
@@ -242,9 +246,9 @@ struct Solve {
   void adaptive(Call& o) {
     if (o.keep == EVALUATIONS) first_tape.resize(size_t(tiles) * Net::TAPE);
     if (o.keep == STATES) first_state = y;
-    double t = o.ts[0];
-    evaluate(o.sign, Real(t), y.data(), k[0].data(), o.keep == EVALUATIONS ? first_tape.data() : scratch.data());
-    double h = o.first_step >= 0 ? o.first_step : estimated_first_step(o, o.sign, t);
+    double t = clock[0];
+    evaluate(Real(t), y.data(), k[0].data(), o.keep == EVALUATIONS ? first_tape.data() : scratch.data());
+    double h = o.first_step >= 0 ? o.first_step : estimated_first_step(o, t);
     Pool::Block tapes = tapes_for(o, o.stages - 1);
     for (int64_t j = 1; j < o.times;) {
       h = attempted(o, h);
@@ -252,13 +256,13 @@ struct Solve {
       if (o.accepted + o.rejected >= o.max_steps) return stop(o, TOO_MANY);
       if (!(t + h > t) || !finite(y)) return stop(o, TOO_SMALL);
       const double end = t + h;
-      take(o, o.sign, t, h, end, true, tapes ? tapes->data() : scratch.data());
+      take(o, t, h, end, true, tapes ? tapes->data() : scratch.data());
       const Real ratio = error_ratio(o, h);
       if (accepted(o, h, ratio)) {
         o.accepted++;
         Step step{t, h, end, {}, nullptr};
-        for (; j < o.times && o.ts[j] <= end; j++)
-          step.outputs.push_back({j, Real((o.ts[j] - t) / (end - t))});
+        for (; j < o.times && clock[j] <= end; j++)
+          step.outputs.push_back({j, Real((clock[j] - t) / (end - t))});
         interpolate(o, step);
         keep(o, std::move(step), true, std::move(tapes));
         tapes = j < o.times ? tapes_for(o, o.stages - 1) : nullptr;
@@ -276,11 +280,11 @@ struct Solve {
   // Which of the two it is that ended the solve: a field that has left the numbers, or steps without end.
   void stop(Call& o, Status status) {
     if (status == TOO_SMALL) {
-      evaluate(o.sign, Real(o.t), y.data(), stage.data(), scratch.data());
+      evaluate(Real(o.t), y.data(), stage.data(), scratch.data());
       nfe--;
       if (!finite(y) || !finite(stage)) status = NOT_FINITE;
     }
-    o.t *= o.sign;
+    o.t *= sign;
     o.status = status;
   }
 
@@ -303,19 +307,19 @@ struct Solve {
   }
 
   void fixed(Call& o) {
-    const std::vector<Real> ends = grid(o, o.ts, o.times);
+    const std::vector<Real> ends = grid(o, clock.data(), o.times);
     int64_t j = 1;
     for (size_t n = 0; n + 1 < ends.size(); n++) {
       const Real t = ends[n], end = ends[n + 1], h = end - t;
       Step step{double(t), double(h), double(end), {}, nullptr};
-      for (; j < o.times && Real(o.ts[j]) <= end; j++) step.outputs.push_back({j, (Real(o.ts[j]) - t) / (end - t)});
+      for (; j < o.times && Real(clock[j]) <= end; j++) step.outputs.push_back({j, (Real(clock[j]) - t) / (end - t)});
       const int more = o.cubic && !step.outputs.empty();  // the slope at the end
       Pool::Block tapes = tapes_for(o, o.stages + more);
-      take(o, o.sign, t, h, end, false, tapes ? tapes->data() : scratch.data());
+      take(o, t, h, end, false, tapes ? tapes->data() : scratch.data());
       o.accepted++;
       if (more) {
         Vec* tape = tapes ? tapes->data() + o.stages * size_t(tiles) * Net::TAPE : scratch.data();
-        evaluate(o.sign, end, y1.data(), slope_at_end().data(), tape);
+        evaluate(end, y1.data(), slope_at_end().data(), tape);
       }
       for (const Output& at : step.outputs) {
         const Blend w = blend(o, at.x, h);
