@@ -119,7 +119,8 @@ class NativeSolve:
         clock = ts.detach().to(y0.dtype).double().contiguous()
         tensors = [tensor.detach().contiguous() for tensor in parameters]
         pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-        self.ys = y0.new_empty((len(clock), *y0.shape))
+        ys = y0.new_empty((len(clock), *y0.shape))
+        self._ys: Tensor | None = ys
         self._holds: list[Any] = [recipe, y0, clock, tensors, pointers]
         for name, extra in (("start", start), ("noise", noise)):
             if extra is not None:
@@ -127,7 +128,7 @@ class NativeSolve:
                 self._holds.append(extra)
                 setattr(call, name, extra.data_ptr())
         call.batch, call.times, call.tensors = len(y0), len(clock), ctypes.addressof(pointers)
-        call.y0, call.ts, call.ys = y0.data_ptr(), clock.data_ptr(), self.ys.data_ptr()
+        call.y0, call.ts, call.ys = y0.data_ptr(), clock.data_ptr(), ys.data_ptr()
 
     def forward(self) -> Tensor:
         """States (T, B, D...) at every time.
@@ -143,7 +144,10 @@ class NativeSolve:
         stats.seconds_forward = time.perf_counter() - began
         if call.status != DONE:
             raise SolveFailed(self._failure(-1, call.accepted, call.rejected))
-        return self.ys
+        # Let go of: the graph of the result holds this object, which must not hold the result.
+        ys, self._ys = self._ys, None
+        assert ys is not None
+        return ys
 
     def backward(self, grad_ys: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The gradient by y0, and by each parameter.

@@ -19,7 +19,7 @@ class Network(NamedTuple):
     """What the source is compiled for.
 
     sizes: D, hidden widths, D. probes: directions in which the divergence is measured (0: it is not).
-    width: vectors of samples that are computed at a time.
+    vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
     """
 
     sizes: tuple[int, ...]
@@ -28,6 +28,7 @@ class Network(NamedTuple):
     gated: bool
     probes: int
     dtype: torch.dtype
+    vector: int
     width: int
 
     @property
@@ -46,10 +47,15 @@ def network_of(form: FieldForm, y0: Tensor) -> Network:
     layers = form.layers
     sizes = (layers[0].weight.shape[1] - form.time_input, *(layer.weight.shape[0] for layer in layers))
     probes = {None: 0, Trace.hutchinson: 1}.get(form.trace, sizes[0])
-    lanes = 16 if y0.dtype is torch.float32 else 8
-    width = 1 if len(y0) <= 2 * lanes else 4
     gated = layers[0].gate_weight is not None
-    return Network(sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, width)
+    return Network(sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, *tile(y0))
+
+
+def tile(y0: Tensor) -> tuple[int, int]:
+    """(bytes of a vector, vectors in a row of a tile) for a batch: empty lanes cost as much as full ones."""
+    size = len(y0) * y0.element_size()
+    vector = 16 if size <= 16 else 32 if size <= 32 else 64
+    return vector, 4 if size > 2 * vector else 1
 
 
 class Library(NamedTuple):
@@ -70,6 +76,7 @@ def library(network: Network) -> Library:
         "NODE_TIMED": str(int(network.time_input)),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
+        "NODE_BYTES": str(network.vector),
         "NODE_WIDTH": str(network.width),
     }
     handle, seconds = build(defines, network.about)

@@ -10,13 +10,15 @@
 typedef NODE_REAL Real;
 constexpr bool SINGLE = sizeof(Real) == 4;
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, ACCUMULATORS = 16;
+// Accumulators that a loop keeps in registers, and the widest vector, by what the processor has.
+#if defined(__AVX512VL__)
+constexpr int ACCUMULATORS = 16, WIDEST_VECTOR = 64;
 #elif defined(__AVX__)
-constexpr int BYTES = 32, ACCUMULATORS = 8;
+constexpr int ACCUMULATORS = 8, WIDEST_VECTOR = 32;
 #else
-constexpr int BYTES = 16, ACCUMULATORS = 8;
+constexpr int ACCUMULATORS = 8, WIDEST_VECTOR = 16;
 #endif
+constexpr int BYTES = NODE_BYTES < WIDEST_VECTOR ? NODE_BYTES : WIDEST_VECTOR;
 constexpr int LANES = BYTES / int(sizeof(Real));
 
 typedef Real Vec __attribute__((vector_size(BYTES)));
