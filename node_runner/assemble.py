@@ -21,7 +21,7 @@ from node_runner.runtime import set_up
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
-from node_runner.types import Dataset, DataSpec, Integrate, Method, Splits, Task, View
+from node_runner.types import Dataset, DataSpec, Method, Splits, Task, View
 
 
 class FieldFactory:
@@ -48,7 +48,7 @@ class Experiment:
     model: nn.Module
     task: Task
     method: Method
-    solve: Integrate
+    solve: Solve
     tolerances: Tolerances
 
 

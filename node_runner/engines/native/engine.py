@@ -75,8 +75,10 @@ class NativeEngine:
         assert form is not None, "refuses() says which fields are served"
         parameters = form.parameters
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
-        recipe = self._recipe(method, rtol, atol, gradient if tracked else None)
-        solve = NativeSolve(library(network_of(form, y0)), recipe, parameters, form.start, form.noise, y0, ts)
+        wanted = gradient if tracked else None
+        recipe = self._recipe(method, rtol, atol, wanted)
+        network = network_of(form, y0, wanted.adjoint if wanted else None)
+        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
 

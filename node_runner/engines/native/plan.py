@@ -20,6 +20,7 @@ class Network(NamedTuple):
 
     sizes: D, hidden widths, D. probes: directions in which the divergence is measured (0: it is not).
     vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
+    gradient: which is compiled, by `GRADIENTS`.
     """
 
     sizes: tuple[int, ...]
@@ -30,6 +31,7 @@ class Network(NamedTuple):
     dtype: torch.dtype
     vector: int
     width: int
+    gradient: int
 
     @property
     def about(self) -> str:
@@ -39,16 +41,23 @@ class Network(NamedTuple):
             words += " with time"
         if self.probes:
             words += f", divergence by {self.probes} probe{'s' * (self.probes > 1)}"
-        return f"{words}, {str(self.dtype).removeprefix('torch.')}"
+        gradient = ("without gradient", "with gradient", "with continuous adjoint")[self.gradient]
+        return f"{words}, {str(self.dtype).removeprefix('torch.')}, {gradient}"
 
 
-def network_of(form: FieldForm, y0: Tensor) -> Network:
-    """The network of a form, for a batch of states (B, D) or (B, D + 1)."""
+GRADIENTS = {None: 0, "off": 1, "checkpoint": 1, "on": 2, "seminorm": 2}
+"""What NODE_GRADIENT is for each adjoint: none, discrete, continuous."""
+
+
+def network_of(form: FieldForm, y0: Tensor, adjoint: str | None) -> Network:
+    """The network of a form, for a batch of states (B, D) or (B, D + 1) and a gradient (None: none is wanted)."""
     layers = form.layers
     sizes = (layers[0].weight.shape[1] - form.time_input, *(layer.weight.shape[0] for layer in layers))
     probes = {None: 0, Trace.hutchinson: 1}.get(form.trace, sizes[0])
     gated = layers[0].gate_weight is not None
-    return Network(sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, *tile(y0))
+    return Network(
+        sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, *tile(y0), GRADIENTS[adjoint]
+    )
 
 
 def tile(y0: Tensor) -> tuple[int, int]:
@@ -78,6 +87,7 @@ def library(network: Network) -> Library:
         "NODE_PROBES": str(network.probes),
         "NODE_BYTES": str(network.vector),
         "NODE_WIDTH": str(network.width),
+        "NODE_GRADIENT": str(network.gradient),
     }
     handle, seconds = build(defines, network.about)
     for name in ("node_parameters", "node_call_size"):

@@ -69,7 +69,7 @@ Real mixed_norm(const Call& o, Vectors vectors, Numbers numbers) {
   return most;
 }
 
-void continuous(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
+void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   const int stages = int(o.stages);
   Augmented z(size), z1(size);
   std::vector<Augmented> ks(stages, Augmented(size));

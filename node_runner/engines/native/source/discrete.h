@@ -3,7 +3,7 @@
 // Evaluations whose outer products are formed together, which pays for the sum over a vector's lanes at their end.
 static constexpr int PENDING = std::max(2, 48 / Net::C);
 
-void discrete(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
+void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   Net::Gathered gathered;
   const int stages = int(o.stages), first = o.adaptive ? 1 : 0, evaluations = stages - first;
   const int room = std::max(PENDING, evaluations + 2);
