@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from node_runner.assemble import Experiment, assemble, count_parameters
 from node_runner.config import RunConfig, config_hash, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
+from node_runner.rehearsal import in_words, rehearse
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import ConsoleProgress, summary
 from node_runner.reporting.figures import draw
@@ -23,7 +24,7 @@ from node_runner.reporting.logger import Logger
 from node_runner.reporting.run_folder import MetricsFile, RunFolder
 from node_runner.runtime import environment
 from node_runner.training import OPTIMIZERS, SCHEDULES
-from node_runner.training.loop import Trained, Trainer
+from node_runner.training.loop import Trainer
 
 
 log = logging.getLogger("node_runner")
@@ -52,6 +53,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     for item in config.logger.values():
         LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
+    engines = rehearse(experiment, trainer.batch)
     path.mkdir(parents=True, exist_ok=True)
     if resume:
         # A run that was killed before its first validation begins again.
@@ -71,6 +73,8 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     progress = ConsoleProgress(live=live)
     trainer.reporters = [metrics, progress, *map(_ScalarsOnly, loggers)]
     log.info("%s", title(config, experiment))
+    if engines and config.engine.name == "auto":
+        log.info("%s", in_words(engines))
     error: Exception | None = None
     results: dict[str, float] = {}
     figures: list[str] = []
@@ -172,7 +176,7 @@ def make_result(
     experiment: Experiment, trainer: Trainer, status: str, reason: str, tests: dict[str, float]
 ) -> dict[str, Any]:
     """The content of result.json."""
-    state: Trained = trainer.state
+    state, unbooked = trainer.state, trainer.meter.solver_sums()
     config = experiment.config
     return {
         "status": status,
@@ -186,7 +190,7 @@ def make_result(
             "rtol": config.tolerance.rtol,
             "atol": config.tolerance.atol,
             "adjoint": config.adjoint.name,
-            "engine": config.engine.name,
+            "engine": experiment.solve.served_by or config.engine.name,
             "device": str(experiment.device),
             "seed": config.seed,
         },
@@ -198,8 +202,8 @@ def make_result(
             "steps": state.step,
             "epochs": state.step / trainer.steps_per_epoch,
             # A run that stopped between two lines of metrics has not booked its last steps yet.
-            "nfe_forward": state.totals["nfe_forward"] + trainer.meter.host_sums.get("nfe/forward", 0.0),
-            "nfe_backward": state.totals["nfe_backward"] + trainer.meter.host_sums.get("nfe/backward", 0.0),
+            "nfe_forward": state.totals["nfe_forward"] + unbooked.get("nfe/forward", 0.0),
+            "nfe_backward": state.totals["nfe_backward"] + unbooked.get("nfe/backward", 0.0),
         },
         "parameters": count_parameters(experiment.model),
         "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,

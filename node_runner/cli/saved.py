@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from node_runner.assemble import Experiment, assemble
 from node_runner.cli.runs import find_run
@@ -53,7 +50,7 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     state = checkpoint.load(folder.checkpoints / f"{which}.pt", experiment.device)
     weights = state["model"]
     if which == "last" and state["average"] is not None:
-        weights = _averaged(state["average"])
+        weights = state["average"]["model"]
     step = int(state["step"] if which == "best" else state["state"]["step"])
     try:
         experiment.model.load_state_dict(weights)
@@ -62,8 +59,3 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
         raise ConfigError(f"{folder.path}: the weights do not fit the model that is asked for: {reason}") from error
     experiment.model.eval()
     return Saved(folder, experiment, step)
-
-
-def _averaged(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights inside the state of torch's AveragedModel."""
-    return {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}

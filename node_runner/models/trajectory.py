@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
@@ -30,7 +31,9 @@ class TrajectoryModel(nn.Module):
     def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
         """y0: (B, D), ts: (T,) from the start, t0: (B,) or None -> states (T, B, D)."""
         flow = self.block((y0 - self.mean) / self.std, ts, t0)
-        return ModelOutput(flow.ys[..., : self.dim] * self.std + self.mean, [flow.stats], flow.penalties)
+        # A slice of everything would cost a copy of its gradient.
+        ys = flow.ys if flow.ys.shape[-1] == self.dim else flow.ys[..., : self.dim]
+        return ModelOutput(torch.addcmul(self.mean, ys, self.std), [flow.stats], flow.penalties)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt in the data's units at t () for y (B, D) -> (B, D)."""

@@ -40,7 +40,7 @@ class ConsoleProgress:
     def __init__(self, *, live: bool = True) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=CONSOLE, transient=True,
+            TimeElapsedColumn(), TimeRemainingColumn(), console=CONSOLE, transient=True, refresh_per_second=4,
             disable=not (live and CONSOLE.is_terminal),
         )  # fmt: skip
         self._task = self._progress.add_task("training", total=None, figures="")

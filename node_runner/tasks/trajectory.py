@@ -162,8 +162,10 @@ class Segments:
         """S batches of segments of `length` points, from index `first` (S, B) of trajectories `rows` (S, B)."""
         part = self.part
         points = first.unsqueeze(1) + torch.arange(length, device=rows.device).unsqueeze(1)  # (S, T, B)
-        ys = part.ys[rows.unsqueeze(1), points].unbind()
-        masks = [None] * len(ys) if part.mask is None else part.mask[rows.unsqueeze(1), points].unbind()
+        places = rows.unsqueeze(1) * len(part.ts) + points
+        # Rows of a matrix: three times as fast as an index for each axis.
+        ys = part.ys.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape).unbind()
+        masks = [None] * len(ys) if part.mask is None else part.mask.flatten()[places].unbind()
         if self.even:
             # The same tensor in every batch of a length: who has read it once need not wait for the device again.
             shared = self._times.setdefault(length, self._since_start[:length])

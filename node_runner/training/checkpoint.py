@@ -11,7 +11,7 @@ import torch
 from node_runner.errors import DataError
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

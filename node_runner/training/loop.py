@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from node_runner.errors import ConfigError, Diverged
-from node_runner.memory import PeakMemory, saved_for_backward
-from node_runner.runtime import restore_rng, rng_state, synchronise
+from node_runner.memory import MB, PeakMemory, saved_for_backward
+from node_runner.runtime import synchronise
 from node_runner.settings import TrainerConfig
 from node_runner.solving import Tolerances
-from node_runner.training import checkpoint
+from node_runner.training import checkpoint, saving
+from node_runner.training.average import MovingAverage
 from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
+from node_runner.training.rates import LearningRate
+from node_runner.training.trained import Trained
 from node_runner.types import Splits, Task
 
 
@@ -43,31 +43,6 @@ class Reporter(Protocol):
     def step(self, step: int) -> None:
         """One optimiser step is complete. Must be cheap."""
         ...
-
-
-@dataclass
-class Trained:
-    """What training made of a model.
-
-    Attributes:
-        status: completed, or interrupted.
-        reason: why it ended.
-        step: optimiser steps taken; best_step: where val/loss was lowest.
-        best: metrics of the best validation.
-        last: the latest line of training metrics.
-        totals: sums over the whole run: seconds (of optimiser steps), nfe_forward, nfe_backward,
-            and seconds_total with validations.
-    """
-
-    status: str = "completed"
-    reason: str = "all steps done"
-    step: int = 0
-    best_step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    totals: dict[str, float] = field(
-        default_factory=lambda: {"seconds": 0.0, "seconds_total": 0.0, "nfe_forward": 0.0, "nfe_backward": 0.0}
-    )
 
 
 class Trainer:
@@ -106,17 +81,15 @@ class Trainer:
         # The batches ask for the progress only when one is drawn, and then the total is known.
         self.steps_per_epoch, self.batch = task.batches(splits.train, config, seed, lambda step: step / self.total)
         self.total = total_steps(config, self.steps_per_epoch)
-        self.schedule = LambdaLR(optimizer, make_factor(self.total))
-        self.average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
-        )
+        self.rates = LearningRate(optimizer, make_factor(self.total))
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.average = MovingAverage(model, config.average) if config.average else None
         self.state = Trained()
         self.meter = Meter()
         self.bad_evaluations = 0
         self.seconds_of_line = 0.0
         self.peak_mb = 0.0
         self.pending: dict[str, float] = {}
-        self.rate = float(self.schedule.get_last_lr()[0])
         self.clock = time.perf_counter()
 
     def train(self) -> Trained:
@@ -130,6 +103,7 @@ class Trainer:
         for reporter in self.reporters:
             reporter.begin(state.step, self.total)
         self.memory = PeakMemory(self.device)
+        self.model.train()
         with Interrupt() as interrupt:
             self.clock = time.perf_counter()
             while state.step < self.total and not self.out_of_patience():
@@ -158,31 +132,35 @@ class Trainer:
 
     def optimise(self, measure_saved: bool) -> None:
         """One optimiser step; L-BFGS evaluates loss and gradient several times in it."""
-        self.model.train()
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad(set_to_none=True)
-            if measure_saved and "memory/saved_mb" not in self.pending:
-                with saved_for_backward(self.model) as saved:
-                    out = self.task.step(self.model, self.batch(self.state.step))
-                self.pending["memory/saved_mb"] = saved.mb
-            else:
-                out = self.task.step(self.model, self.batch(self.state.step))
-            out.loss.backward()
-            self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
-            return out.loss.detach()
-
-        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and means a number
-        self.schedule.step()
+        self.rates.set(self.state.step)
+        self.optimizer.step(lambda: self.differentiate(measure_saved))  # type: ignore[arg-type, return-value]
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update()
         self.meter.end_step()
+
+    def differentiate(self, measure_saved: bool) -> Tensor:
+        """Loss () and its gradient for the batch of this step, both booked in the meter."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        batch = self.batch(self.state.step)
+        if measure_saved and "memory/saved_mb" not in self.pending:
+            with saved_for_backward(self.model) as saved:
+                out = self.task.step(self.model, batch)
+            # Autograd's own, and what the engine keeps beside it.
+            self.pending["memory/saved_mb"] = saved.mb + sum(stats.kept_bytes for stats in out.solves) / MB
+        else:
+            out = self.task.step(self.model, batch)
+        out.loss.backward()
+        self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
+        return out.loss.detach()
 
     def clipped_norm(self) -> Tensor:
         """Norm of the gradient, (); where it is above `grad_clip` the gradient is scaled down to that."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.grad_clip is not None:
-            return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            torch._foreach_mul_(gradients, (self.config.grad_clip / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
     def log(self) -> None:
         """One line of metrics: the means since the last one. The only host copy of the loop."""
@@ -195,12 +173,11 @@ class Trainer:
         rtol, _ = self.tolerances.forward()
         values |= self.pending | {
             "memory/peak_mb": self.peak_mb,
-            "optim/lr": self.rate,
+            "optim/lr": self.rates.at(self.state.step - steps),
             "tolerance/rtol": rtol,
             "epoch": self.state.step / self.steps_per_epoch,
         }
         self.pending.clear()
-        self.rate = float(self.schedule.get_last_lr()[0])
         self.state.totals["nfe_forward"] += steps * values["nfe/forward"]
         self.state.totals["nfe_backward"] += steps * values["nfe/backward"]
         for name in ("train/loss", "optim/grad_norm"):
@@ -233,11 +210,14 @@ class Trainer:
 
     def evaluate(self, part: Any) -> dict[str, float]:
         """Metrics of a part, at the evaluation tolerance, with the same noise every time."""
-        self.weights.eval()
+        weights = self.weights
+        training = weights.training
         devices = [self.device] if self.device.type == "cuda" else []
         with self.tolerances.evaluation(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(EVALUATION_SEED)
-            return self.task.evaluate(self.weights, part, self.config.eval_batch_size)
+            metrics = self.task.evaluate(weights.eval(), part, self.config.eval_batch_size)
+        weights.train(training)
+        return metrics
 
     def out_of_patience(self) -> bool:
         """Whether val/loss has not become better for too long; the reason goes into the state."""
@@ -269,7 +249,7 @@ class Trainer:
     @property
     def weights(self) -> nn.Module:
         """The weights that are validated and kept: the model's, or their moving average."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self.average.model()
 
     def tick(self, training: bool = True) -> None:
         """Book the time since the last tick as training, or as something else."""
@@ -287,23 +267,7 @@ class Trainer:
 
     def save(self, name: str) -> None:
         """Write all that is needed to go on bit for bit."""
-        checkpoint.save(
-            self.checkpoints / f"{name}.pt",
-            {
-                "model": self.model.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "rng": rng_state(),
-                "meter": self.meter.state_dict(),
-                "pending": dict(self.pending),
-                "rate": self.rate,
-                "seconds_of_line": self.seconds_of_line,
-                "bad_evaluations": self.bad_evaluations,
-                "peak_mb": self.peak_mb,
-                "state": vars(self.state),
-            },
-        )
+        checkpoint.save(self.checkpoints / f"{name}.pt", saving.state_of(self))
 
     def restore(self) -> None:
         """Go on from last.pt. Lengths and intervals may have changed since.
@@ -311,24 +275,7 @@ class Trainer:
         Raises:
             DataError: there is none, or it cannot be read.
         """
-        saved = checkpoint.load(self.checkpoints / "last.pt", self.device)
-        self.model.load_state_dict(saved["model"])
-        if self.average is not None and saved["average"] is not None:
-            self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        restore_rng({name: _on_cpu(value) for name, value in saved["rng"].items()})
-        self.meter.load_state_dict(saved["meter"], self.device)
-        self.pending = saved["pending"]
-        # The rate of the next step by this run's own length.
-        lengths = zip(self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-        for group, base, factor in lengths:
-            group["lr"] = base * factor(self.schedule.last_epoch)
-        self.rate = saved["rate"] if self.meter.steps else self.optimizer.param_groups[0]["lr"]
-        self.seconds_of_line = saved["seconds_of_line"]
-        self.bad_evaluations = saved["bad_evaluations"]
-        self.peak_mb = saved["peak_mb"]
-        self.state = Trained(**{**saved["state"], "status": "completed", "reason": Trained.reason})
+        saving.reinstate(self, checkpoint.load(self.checkpoints / "last.pt", self.device))
 
     def load_best(self) -> None:
         """Put the best weights into the model, where a validation has chosen some."""
@@ -352,8 +299,3 @@ def total_steps(config: TrainerConfig, steps_per_epoch: int) -> int:
     if not lengths:
         raise ConfigError("trainer: give steps or epochs, so that the run ends")
     return min(lengths)
-
-
-def _on_cpu(state: Any) -> Any:
-    """Generator states live on the CPU, wherever the checkpoint was loaded to."""
-    return [part.cpu() for part in state] if isinstance(state, list) else state.cpu()

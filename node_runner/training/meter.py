@@ -16,32 +16,47 @@ class Meter:
 
     def __init__(self) -> None:
         self.steps = 0
-        self.device_sums: dict[str, Tensor] = {}
-        self.host_sums: dict[str, float] = {}
+        # Scalars that come together are added together: one operation for all of them.
+        self._sums: dict[tuple[str, ...], list[Tensor]] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
+        self._solves: list[SolveStats] = []
+        self._booked: dict[str, float] = {}
 
     def add(self, scalars: Mapping[str, Tensor], solves: list[SolveStats]) -> None:
         """Book one evaluation of loss and gradient; call after backward."""
-        for name, value in scalars.items():
-            value = value.detach()
-            self.device_sums[name] = self.device_sums[name] + value if name in self.device_sums else value.clone()
-            self._add_host(f"count/{name}", 1)
+        names = tuple(scalars)
+        values = [value.detach() for value in scalars.values()]
+        if names in self._sums:
+            torch._foreach_add_(self._sums[names], values)
+            self._counts[names] += 1
+        elif names:
+            self._sums[names] = [value.clone() for value in values]
+            self._counts[names] = 1
         for stats in solves:
             stats.stop_backward()
-            self._add_host("nfe/forward", stats.nfe_forward)
-            self._add_host("nfe/backward", stats.nfe_backward)
-            self._add_host("solver/accepted", stats.accepted)
-            self._add_host("solver/rejected", stats.rejected)
-            if stats.nfe_backward:
-                self._add_host("solver/accepted_backward", stats.accepted_backward)
-                self._add_host("solver/rejected_backward", stats.rejected_backward)
-            self._add_host("solve_seconds", stats.seconds_forward + stats.seconds_backward)
-
-    def _add_host(self, name: str, value: float) -> None:
-        self.host_sums[name] = self.host_sums.get(name, 0.0) + value
+        self._solves += solves
 
     def end_step(self) -> None:
         """One optimiser step is complete."""
         self.steps += 1
+
+    def solver_sums(self) -> dict[str, float]:
+        """Sums over the solves by their public names, and "solve_seconds"."""
+        for stats in self._solves:
+            figures: dict[str, float] = {
+                "nfe/forward": stats.nfe_forward,
+                "nfe/backward": stats.nfe_backward,
+                "solver/accepted": stats.accepted,
+                "solver/rejected": stats.rejected,
+                "solve_seconds": stats.seconds_forward + stats.seconds_backward,
+            }
+            if stats.nfe_backward:
+                figures["solver/accepted_backward"] = stats.accepted_backward
+                figures["solver/rejected_backward"] = stats.rejected_backward
+            for name, value in figures.items():
+                self._booked[name] = self._booked.get(name, 0.0) + value
+        self._solves = []
+        return self._booked
 
     def means(self, seconds: float) -> dict[str, float]:
         """Means per optimiser step (scalars: per evaluation) by their public names; starts afresh.
@@ -51,12 +66,18 @@ class Meter:
         Args:
             seconds: wall time of the steps.
         """
-        names = list(self.device_sums)
-        values = torch.stack([self.device_sums[n].double() for n in names]).tolist() if names else []
-        host = dict(self.host_sums)
-        means = {_public(n): v / host.pop(f"count/{n}") for n, v in zip(names, values, strict=True)}
-        solving = host.pop("solve_seconds", 0.0)
-        means |= {name: total / self.steps for name, total in host.items()}
+        sums = [value for together in self._sums.values() for value in together]
+        values = iter(torch.stack(sums).tolist() if sums else [])
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for names, count in self._counts.items():
+            for name in names:
+                totals[name] = totals.get(name, 0.0) + next(values)
+                counts[name] = counts.get(name, 0) + count
+        means = {_public(name): total / counts[name] for name, total in totals.items()}
+        solver = dict(self.solver_sums())
+        solving = solver.pop("solve_seconds", 0.0)
+        means |= {name: total / self.steps for name, total in solver.items()}
         means["time/step_ms"] = 1000 * seconds / self.steps
         means["time/solve_share"] = min(1.0, solving / seconds) if seconds > 0 else 0.0
         self.__init__()  # type: ignore[misc]
@@ -64,13 +85,15 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of a line that is not complete yet."""
-        return {"steps": self.steps, "device_sums": self.device_sums, "host_sums": self.host_sums}
+        return {"steps": self.steps, "sums": self._sums, "counts": self._counts, "solves": self.solver_sums()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Undo `state_dict`."""
+        self.__init__()  # type: ignore[misc]
         self.steps = state["steps"]
-        self.device_sums = {name: value.to(device) for name, value in state["device_sums"].items()}
-        self.host_sums = dict(state["host_sums"])
+        self._sums = {names: [value.to(device) for value in sums] for names, sums in state["sums"].items()}
+        self._counts = dict(state["counts"])
+        self._booked = dict(state["solves"])
 
 
 def _public(name: str) -> str:

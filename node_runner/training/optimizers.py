@@ -9,6 +9,7 @@ from torch import nn
 
 from node_runner.settings import Count, NonNegative, Positive, Share
 from node_runner.training import OPTIMIZERS
+from node_runner.training.fused import FusedAdam
 
 
 @OPTIMIZERS.register("adam")
@@ -22,7 +23,7 @@ def adam(
     eps: Positive = 1e-8,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba, 2015)."""
-    return torch.optim.Adam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps)
+    return FusedAdam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps)
 
 
 @OPTIMIZERS.register("adamw")
@@ -37,7 +38,7 @@ def adamw(
     weight_decay: NonNegative = 1e-4,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
-    return torch.optim.AdamW(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    return FusedAdam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, decoupled=True)
 
 
 @OPTIMIZERS.register("sgd")
@@ -51,7 +52,9 @@ def sgd(
     weight_decay: NonNegative = 0.0,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum."""
-    return torch.optim.SGD(list(parameters), lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    return torch.optim.SGD(
+        list(parameters), lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True
+    )
 
 
 @OPTIMIZERS.register("rmsprop")
