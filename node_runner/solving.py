@@ -78,14 +78,16 @@ class Solve:
             raise ConfigError(reason)
         self.method, self.adjoint, self.tolerances = method, adjoint, tolerances
         self.served_by: str | None = None
-        self._unfit = {other.name: other.unsupported(method) for other in engine.candidates()}
-        self._solves = [
-            (other, timed(self._differentiable(other)))
-            for other in engine.candidates()
-            if self._unfit[other.name] is None
-        ]
+        self._unfit: dict[str, str] = {}
+        self._solves: list[tuple[Engine, Integrate]] = []
+        for other in engine.candidates():
+            reason = other.unsupported(method)
+            if reason is not None:
+                self._unfit[other.name] = reason
+            else:
+                self._solves.append((other, timed(self._differentiable(other))))
         if not self._solves:
-            raise ConfigError(next(why for why in self._unfit.values() if why))
+            raise ConfigError("; ".join(self._unfit.values()))
         self._rehearsing: list[Choice] | None = None
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
@@ -94,7 +96,7 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
-        refused: dict[str, str] = {}
+        refused = dict(self._unfit)
         for engine, solve in self._solves:
             reason = engine.refuses(self.method, f, y0, norm, self.adjoint.name)
             if reason is None:

@@ -16,6 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster."""
+    assert config.cache is not None
+    os.environ.setdefault("NODE_RUNNER_CACHE", str(config.cache.mkdir("node-runner")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where there is none, and say why."""
     if torch.cuda.is_available():

@@ -18,8 +18,8 @@ PACKAGE = Path(node_runner.__file__).parent
 LAYERS = [
     {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types"}, {"forms"}, {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},
-    {"adjoints"}, {"solving"}, {"models"}, {"tasks"}, {"reporting"}, {"training"}, {"config"}, {"assemble"}, {"rehearsal"},
-    {"run", "library"}, {"cli"},
+    {"adjoints"}, {"solving"}, {"models"}, {"tasks"}, {"reporting"}, {"training"}, {"config"}, {"assemble"},
+    {"rehearsal", "reports", "result"}, {"run", "library"}, {"cli"},
 ]  # fmt: skip
 """Lowest first. Modules of one layer know nothing of each other."""
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from node_runner.adjoints import ADJOINTS
 from node_runner.config import RunConfig, compose_run
@@ -16,6 +17,7 @@ from node_runner.fields import FIELDS
 from node_runner.models import MODELS
 from node_runner.models.views import views_of
 from node_runner.regularisers import REGULARISERS
+from node_runner.rehearsal import rehearse
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from tests.contracts.test_datasets import declared_views
@@ -81,14 +83,19 @@ def test_every_solver_trains_with_every_adjoint_or_is_refused(solver: str, adjoi
         solver=solver, adjoint=adjoint, engine=engine,
         **{"dataset__times": 4, "dataset__horizon": 0.5, "dataset__train": 4, "dataset__long": 0},
     )  # fmt: skip
-    method = SOLVERS.build(run.solver, solver)
-    reason = ENGINES.get(engine)().unsupported(method) or ADJOINTS.get(adjoint)().unsupported(method)
-    if reason is None:
+    method, built = SOLVERS.build(run.solver, solver), ENGINES.get(engine)()
+    field = FIELDS.build(run.field, (2,))
+    reasons = [
+        other.unsupported(method) or other.refuses(method, field, torch.zeros(4, 2), None, adjoint)
+        for other in built.candidates()
+    ]
+    if ADJOINTS.get(adjoint)().unsupported(method) is None and None in reasons:
         train(run, tmp_path)
     else:
         with pytest.raises(ConfigError) as caught:
-            trainer_of(run, tmp_path)
-        assert_refused_in_a_sentence(caught.value, solver)
+            trainer, experiment, _ = trainer_of(run, tmp_path)
+            rehearse(experiment, trainer.batch)
+        assert_refused_in_a_sentence(caught.value)
 
 
 @pytest.mark.parametrize("field", FIELDS.names())

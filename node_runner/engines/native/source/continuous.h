@@ -152,6 +152,7 @@ void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   };
   auto fail = [&](double u, double h, Status status) {
     o.t = -sign * u, o.h = h;
+    o.accepted_backward = back.accepted, o.rejected_backward = back.rejected;
     if (status == TOO_SMALL) {
       slope(Real(u), z.y, z.a, ks[0], pulls);
       nfe--;

@@ -1,0 +1,196 @@
+"""The native engine against torchdiffeq, in float64 with the same first step: values, gradients, steps, evaluations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from node_runner.engines.native.build import compiler
+from node_runner.fields.concatsquash import ConcatSquash
+from node_runner.fields.mlp import MLP
+from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact
+from node_runner.settings import Activation, Interpolation
+from node_runner.types import SolveStats
+from tests.problems import differentiable, has_option, make_method
+
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+DIM = 3
+FORWARD = torch.linspace(0, 2, 7, dtype=torch.float64)
+TIMES = {"forward": FORWARD, "backward": FORWARD.flip(0)}
+ADJOINTS = ("off", "checkpoint", "on", "seminorm")
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
+
+
+def mlp(activation: Activation = Activation.tanh, *, time_dependent: bool = True) -> MLP:
+    """A field that is steep enough for steps to be rejected."""
+    field = MLP((DIM,), width=6, depth=1, activation=activation, time_dependent=time_dependent).double()
+    return scaled(field)
+
+
+def gated() -> ConcatSquash:
+    return scaled(ConcatSquash((DIM,), width=5, depth=2, activation=Activation.tanh).double())
+
+
+def scaled(field: nn.Module) -> nn.Module:
+    for parameter in field.parameters():
+        parameter.data.mul_(1.5)
+    return field
+
+
+def with_divergence(field: nn.Module, batch: int, exact: bool) -> Widened:
+    noise = torch.randn(batch, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return Widened(field, (DIM,), [divergence_exact if exact else Hutchinson(noise)])
+
+
+class Answer(NamedTuple):
+    ys: Tensor
+    gradient: Tensor
+    stats: SolveStats
+
+
+def answer(field: nn.Module, columns: int, batch: int, ts: Tensor, engine: str, adjoint: str, method) -> Answer:
+    """Values, the gradient of an uneven loss by y0 and all parameters, and the cost."""
+    generator = torch.Generator().manual_seed(5)
+    y0 = torch.randn(batch, columns, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(len(ts), batch, columns, generator=generator, dtype=torch.float64)
+    solution = differentiable(method, adjoint, rtol=1e-4, atol=1e-5, engine=engine)(field, y0, ts)
+    loss = (solution.ys - target).square().mean()
+    gradients = torch.autograd.grad(loss, [y0, *field.parameters()])
+    return Answer(solution.ys.detach(), torch.cat([g.reshape(-1) for g in gradients]), solution.stats)
+
+
+def assert_equal_to_torchdiffeq(
+    field: nn.Module, columns: int = DIM, *, batch: int = 5, ts: Tensor = FORWARD, adjoint: str = "off",
+    name: str = "dopri5", **options: object,
+) -> None:  # fmt: skip
+    if has_option(name, "first_step"):
+        options["first_step"] = 0.1
+    method = make_method(name, **options)
+    ours = answer(field, columns, batch, ts, "native", adjoint, method)
+    # adjoint=checkpoint is another way to the gradient of adjoint=off.
+    theirs = answer(field, columns, batch, ts, "torchdiffeq", "off" if adjoint == "checkpoint" else adjoint, method)
+    torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
+    # The error estimate of dopri8 is so small beside its terms that their rounding moves the step: torchdiffeq's own
+    # gradient differs by 1e-8 when the samples of the batch are put in another order.
+    tolerance = 1e-6 if name == "dopri8" and adjoint in ("on", "seminorm") else 1e-10
+    assert float((ours.gradient - theirs.gradient).norm() / theirs.gradient.norm()) < tolerance
+    mine, other = ours.stats, theirs.stats
+    forward = (other.nfe_forward, other.accepted, other.rejected)
+    assert (mine.nfe_forward, mine.accepted, mine.rejected) == forward
+    if adjoint == "checkpoint":
+        assert 0 < mine.nfe_backward <= mine.nfe_forward  # the accepted steps once more
+        return
+    assert (mine.accepted_backward, mine.rejected_backward) == (other.accepted_backward, other.rejected_backward)
+    if options.get("interp") is Interpolation.cubic and adjoint != "off":
+        # torchdiffeq evaluates the slope at the end of each interval, where the state is known without it.
+        assert mine.nfe_backward == other.nfe_backward - (len(ts) - 1)
+    else:
+        assert mine.nfe_backward == other.nfe_backward
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_methods(name: str, adjoint: str, times: str):
+    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"step_size": 0.15}, {"step_size": 0.15, "interp": Interpolation.cubic}, {"perturb": True}],
+    ids=["a-step-an-output", "step-size", "cubic", "perturbed"],
+)
+@pytest.mark.parametrize("adjoint", ADJOINTS[:3])
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_steps(name: str, adjoint: str, options: dict[str, object], times: str):
+    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_step": 0.07}, {"min_step": 0.3}, {"safety": 0.7, "ifactor": 2.0, "dfactor": 0.5}], ids=str
+)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_options_of_the_step_control(adjoint: str, options: dict[str, object]):
+    assert_equal_to_torchdiffeq(mlp(), adjoint=adjoint, **options)
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_activations_and_their_two_derivatives(activation: Activation):
+    # The gradient of a divergence needs the second one.
+    field = mlp(activation, time_dependent=False)
+    assert_equal_to_torchdiffeq(with_divergence(field, 5, exact=True), DIM + 1)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
+def test_gated_layers_with_divergence(exact: bool, adjoint: str):
+    assert_equal_to_torchdiffeq(with_divergence(gated(), 5, exact), DIM + 1, adjoint=adjoint)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_samples_that_start_at_times_of_their_own(adjoint: str):
+    start = torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert_equal_to_torchdiffeq(Shifted(mlp(), start), adjoint=adjoint)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("batch", [1, 2, 8, 9, 37, 64, 100])
+def test_every_size_of_batch(batch: int, adjoint: str):
+    # Of float64: vectors of two, four and eight samples, half empty ones, tiles of one and of four vectors.
+    if batch in (1, 2, 37) or adjoint in ("off", "on"):
+        assert_equal_to_torchdiffeq(mlp(), batch=batch, adjoint=adjoint)
+
+
+def test_a_sample_s_result_does_not_depend_on_the_vector_that_it_is_in():
+    # Fixed steps: adaptive ones are chosen for the whole batch.
+    field, method = mlp(), make_method("rk4", step_size=0.1)
+    y0 = torch.randn(40, DIM, dtype=torch.float64)
+    solve = differentiable(method, engine="native")
+    with torch.no_grad():
+        together = solve(field, y0, FORWARD).ys
+        alone = torch.cat([solve(field, part, FORWARD).ys for part in y0.split(1)], dim=1)
+    torch.testing.assert_close(together, alone, rtol=1e-14, atol=1e-14)
+
+
+def test_float32_is_float64_to_its_own_precision():
+    field = mlp(Activation.silu, time_dependent=False)
+    y0 = torch.randn(64, DIM, dtype=torch.float64)
+    method = make_method("rk4", step_size=0.1)
+    double = differentiable(method, engine="native")(field, y0, FORWARD).ys.square().mean()
+    wanted = torch.autograd.grad(double, list(field.parameters()))
+    field.float()
+    single = differentiable(method, engine="native")(field, y0.float(), FORWARD.float()).ys.square().mean()
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
+    for mine, exact in zip(torch.autograd.grad(single, list(field.parameters())), wanted, strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=0, atol=2e-6 * float(exact.abs().max()))
+
+
+def test_gradients_agree_with_finite_differences():
+    # All steps of one size, so that the step control has no part in it.
+    field = mlp()
+    solve = differentiable(make_method("dopri5", first_step=0.5, min_step=0.5, max_step=0.5), engine="native")
+    y0 = torch.randn(2, DIM, dtype=torch.float64, requires_grad=True)
+
+    def loss() -> Tensor:
+        return solve(field, y0, FORWARD).ys.sin().sum()
+
+    tensors = [y0, *field.parameters()]
+    for tensor, gradient in zip(tensors, torch.autograd.grad(loss(), tensors), strict=True):
+        with torch.no_grad():
+            flat = tensor.view(-1)
+            for i in range(0, len(flat), 3):
+                before = float(flat[i])
+                ends = []
+                for step in (1e-6, -1e-6):
+                    flat[i] = before + step
+                    ends.append(float(loss()))
+                flat[i] = before
+                numeric = (ends[0] - ends[1]) / 2e-6
+                assert float(gradient.reshape(-1)[i]) == pytest.approx(numeric, rel=1e-6, abs=1e-8)

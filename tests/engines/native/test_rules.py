@@ -1,0 +1,245 @@
+"""What the native engine serves and refuses, how it fails, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from node_runner.adjoints import ADJOINTS
+from node_runner.engines import ENGINES
+from node_runner.engines.auto import Auto
+from node_runner.engines.native import build, calls, engine, plan
+from node_runner.engines.native.engine import NativeEngine
+from node_runner.errors import ConfigError, RunError, SolveFailed
+from node_runner.fields.concatsquash import ConcatSquash
+from node_runner.fields.mlp import MLP
+from node_runner.models.dynamics import Hutchinson, Shifted, Widened, leading_norm
+from node_runner.settings import Activation, ToleranceConfig
+from node_runner.solving import Solve, Tolerances
+from tests.problems import METHODS, differentiable, make_method
+
+
+needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+TS = torch.tensor([0.0, 0.5, 1.0])
+
+
+class Cubed(nn.Module):
+    """A field that no layer describes."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -(y**3)
+
+
+def refusal(field: nn.Module, y0: Tensor, **more: object) -> str:
+    reason = NativeEngine().refuses(METHODS["dopri5"], field, y0, more.get("norm"), "off")
+    assert reason is not None
+    assert reason.startswith("engine=native ")
+    return reason
+
+
+def test_refusals_say_what_is_wrong():
+    field, y0 = MLP((2,)), torch.zeros(4, 2)
+    assert NativeEngine().refuses(METHODS["dopri5"], field, y0, None, "off") is None
+    assert "Cubed is none" in refusal(Cubed(), y0)
+    assert "Cubed is none" in refusal(Shifted(Cubed(), torch.zeros(4)), y0)
+    assert "norm of its own" in refusal(field, y0, norm=leading_norm(1))
+    assert "needs states (B, 2), got (4, 3)" in refusal(field, torch.zeros(4, 3))
+    assert "parameters of the state's dtype" in refusal(field, y0.double())
+    assert "computes in float32 and float64" in refusal(field, y0.half())
+    assert "on meta" in refusal(field, y0.to("meta"))
+    assert "up to 512 wide, and this field has 600" in refusal(MLP((2,), width=600), y0)
+    assert "start at times of their own" in refusal(Shifted(ConcatSquash((2,)), torch.zeros(4)), y0)
+    noisy = Widened(field, (2,), [Hutchinson(torch.zeros(3, 2))])
+    assert "a probe for each sample" in refusal(noisy, torch.zeros(4, 3))
+
+
+def test_a_field_with_hooks_is_refused():
+    field = MLP((2,))
+    field.out.register_forward_hook(lambda module, inputs, output: output)
+    assert "hooks would not run: MLP has some" in refusal(field, torch.zeros(4, 2))
+
+
+def test_methods_without_a_tableau_are_refused():
+    assert "solver=explicit_adams is none here" in (NativeEngine().unsupported(METHODS["explicit_adams"]) or "")
+
+
+def test_without_a_compiler_it_says_so_and_auto_takes_the_next(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine, "compiler", lambda: None)
+    assert "needs a C++ compiler" in (NativeEngine().unsupported(METHODS["dopri5"]) or "")
+    solve = differentiable(METHODS["dopri5"], engine="auto")
+    assert isinstance(solve, Solve)
+    with solve.rehearsal() as choices:
+        solve(MLP((2,)), torch.zeros(4, 2), TS)
+    assert choices[0].engine != "native"
+    assert "needs a C++ compiler" in choices[0].refused["native"]
+
+
+def test_auto_takes_the_native_engine_where_it_serves_and_another_where_not():
+    solve = differentiable(METHODS["dopri5"], engine="auto")
+    with solve.rehearsal() as choices:
+        solve(MLP((2,)), torch.zeros(4, 2), TS)
+        solve(Cubed(), torch.zeros(4, 2), TS)
+    assert [choice.engine == "native" for choice in choices] == [build.compiler() is not None, False]
+    assert [candidate.name for candidate in Auto().candidates()][-1] == "torchdiffeq"
+
+
+@needs_compiler
+def test_the_engine_by_name_refuses_a_field_before_any_work():
+    solve = differentiable(METHODS["dopri5"], engine="native")
+    with pytest.raises(ConfigError, match="Cubed is none"):
+        solve(Cubed(), torch.zeros(4, 2), TS)
+
+
+# --- failures: the sentences of the reference engine ---------------------------------------------------
+
+
+def steep(gain: float) -> MLP:
+    """y' = gain y, by layers without a bend."""
+    field = MLP((1,), width=1, depth=1, activation=Activation.relu).double()
+    for layer, value in ((field.hidden[0], 1.0), (field.out, gain)):
+        nn.init.constant_(layer.weight, value)
+        nn.init.zeros_(layer.bias)
+    return field
+
+
+CASES = {
+    "not-finite": (steep(float("nan")), make_method("dopri5")),
+    "overflow": (steep(1e300), make_method("dopri5")),
+    "budget": (steep(3.0), make_method("dopri5", max_steps=3)),
+    "underflow": (steep(-1e17), make_method("dopri5", max_steps=10_000)),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("ts", [[0.0, 5.0], [5.0, 0.0]], ids=["forward", "backward"])
+@pytest.mark.parametrize("case", CASES)
+def test_failures_are_those_of_the_reference(case: str, ts: list[float]):
+    field, method = CASES[case]
+    y0 = torch.ones(2, 1, dtype=torch.float64)
+    said = []
+    for name in ("torchdiffeq", "native"):
+        try:
+            differentiable(method, rtol=1e-9, atol=1e-9, engine=name)(field, y0, torch.tensor(ts, dtype=torch.float64))
+            said.append("solved")
+        except SolveFailed as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+@needs_compiler
+def test_a_backward_solve_that_fails_says_that_it_is_one():
+    field = steep(1.0)
+    y0 = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    tolerances = Tolerances(ToleranceConfig(rtol=1e-2, atol=1e-2, adjoint_rtol=1e-9, adjoint_atol=1e-9))
+    said = []
+    for name in ("torchdiffeq", "native"):
+        solve = Solve(ENGINES.get(name)(), make_method("dopri5", max_steps=4), ADJOINTS.get("on")(), tolerances)
+        with pytest.raises(SolveFailed) as caught:
+            solve(field, y0, ts).ys[-1].sum().backward()
+        said.append(str(caught.value))
+    assert said[0].startswith("in the backward solve of the adjoint: dopri5 spent its budget")
+    assert said[0] == said[1]
+
+
+# --- memory --------------------------------------------------------------------------------------------
+
+
+@needs_compiler
+def test_what_a_solve_keeps_is_counted_and_let_go(monkeypatch: pytest.MonkeyPatch):
+    released = []
+    monkeypatch.setattr(calls.NativeSolve, "release", lambda self: released.append(self), raising=True)
+    field, y0 = MLP((2,)), torch.randn(8, 2)
+    kept = {}
+    gc.disable()
+    try:
+        for adjoint in ("off", "checkpoint", "on"):
+            solution = differentiable(METHODS["dopri5"], adjoint, engine="native")(field, y0, TS)
+            kept[adjoint] = solution.stats.kept_bytes
+            solution.ys.sum().backward()
+            del solution
+    finally:
+        gc.enable()
+    assert len(released) == 3  # without the garbage collector: there are no cycles
+    assert kept["off"] > kept["checkpoint"] > kept["on"] > 0
+
+
+@needs_compiler
+def test_without_gradients_nothing_is_kept():
+    with torch.no_grad():
+        solution = differentiable(METHODS["dopri5"], engine="native")(MLP((2,)), torch.randn(8, 2), TS)
+    assert solution.stats.kept_bytes == 0
+    assert not solution.ys.requires_grad
+
+
+@needs_compiler
+def test_a_gradient_sees_the_parameters_of_its_own_forward_solve():
+    gradients = []
+    for change in (False, True):
+        torch.manual_seed(0)
+        field, y0 = MLP((2,)), torch.randn(8, 2)
+        solution = differentiable(METHODS["dopri5"], "checkpoint", engine="native")(field, y0, TS)
+        if change:
+            with torch.no_grad():
+                for parameter in field.parameters():
+                    parameter.zero_()
+        gradients.append(torch.autograd.grad(solution.ys.sum(), list(field.parameters())))
+    for before, after in zip(*gradients, strict=True):
+        assert torch.equal(before, after)
+
+
+# --- the cache -----------------------------------------------------------------------------------------
+
+TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_GATED": "0",
+        "NODE_PROBES": "0", "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_GRADIENT": "0"}  # fmt: skip
+
+
+@needs_compiler
+def test_a_library_is_built_once_by_jobs_that_start_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        built = list(pool.map(lambda _: build.build(TINY, "tiny"), range(2)))
+    assert all(library.node_parameters() == 2 for library, _ in built)
+    (only,) = (tmp_path / "native").iterdir()
+    assert only.suffix == ".so"
+    assert build.build(TINY, "tiny")[1] == 0.0
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
+    with pytest.raises(RunError, match=r"engine=native: .* failed on wrong: .*error"):
+        build.build({**TINY, "NODE_REAL": "nonsense"}, "wrong")
+    assert list((tmp_path / "native").iterdir()) == []
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RUNNER_CACHE", "/somewhere")
+    assert build.cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("NODE_RUNNER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert build.cache_folder() == Path("/elsewhere/node-runner")
+
+
+@needs_compiler
+def test_another_process_finds_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
+    build.build(TINY, "tiny")
+    script = f"from node_runner.engines.native.build import build; print(build({TINY!r}, 'tiny')[1])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.0"
+
+
+def test_empty_lanes_are_few():
+    for count, dtype in ((1, torch.float32), (4, torch.float32), (2, torch.float64)):
+        assert plan.tile(torch.zeros(count, 2, dtype=dtype)) == (16, 1)
+    assert plan.tile(torch.zeros(8, 2)) == (32, 1)
+    assert plan.tile(torch.zeros(16, 2)) == (64, 1)
+    assert plan.tile(torch.zeros(33, 2)) == (64, 4)
