@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from node_runner.assemble import Experiment, assemble, count_parameters
-from node_runner.config import RunConfig, config_hash, resolved
+from node_runner.assemble import Experiment, assemble
+from node_runner.config import RunConfig, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
 from node_runner.rehearsal import in_words, rehearse
 from node_runner.reporting import LOGGERS
-from node_runner.reporting.console import ConsoleProgress, summary
+from node_runner.reporting.console import summary
 from node_runner.reporting.figures import draw
-from node_runner.reporting.logger import Logger
-from node_runner.reporting.run_folder import MetricsFile, RunFolder
+from node_runner.reporting.run_folder import RunFolder
+from node_runner.reports import Reports
+from node_runner.result import Ending, make_result, title
 from node_runner.runtime import environment
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
@@ -55,56 +56,24 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     trainer = make_trainer(experiment, folder)
     engines = rehearse(experiment, trainer.batch)
     path.mkdir(parents=True, exist_ok=True)
-    if resume:
-        # A run that was killed before its first validation begins again.
-        if (folder.checkpoints / "last.pt").exists():
-            trainer.restore()
-        if folder.completed() and (why := trainer.nothing_left()):
-            log.info("nothing left to do: %s", why)
-            return folder.read_result()
-        folder.forget_after(trainer.state.step)
-    else:
+    if resume and go_back(trainer, folder):
+        return folder.read_result()
+    if not resume:
         folder.write_json(folder.environment, environment(experiment.device, experiment.dtype, config.seed))
     OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
-    metrics = MetricsFile(folder.metrics, fresh=not resume)
-    loggers = [LOGGERS.build(item, path, trainer.state.step) for item in config.logger.values()]
-    for logger in loggers:
-        logger.begin(resolved(config))
-    progress = ConsoleProgress(live=live)
-    trainer.reporters = [metrics, progress, *map(_ScalarsOnly, loggers)]
+    reports = Reports(folder, config, trainer.state.step, fresh=not resume, live=live)
+    trainer.reporters = reports.reporters
     log.info("%s", title(config, experiment))
     if engines and config.engine.name == "auto":
         log.info("%s", in_words(engines))
-    error: Exception | None = None
-    results: dict[str, float] = {}
-    figures: list[str] = []
-    try:
-        try:
-            trained = trainer.train()
-        finally:
-            trainer.tick(training=False)
-            progress.close()
-        status, reason = trained.status, trained.reason
-        if status == "completed":
-            results = test(trainer, experiment, metrics)
-            figures = draw_figures(experiment, folder, loggers, trained.step, results)
-    except KeyboardInterrupt:
-        status, reason = "interrupted", "stopped by a second Ctrl-C; the last checkpoint is that of the last validation"
-    except NodeRunnerError as failure:
-        status, reason, error = ("diverged" if isinstance(failure, Diverged) else "failed"), str(failure), failure
-    except Exception as failure:
-        status, reason, error = "failed", f"{type(failure).__name__}: {failure}", failure
-        (path / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    result = make_result(experiment, trainer, status, reason, results)
-    for logger in loggers:
-        logger.finish(resolved(config), result)
-        logger.close()
-    metrics.close()
+    ending = carry_out(trainer, experiment, folder, reports)
+    result = make_result(experiment, trainer, ending)
+    reports.close(result)
     folder.write_json(folder.result, result)
-    if error is not None:
-        raise error
+    if ending.error is not None:
+        raise ending.error
     if live:
-        summary(result, path, figures)
+        summary(result, path, ending.figures)
     return result
 
 
@@ -126,19 +95,48 @@ def make_trainer(experiment: Experiment, folder: RunFolder) -> Trainer:
     )
 
 
-def title(config: RunConfig, experiment: Experiment) -> str:
-    """One line on what is run."""
-    solver = config.solver.name
-    if experiment.method.adaptive:
-        solver += f" at rtol {config.tolerance.rtol:g}, atol {config.tolerance.atol:g}"
-    return (
-        f"{config.dataset.name} x {config.model.name} ({experiment.task.name}), field {config.field.name} with "
-        f"{count_parameters(experiment.model):,} parameters in all, {solver}, adjoint {config.adjoint.name}, "
-        f"{experiment.device.type} {str(experiment.dtype).removeprefix('torch.')}, seed {config.seed}"
-    )
+def go_back(trainer: Trainer, folder: RunFolder) -> bool:
+    """Take up a run at its last checkpoint; true where it is complete and there is nothing left to do."""
+    # A run that was killed before its first validation begins again.
+    if (folder.checkpoints / "last.pt").exists():
+        trainer.restore()
+    if folder.completed() and (why := trainer.nothing_left()):
+        log.info("nothing left to do: %s", why)
+        return True
+    folder.forget_after(trainer.state.step)
+    return False
 
 
-def test(trainer: Trainer, experiment: Experiment, metrics: MetricsFile) -> dict[str, float]:
+def carry_out(trainer: Trainer, experiment: Experiment, folder: RunFolder, reports: Reports) -> Ending:
+    """Train, test and draw; whatever comes in between is the ending."""
+    ending = Ending("failed", "")
+    try:
+        try:
+            trained = trainer.train()
+        finally:
+            trainer.tick(training=False)
+            reports.end_progress()
+        ending.status, ending.reason = trained.status, trained.reason
+        if trained.status == "completed":
+            ending.tests = test(trainer, experiment)
+
+            def show(name: str, figure: Figure) -> None:
+                reports.figure(name, figure, trained.step)
+
+            ending.figures = draw_figures(experiment, folder, ending.tests, show)
+    except KeyboardInterrupt:
+        ending.status = "interrupted"
+        ending.reason = "stopped by a second Ctrl-C; the last checkpoint is that of the last validation"
+    except NodeRunnerError as failure:
+        ending.status = "diverged" if isinstance(failure, Diverged) else "failed"
+        ending.reason, ending.error = str(failure), failure
+    except Exception as failure:
+        ending.status, ending.reason, ending.error = "failed", f"{type(failure).__name__}: {failure}", failure
+        (folder.path / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    return ending
+
+
+def test(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
     """Metrics of every test part, with the best weights, measured once."""
     results: dict[str, float] = {}
     for name, part in experiment.splits.items():
@@ -150,15 +148,17 @@ def test(trainer: Trainer, experiment: Experiment, metrics: MetricsFile) -> dict
             # A field may fail beyond the region it was trained on: that is a result, and the others stand.
             log.warning("%s could not be measured: %s", name, failure)
             results[f"{name}/loss"] = math.nan
-    for reporter in trainer.reporters:
-        reporter.scalars(trainer.state.step, results)
+    trainer.report(results)
     return results
 
 
 def draw_figures(
-    experiment: Experiment, folder: RunFolder, loggers: list[Logger], step: int, metrics: Mapping[str, float]
+    experiment: Experiment,
+    folder: RunFolder,
+    metrics: Mapping[str, float],
+    show: Callable[[str, Figure], None] | None = None,
 ) -> list[str]:
-    """Every figure of the run, as PNG and to the loggers; their names."""
+    """Every figure of the run as PNG, and to `show`; their names."""
     folder.figures.mkdir(exist_ok=True)
     names = []
     cuda = [experiment.device] if experiment.device.type == "cuda" else []
@@ -166,60 +166,7 @@ def draw_figures(
         torch.manual_seed(0)
         for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset, metrics):
             figure.savefig(folder.figures / f"{name}.png", dpi=120)
-            for logger in loggers:
-                logger.figure(name, figure, step)
+            if show is not None:
+                show(name, figure)
             names.append(name)
     return names
-
-
-def make_result(
-    experiment: Experiment, trainer: Trainer, status: str, reason: str, tests: dict[str, float]
-) -> dict[str, Any]:
-    """The content of result.json."""
-    state, unbooked = trainer.state, trainer.meter.solver_sums()
-    config = experiment.config
-    return {
-        "status": status,
-        "reason": reason,
-        "title": f"{config.dataset.name} x {config.model.name} x {config.solver.name}, adjoint {config.adjoint.name}",
-        "choices": {
-            "dataset": config.dataset.name,
-            "model": config.model.name,
-            "field": config.field.name,
-            "solver": config.solver.name,
-            "rtol": config.tolerance.rtol,
-            "atol": config.tolerance.atol,
-            "adjoint": config.adjoint.name,
-            "engine": experiment.solve.served_by or config.engine.name,
-            "device": str(experiment.device),
-            "seed": config.seed,
-        },
-        "metrics": {**state.last, **state.best, **tests},
-        "best_step": state.best_step,
-        "totals": {
-            "seconds": state.totals["seconds"],
-            "seconds_total": state.totals["seconds_total"],
-            "steps": state.step,
-            "epochs": state.step / trainer.steps_per_epoch,
-            # A run that stopped between two lines of metrics has not booked its last steps yet.
-            "nfe_forward": state.totals["nfe_forward"] + unbooked.get("nfe/forward", 0.0),
-            "nfe_backward": state.totals["nfe_backward"] + unbooked.get("nfe/backward", 0.0),
-        },
-        "parameters": count_parameters(experiment.model),
-        "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
-        "config_hash": config_hash(config),
-        "command": " ".join(sys.argv),
-    }
-
-
-class _ScalarsOnly:
-    """A logger as a reporter of the loop."""
-
-    def __init__(self, logger: Logger) -> None:
-        self.scalars = logger.scalars
-
-    def begin(self, step: int, total: int) -> None:
-        """Nothing to do."""
-
-    def step(self, step: int) -> None:
-        """Nothing to do."""

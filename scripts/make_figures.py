@@ -47,7 +47,7 @@ def redraw(path: Path, place: str) -> list[str]:
     experiment.model.load_state_dict(best["model"])
     experiment.model.eval()
     metrics = folder.read_result()["metrics"] if folder.result.is_file() else {}
-    return draw_figures(experiment, folder, [], best["step"], metrics)
+    return draw_figures(experiment, folder, metrics)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

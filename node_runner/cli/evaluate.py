@@ -14,7 +14,8 @@ from node_runner.cli.saved import Saved, open_saved
 from node_runner.cli.tables import show
 from node_runner.errors import ConfigError, SolveFailed, did_you_mean
 from node_runner.reporting.console import meaning, number
-from node_runner.run import make_trainer, title
+from node_runner.result import title
+from node_runner.run import make_trainer
 
 
 SAME = 1e-5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
@@ -33,7 +32,7 @@ class TrajectoryModel(nn.Module):
         flow = self.block((y0 - self.mean) / self.std, ts, t0)
         # A slice of everything would cost a copy of its gradient.
         ys = flow.ys if flow.ys.shape[-1] == self.dim else flow.ys[..., : self.dim]
-        return ModelOutput(torch.addcmul(self.mean, ys, self.std), [flow.stats], flow.penalties)
+        return ModelOutput(ys * self.std + self.mean, [flow.stats], flow.penalties)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt in the data's units at t () for y (B, D) -> (B, D)."""
