@@ -99,6 +99,7 @@ class Method:
         max_steps: attempts (accepted and rejected) that one solve may take.
         differentiable: whether autograd can see through its arithmetic.
         tableau: coefficients of an explicit Runge-Kutta method (None: it is of another kind).
+        implicit: coefficients of an implicit Runge-Kutta method (None likewise).
     """
 
     name: str
@@ -108,15 +109,16 @@ class Method:
     max_steps: int = 10_000
     differentiable: bool = True
     tableau: Tableau | None = None
+    implicit: Tableau | None = None
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit Runge-Kutta method: k_i = f(t + c_i h, y + h sum_j a_ij k_j), y1 = y + h sum_i b_i k_i.
+    """A Runge-Kutta method: k_i = f(t + c_i h, y + h sum_j a_ij k_j), y1 = y + h sum_i b_i k_i.
 
     Attributes:
         c: (s,) nodes.
-        a: (s, s) strictly lower triangular.
+        a: (s, s) strictly lower triangular if the method is explicit.
         b: (s,) weights of the solution.
         error: (s,) weights of its error estimate (empty: there is none, and steps are fixed).
         middle: (s,) weights of the solution at t + h/2, from which the dense output is made (empty likewise).

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torchdiffeq
 from torch import Tensor, nn
 
 from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
+from node_runner.engines.extended import functions as extended
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
@@ -155,6 +157,17 @@ FIXED = [name for name, method in METHODS.items() if not method.adaptive]
 STEPPING = [name for name in METHODS if has_option(name, "step_size") or has_option(name, "first_step")]
 """Solvers that can be made to take steps of one size: all but those that run outside PyTorch."""
 ADAPTIVE = [name for name in STEPPING if METHODS[name].adaptive]
+IMPLICIT = [name for name, method in METHODS.items() if method.implicit is not None]
+EXPLICIT_FIXED = [name for name in FIXED if name not in IMPLICIT]
+
+
+OF_THE_REFERENCE = [name for name in ADJOINTS.names() if name != "checkpoint"]
+"""Adjoints that need nothing of an engine but its solves: all but the one from accepted states."""
+
+
+def torchdiffeq_for(name: str) -> Any:
+    """The module whose `odeint` and `odeint_adjoint` know a method: torchdiffeq, or its copy with our methods."""
+    return extended.package() if name in extended.METHODS else torchdiffeq
 
 
 def solve(

@@ -117,14 +117,23 @@ class _Augmented:
     """d/dt of (time's gradient, y, adjoint, parameters' gradient), flattened into one vector.
 
     da/dt = -a^T df/dy, dg/dt = -a^T df/dtheta, and -a^T df/dt for the time (appendix B of Chen et al.).
+    Implicit methods differentiate it in their turn.
     """
 
     def __init__(self, call: _Call, y: Tensor, parameters: Sequence[Tensor]) -> None:
         self.call = call
         self.shape = y.shape
         self.numel = y.numel()
+        self.device = y.device
         self.parameters = tuple(parameters)
         self.sizes = [p.numel() for p in parameters]
+
+    @property
+    def samples(self) -> Tensor:
+        """(B, 2n) positions of each sample's y and adjoint: a guess at what depends on what, for implicit methods."""
+        rows = self.shape[0] if len(self.shape) > 1 else 1
+        y = 1 + torch.arange(self.numel, device=self.device).view(rows, -1)
+        return torch.cat((y, y + self.numel), dim=1)
 
     def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         time, y, adjoint, gradients = state.split((1, self.numel, self.numel, len(state) - 2 * self.numel - 1))
@@ -136,16 +145,18 @@ class _Augmented:
 
     def __call__(self, t: Tensor, state: Tensor) -> Tensor:
         _, y, adjoint, _ = self.split(state)
+        differentiable = torch.is_grad_enabled() and state.requires_grad
         with torch.enable_grad():
-            y = y.detach().requires_grad_(True)
+            if not differentiable:
+                y = y.detach().requires_grad_(True)
             t = t.detach().requires_grad_(True)
             dy = self.call.f(t, y)
             inputs = (t, y, *self.parameters)
-            pulled = torch.autograd.grad(dy, inputs, -adjoint, allow_unused=True)
+            pulled = torch.autograd.grad(dy, inputs, -adjoint, allow_unused=True, create_graph=differentiable)
         time, *rest = (
             torch.zeros_like(x).reshape(-1) if g is None else g.reshape(-1) for g, x in zip(pulled, inputs, strict=True)
         )
-        return torch.cat((time, dy.detach().reshape(-1), *rest))
+        return torch.cat((time, (dy if differentiable else dy.detach()).reshape(-1), *rest))
 
     def norm(self, error: Tensor) -> Tensor:
         """Largest of the norms of the parts; a seminorm leaves the parameters' part out."""

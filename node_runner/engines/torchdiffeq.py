@@ -10,6 +10,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from node_runner.engines import ENGINES
+from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats
@@ -18,6 +19,8 @@ from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Soluti
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
 class TorchdiffeqEngine:
     """Solves with `torchdiffeq.odeint`, unchanged: the same values, gradients and step counts.
+
+    Methods that the release of torchdiffeq lacks are ours, in its loops (see `node_runner.engines.extended`).
 
     Times are handed over in the dtype of the state, as torchdiffeq's users do; it keeps its own
     clock in float64.
@@ -34,10 +37,9 @@ class TorchdiffeqEngine:
         return (self,)
 
     def unsupported(self, method: Method) -> str | None:
-        """Every method is torchdiffeq's own."""
-        from torchdiffeq._impl.odeint import SOLVERS
-
-        return None if method.name in SOLVERS else f"the installed torchdiffeq has no method '{method.name}'"
+        """Every method of torchdiffeq, and those that are added to it."""
+        known = method.name in extended.METHODS or method.name in extended.methods()
+        return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Any field will do; stored accepted states are not to be had from torchdiffeq."""
@@ -62,13 +64,16 @@ class TorchdiffeqEngine:
         options = dict(method.options)
         if norm is not None:
             options["norm"] = norm
+        if method.implicit is not None:
+            options["samples"] = getattr(f, "samples", None)
+        function = extended.odeint if method.name in extended.METHODS else odeint
         counted = _counted(f, method)
         began = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 # SciPy warns that `min_step` is for LSODA alone; torchdiffeq always passes it.
                 warnings.filterwarnings("ignore", message="The following arguments have no effect")
-                ys = odeint(counted, y0, ts, rtol=rtol, atol=atol, method=method.name, options=options)
+                ys = function(counted, y0, ts, rtol=rtol, atol=atol, method=method.name, options=options)
         except AssertionError as error:
             raise SolveFailed(counted.explain(error, ts)) from error
         except ValueError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 from node_runner.errors import SolveFailed
 from node_runner.settings import ScipySolver
 from node_runner.types import Method
-from tests.problems import ADAPTIVE, FIXED, METHODS, make_method, solve
+from tests.problems import ADAPTIVE, EXPLICIT_FIXED, METHODS, make_method, solve
 
 
 METHODS_THAT_WATCH = [*ADAPTIVE, *(f"scipy {solver.value}" for solver in ScipySolver)]
@@ -125,7 +125,7 @@ def test_the_budget_of_evaluations_of_scipy_is_kept_and_named(solver: ScipySolve
     assert calls == 20
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", EXPLICIT_FIXED)
 def test_fixed_steps_go_to_the_end_and_hand_on_what_is_not_finite(name: str):
     method = METHODS[name]
     solution = solve(method, lambda t, y: y * float("nan"), Y0, torch.tensor([0.0, 1.0], dtype=torch.float64))

@@ -21,6 +21,7 @@ from tests.problems import (
     make_method,
     nonlinear,
     solve,
+    torchdiffeq_for,
 )
 
 
@@ -111,6 +112,7 @@ def test_first_step_saves_the_evaluation_that_would_estimate_it(name: str):
 def test_step_control_reaches_torchdiffeq(name: str, options: dict[str, float]):
     field, y0, _ = nonlinear()
     counter = AdaptiveStepCounter(field)
+    odeint = torchdiffeq_for(name).odeint
     theirs = odeint(counter, y0, TS, rtol=1e-4, atol=1e-4, method=name, options=dict(options))
     ours = solve(make_method(name, **options), field, y0, TS, rtol=1e-4, atol=1e-4)
     assert torch.equal(ours.ys, theirs)

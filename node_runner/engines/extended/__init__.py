@@ -1,0 +1,1 @@
+"""torchdiffeq's functions for the methods that its release lacks: tsit5 and the implicit Runge-Kutta methods."""

@@ -1,0 +1,86 @@
+"""`odeint` and `odeint_adjoint` of torchdiffeq, with our methods in their table.
+
+torchdiffeq looks methods up in a table of its own, which other code of the same process uses too. Its package is
+therefore imported a second time under another name, and only the table of that copy is extended: the semantics
+are torchdiffeq's to the letter, and torchdiffeq itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from node_runner.engines.extended.implicit import make_solver
+from node_runner.solvers.tableaux import IMPLICIT, TSIT5
+from node_runner.types import Tableau
+
+
+COPY = "node_runner.engines.extended._torchdiffeq"
+
+METHODS = frozenset({"tsit5", *IMPLICIT})
+"""The methods that are ours, whether or not the installed torchdiffeq has methods of these names."""
+
+
+@functools.cache
+def package() -> ModuleType:
+    """A copy of torchdiffeq whose table has our methods as well."""
+    spec = importlib.util.find_spec("torchdiffeq")
+    assert spec is not None and spec.origin is not None, "a dependency of this package"
+    own = importlib.util.spec_from_file_location(
+        COPY, spec.origin, submodule_search_locations=list(spec.submodule_search_locations or ())
+    )
+    assert own is not None and own.loader is not None
+    copy = importlib.util.module_from_spec(own)
+    sys.modules[COPY] = copy  # its submodules find their parent here
+    own.loader.exec_module(copy)
+    table, common = part("odeint").SOLVERS, part("rk_common")
+    table["tsit5"] = _explicit("tsit5", 5, TSIT5, common)
+    for name, tableau in IMPLICIT.items():
+        table[name] = make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
+    return copy
+
+
+def part(name: str) -> ModuleType:
+    """A module of the copy, such as rk_common."""
+    return sys.modules[f"{COPY}._impl.{name}"]
+
+
+def methods() -> frozenset[str]:
+    """Every method of the extended table."""
+    package()
+    return frozenset(part("odeint").SOLVERS)
+
+
+def odeint(*arguments: Any, **more: Any) -> Any:
+    """`torchdiffeq.odeint`, with our methods too."""
+    function: Callable[..., Any] = package().odeint
+    return function(*arguments, **more)
+
+
+def odeint_adjoint(*arguments: Any, **more: Any) -> Any:
+    """`torchdiffeq.odeint_adjoint`, with our methods too."""
+    function: Callable[..., Any] = package().odeint_adjoint
+    return function(*arguments, **more)
+
+
+def _explicit(name: str, order: int, tableau: Tableau, common: ModuleType) -> type:
+    """A solver class for an explicit pair."""
+
+    def row(numbers: tuple[float, ...]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    theirs = common._ButcherTableau(
+        alpha=row(tableau.c[1:]),
+        beta=[row(numbers[: i + 1]) for i, numbers in enumerate(tableau.a[1:])],
+        c_sol=row(tableau.b),
+        c_error=row(tableau.error),
+    )
+    return type(
+        name, (common.RKAdaptiveStepsizeODESolver,), {"order": order, "tableau": theirs, "mid": row(tableau.middle)}
+    )

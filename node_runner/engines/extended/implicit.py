@@ -1,0 +1,76 @@
+"""A step of an implicit Runge-Kutta method, as torchdiffeq's loop over a grid asks for it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_runner.engines.extended.newton import NotConverged, StageSolver
+from node_runner.engines.failures import NOT_FINITE
+from node_runner.errors import SolveFailed
+from node_runner.types import Tableau
+
+
+def make_solver(name: str, tableau: Tableau, base: Any, misc: ModuleType) -> type:
+    """A solver class for torchdiffeq's table.
+
+    Args:
+        name: of the method.
+        tableau: of the method.
+        base: torchdiffeq's FixedGridODESolver: grids, interpolation, callbacks and events are its own.
+        misc: torchdiffeq's module of that name.
+    """
+    perturb = misc.Perturb
+
+    class Solver(base):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, max_iters: int = 20, samples: Tensor | None = None, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            self.stages = StageSolver(tableau, samples, max_iters)
+            self.sign = -1.0 if isinstance(self.func.base_func, misc._ReverseFunc) else 1.0
+
+        def _step_func(self, func: Any, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor) -> tuple[Tensor, Tensor]:
+            real = y0.abs().dtype
+            h = torch.as_tensor(dt, device=y0.device).to(real)  # a plain number where events are looked for
+            nudged = (perturb.NEXT, perturb.PREV) if self.perturb else (perturb.NONE, perturb.NONE)
+            nodes = [
+                (t0, nudged[0]) if c == 0 else (t1, nudged[1]) if c == 1 else (t0 + c * dt, perturb.NONE)
+                for c in tableau.c
+            ]
+            f0 = func(t0, y0, perturb=nudged[0])
+
+            def slope(i: int, y: Tensor) -> Tensor:
+                t, side = nodes[i]
+                return _as_real(func(t, _as(y, y0), perturb=side))
+
+            try:
+                k = self.stages.stages(slope, _as_real(y0), _as_real(f0), h)
+            except NotConverged as failure:
+                raise SolveFailed(self._sentence(failure, t0, dt)) from failure
+            weights = torch.tensor(tableau.b, dtype=k.dtype, device=k.device)
+            return _as(h * torch.einsum("i,i...->...", weights, k), y0), f0
+
+        def _sentence(self, failure: NotConverged, t0: Tensor, dt: Tensor) -> str:
+            where = f"{name} stopped at t={self.sign * float(t0.detach()):.6g}"
+            if not failure.correction < float("inf"):
+                return f"{where}: {NOT_FINITE}"
+            return (
+                f"{where}: Newton's method did not converge in {failure.iterations} iterations (step "
+                f"{float(dt):.1e}, last correction {failure.correction:.1e} of the state); try a smaller "
+                "solver.step_size, a larger solver.max_iters, or a smaller optimizer.lr"
+            )
+
+    Solver.__name__ = Solver.__qualname__ = name
+    return Solver
+
+
+def _as_real(y: Tensor) -> Tensor:
+    """A complex state as pairs of numbers (*shape, 2); a real one as it is."""
+    return torch.view_as_real(y) if y.is_complex() else y
+
+
+def _as(y: Tensor, like: Tensor) -> Tensor:
+    """Back from `_as_real`."""
+    return torch.view_as_complex(y.contiguous()) if like.is_complex() else y
