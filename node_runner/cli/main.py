@@ -166,6 +166,24 @@ def compare(
 
 
 @app.command(cls=RunCommand)
+def bench(
+    overrides: Overrides = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this engine only (repeatable; all if not given).", show_default=False),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.", show_default=False)] = None,
+) -> None:
+    """Measure a run's training step with every engine: time, evaluations, memory, and how gradients differ.
+
+    Example: node-run bench dataset=two_moons model=cnf tolerance=tight
+    """
+    from node_runner.cli.bench import bench as measure
+
+    measure(overrides or [], engine or [], save)
+
+
+@app.command(cls=RunCommand)
 def board(
     folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("outputs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: the first free one from 6006.")] = 0,

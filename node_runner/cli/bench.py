@@ -1,0 +1,210 @@
+"""`node-run bench`: the engines side by side on a run of the user's own."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from node_runner.assemble import assemble
+from node_runner.cli.explain import shown
+from node_runner.cli.tables import Cell, Row, show
+from node_runner.config import RunConfig, compose_run
+from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError
+from node_runner.memory import MB, saved_for_backward
+from node_runner.rehearsal import rehearse
+from node_runner.reporting.console import duration, number
+from node_runner.reporting.run_folder import RunFolder
+from node_runner.result import title
+from node_runner.run import make_trainer
+from node_runner.runtime import environment, set_up, synchronise
+from node_runner.training.loop import Trainer
+
+
+REFERENCE = "torchdiffeq"
+ROUNDS = 5
+ROUND_S = 0.3
+"""Seconds that a round of each engine is to take, at the least one step."""
+
+
+@dataclass
+class Measured:
+    """One engine on the run.
+
+    Attributes:
+        engine: its name.
+        ms: median milliseconds of an optimiser step; smallest, largest: of the rounds.
+        first_s: seconds of the first step beyond a usual one: compilation, and the first use of memory.
+        nfe_forward, nfe_backward: evaluations in the first step.
+        saved_mb: MiB kept from the forward pass for the gradient.
+        difference: of the first step's gradient from the reference's, relative to its norm.
+        refused: why the engine cannot serve the run; everything else is nan then.
+    """
+
+    engine: str
+    ms: float = math.nan
+    smallest: float = math.nan
+    largest: float = math.nan
+    first_s: float = math.nan
+    nfe_forward: float = math.nan
+    nfe_backward: float = math.nan
+    saved_mb: float = math.nan
+    difference: float = math.nan
+    refused: str = ""
+
+
+def bench(overrides: Sequence[str], engines: Sequence[str], save: Path | None) -> None:
+    """Measure the training step of a run with each engine, and print a table and a recommendation.
+
+    Args:
+        overrides: of the run, as for training.
+        engines: names (none: all).
+        save: JSON file to write.
+
+    Raises:
+        ConfigError: no such engine, or a run that no engine can serve.
+    """
+    for name in engines:
+        ENGINES.signature(name)
+    names = list(engines) or [name for name in ENGINES.names() if name != "auto"]
+    names.sort(key=lambda name: name != REFERENCE)
+    config = compose_run(overrides)
+    print(heading(config), file=sys.stderr)
+    results, total = measure(config, names)
+    if all(result.refused for result in results):
+        raise ConfigError(results[0].refused)
+    rows, notes = table(results)
+    columns = ("engine", "ms a step", "rounds", "speed-up", "first step, s", "NFE forward", "NFE backward",
+               "kept, MiB", "gradient differs by")  # fmt: skip
+    show(columns, rows, numbers=columns[1:])
+    for note in [*notes, recommendation(results, total)]:
+        print(note)
+    if save is not None:
+        device, dtype = set_up(config.device, config.seed)
+        content = {"overrides": list(overrides), "environment": environment(device, dtype, config.seed),
+                   "results": [asdict(result) for result in results]}  # fmt: skip
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        print(f"saved: {shown(save)}", file=sys.stderr)
+
+
+def heading(config: RunConfig) -> str:
+    """What is measured, and how."""
+    return (
+        f"{title(config, assemble(config))}\n"
+        f"optimiser steps as training takes them, engines in turn, {ROUNDS} rounds, medians"
+    )
+
+
+def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], int]:
+    """Every engine on the same weights and batches, the first step apart, then rounds in turn; steps of the run."""
+    results, total = [], 0
+    trainers: dict[str, Trainer] = {}
+    reference: torch.Tensor | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            config.engine = ENGINES.schema(name)()
+            result = Measured(name)
+            results.append(result)
+            try:
+                experiment = assemble(config)
+                trainer = make_trainer(experiment, RunFolder(Path(folder) / name))
+                rehearse(experiment, trainer.batch)
+            except ConfigError as error:
+                result.refused = str(error)
+                continue
+            began = time.perf_counter()
+            gradient = first_step(trainer, result, config.seed)
+            result.first_s = time.perf_counter() - began
+            if name == REFERENCE:
+                reference = gradient
+            if reference is not None:
+                result.difference = float((gradient - reference).norm() / reference.norm())
+            trainers[name], total = trainer, trainer.total
+        times = rounds(trainers)
+    for result in results:
+        if result.engine in times:
+            ms = times[result.engine]
+            result.ms, result.smallest, result.largest = statistics.median(ms), min(ms), max(ms)
+            result.first_s = max(0.0, result.first_s - result.ms / 1000)
+    return results, total
+
+
+def first_step(trainer: Trainer, result: Measured, seed: int) -> torch.Tensor:
+    """Loss and gradient of the first batch, without an update: fills in what they cost; the gradient, flat."""
+    torch.manual_seed(seed)  # the same noise for every engine
+    trainer.model.train()
+    with saved_for_backward(trainer.model) as saved:
+        out = trainer.task.step(trainer.model, trainer.batch(0))
+    out.loss.backward()
+    result.nfe_forward = sum(stats.nfe_forward for stats in out.solves)
+    result.nfe_backward = sum(stats.nfe_backward for stats in out.solves)
+    result.saved_mb = saved.mb + sum(stats.kept_bytes for stats in out.solves) / MB
+    gradients = [p.grad.reshape(-1) for p in trainer.parameters if p.grad is not None]
+    return torch.cat(gradients).double().clone()
+
+
+def rounds(trainers: dict[str, Trainer]) -> dict[str, list[float]]:
+    """Milliseconds of a step in each round, by engine; the engines take turns, so that all see the same machine."""
+    ms: dict[str, list[float]] = {name: [] for name in trainers}
+    steps = dict.fromkeys(trainers, 1)
+    for number_of_round in range(ROUNDS + 1):
+        for name, trainer in trainers.items():
+            began = time.perf_counter()
+            for _ in range(steps[name]):
+                trainer.optimise(measure_saved=False)
+                trainer.state.step = (trainer.state.step + 1) % trainer.total
+            synchronise(trainer.device)
+            passed = (time.perf_counter() - began) / steps[name]
+            if number_of_round == 0:  # warms up, and tells how many steps fill a round
+                steps[name] = max(1, round(ROUND_S / passed))
+            else:
+                ms[name].append(1000 * passed)
+    return ms
+
+
+def table(results: Sequence[Measured]) -> tuple[list[Row], list[str]]:
+    """Rows, the fastest engine marked, and a line for each one that refused."""
+    served = [result for result in results if not result.refused]
+    fastest = min(served, key=lambda result: result.ms)
+    base = next((result.ms for result in served if result.engine == REFERENCE), math.nan)
+    rows: list[Row] = []
+    for result in served:
+        name: str | Cell = Cell(result.engine) if result is fastest else result.engine
+        differs = "reference" if result.engine == REFERENCE else _figure(result.difference, ".1e")
+        rows.append((name, number(result.ms), f"{number(result.smallest)} to {number(result.largest)}",
+                     _figure(base / result.ms, ".3g", " x"), f"{result.first_s:.1f}", number(result.nfe_forward),
+                     number(result.nfe_backward), number(result.saved_mb), differs))  # fmt: skip
+    return rows, [result.refused for result in results if result.refused]
+
+
+def _figure(value: float, form: str, unit: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{form}}{unit}"
+
+
+def recommendation(results: Sequence[Measured], total: int) -> str:
+    """The engine for a run of `total` steps, and where that would change."""
+    served = [result for result in results if not result.refused]
+
+    def seconds(result: Measured) -> float:
+        return result.first_s + total * result.ms / 1000
+
+    best = min(served, key=seconds)
+    words = f"recommended: engine={best.engine}, {duration(seconds(best))} for the {total} steps of this run"
+    base = next((result for result in served if result.engine == REFERENCE and result is not best), None)
+    if base is None:
+        return words
+    words += f" ({REFERENCE}: {duration(seconds(base))})"
+    if best.first_s > base.first_s and best.ms < base.ms:
+        steps = math.ceil(1000 * (best.first_s - base.first_s) / (base.ms - best.ms))
+        words += f"; what it takes to compile is paid back after {steps} step{'s' * (steps != 1)}"
+    return words
