@@ -20,6 +20,7 @@ from node_runner.rehearsal import in_words, rehearse
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import summary
 from node_runner.reporting.figures import draw
+from node_runner.reporting.lock import locked
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.reports import Reports
 from node_runner.result import Ending, make_result, title
@@ -44,37 +45,45 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         What stands in result.json.
 
     Raises:
-        ConfigError: before anything is written, if the run cannot be built.
+        ConfigError: before anything is written, if the run cannot be built or another process is at it.
         RunError: the run could not finish; result.json says why.
     """
     folder = RunFolder(path)
-    if not resume and folder.metrics.exists():
-        raise ConfigError(f"{path}: holds a run already; choose another folder, or `node-run resume {path}`")
+    refuse_if_taken(folder, resume)
     experiment = assemble(config)
     for item in config.logger.values():
         LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
     engines = rehearse(experiment, trainer.batch)
-    path.mkdir(parents=True, exist_ok=True)
-    if resume and go_back(trainer, folder):
-        return folder.read_result()
-    if not resume:
-        folder.write_json(folder.environment, environment(experiment.device, experiment.dtype, config.seed))
-    OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
-    reports = Reports(folder, config, trainer.state.step, fresh=not resume, live=live)
-    trainer.reporters = reports.reporters
-    log.info("%s", title(config, experiment))
-    if engines and config.engine.name == "auto":
-        log.info("%s", in_words(engines))
-    ending = carry_out(trainer, experiment, folder, reports)
-    result = make_result(experiment, trainer, ending)
-    reports.close(result)
-    folder.write_json(folder.result, result)
+    with locked(path):
+        refuse_if_taken(folder, resume)  # by a process that began and ended meanwhile
+        if resume and go_back(trainer, folder):
+            return folder.read_result()
+        if not resume:
+            folder.write_json(folder.environment, environment(experiment.device, experiment.dtype, config.seed))
+        OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
+        reports = Reports(folder, config, trainer.state.step, fresh=not resume, live=live)
+        trainer.reporters = reports.reporters
+        log.info("%s", title(config, experiment))
+        if engines and config.engine.name == "auto":
+            log.info("%s", in_words(engines))
+        ending = carry_out(trainer, experiment, folder, reports)
+        result = make_result(experiment, trainer, ending)
+        reports.close(result)
+        folder.write_json(folder.result, result)
     if ending.error is not None:
         raise ending.error
     if live:
         summary(result, path, ending.figures)
     return result
+
+
+def refuse_if_taken(folder: RunFolder, resume: bool) -> None:
+    """See that a new run does not write over an old one."""
+    if not resume and folder.metrics.exists():
+        raise ConfigError(
+            f"{folder.path}: holds a run already; choose another folder, or `node-run resume {folder.path}`"
+        )
 
 
 def make_trainer(experiment: Experiment, folder: RunFolder) -> Trainer:

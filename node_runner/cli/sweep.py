@@ -17,6 +17,7 @@ from node_runner.cli.explain import explain, report, shown
 from node_runner.cli.job import execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, load_run, to_run
 from node_runner.errors import ConfigError
+from node_runner.reporting.lock import locked
 from node_runner.reporting.run_folder import RunFolder
 
 
@@ -81,7 +82,8 @@ def _run_or_skip(config: RunConfig, path: Path, job: journal.Job) -> float:
         log.info("job %d: goes on where it was stopped", job.number)
         return execute(config, path, resume=True)
     log.info("job %d: runs again; before, %s", job.number, f"it {status}" if same else "its configuration was another")
-    folder.clear()
+    with locked(path):
+        folder.clear()
     return execute(config, path)
 
 

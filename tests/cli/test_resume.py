@@ -19,6 +19,7 @@ import yaml
 
 from node_runner.config import compose_run
 from node_runner.reporting.console import ConsoleProgress
+from node_runner.reporting.lock import locked
 from node_runner.run import run as train
 from tests.cli.conftest import MOONS, SPIRAL, NodeRun
 
@@ -211,3 +212,22 @@ def test_a_truncated_checkpoint_is_refused(node_run: NodeRun, spiral: Path):
     assert done.code == 2
     assert "cannot be read as a checkpoint" in done.line
     assert (spiral / "result.json").read_bytes() == (spiral / "kept.json").read_bytes()
+
+
+def test_a_run_that_another_process_writes_is_left_alone(node_run: NodeRun, spiral: Path):
+    before = {file: file.read_bytes() for file in spiral.rglob("*") if file.is_file() and file.name != "run.log"}
+    with locked(spiral):
+        done = node_run("resume", str(spiral), "trainer.steps=9")
+        assert done.code == 2
+        assert f"process {os.getpid()} is writing this run" in done.line
+    assert {file: file.read_bytes() for file in before} == before
+    assert node_run("resume", str(spiral), "trainer.steps=9").code == 0
+    assert not (spiral / ".lock").exists()
+
+
+def test_a_new_run_does_not_write_where_another_process_does(node_run: NodeRun, here: Path):
+    with locked(here / "x"):
+        done = node_run(*SPIRAL, "hydra.run.dir=x")
+        assert done.code == 2
+        assert "is writing this run" in done.line
+        assert not (here / "x" / "metrics.jsonl").exists()
