@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +75,8 @@ def download(folder: Path, missing: list[str]) -> None:
     """Put the `missing` files into `folder`, whole and checked, or not at all.
 
     They are fetched into a temporary folder beside it and moved when all are good, so that an
-    interrupted download leaves nothing behind that looks like data, and parallel runs do not meet.
+    interrupted download leaves nothing behind that looks like data, and parallel runs do not meet. Folders
+    that were made for a download that failed are taken away again.
 
     Raises:
         DataError: no network, no permission to write, or a mirror that sent something else.
@@ -83,8 +84,11 @@ def download(folder: Path, missing: list[str]) -> None:
     from torchvision.datasets import MNIST  # here, because it takes seconds
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="download-", dir=folder.parent) as temporary, _timeout(SILENCE_S):
+        with (
+            _made(folder),
+            tempfile.TemporaryDirectory(prefix="download-", dir=folder.parent) as temporary,
+            _timeout(SILENCE_S),
+        ):
             MNIST(temporary, download=True)
             fetched = Path(temporary) / "MNIST" / "raw"
             for name in missing:
@@ -99,6 +103,20 @@ def download(folder: Path, missing: list[str]) -> None:
             f"NODE_RUNNER_DATA to a folder that holds them in MNIST/raw; dataset=digits needs no download. "
             f"(Not there: {', '.join(missing)}; the download failed: {reason})"
         ) from error
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it, and take away what was made if the block fails."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):  # it had not been made yet, or a parallel run has put something there
+                place.rmdir()
+        raise
 
 
 @contextmanager

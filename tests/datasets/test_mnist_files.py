@@ -94,8 +94,14 @@ def test_missing_files_without_a_network_are_explained_in_one_line_and_leave_not
     assert "\n" not in message
     for part in (*FILES, str(raw), "NODE_RUNNER_DATA", "dataset=digits needs no download", "got: no network"):
         assert part in message
-    assert contents(tmp_path) == {}
-    assert not mirror.roots[0].exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays_when_a_download_fails(tmp_path, mirror):
+    (tmp_path / "MNIST").mkdir()
+    with pytest.raises(DataError, match="no network"):
+        provide(tmp_path / "MNIST" / "raw")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "MNIST"]
 
 
 def test_a_mirror_that_sends_something_else_leaves_nothing_behind(miniature, tmp_path_factory, mirror):
@@ -103,7 +109,7 @@ def test_a_mirror_that_sends_something_else_leaves_nothing_behind(miniature, tmp
     root = tmp_path_factory.mktemp("empty")
     with pytest.raises(DataError, match=f"{TEST_IMAGES} from the network is not the official file: expected"):
         provide(root / "MNIST" / "raw")
-    assert contents(root) == {}
+    assert list(root.iterdir()) == []
 
 
 def test_a_download_brings_only_what_is_missing(miniature, tmp_path_factory, mirror):
