@@ -47,6 +47,7 @@ def set_up(config: DeviceConfig, seed: int) -> tuple[torch.device, torch.dtype]:
     if device.type == "mps" and dtype is torch.float64:
         raise ConfigError("device=mps has no float64: use device.precision=float32 or device=cpu")
     torch.set_num_threads(config.threads or default_threads())
+    allow_tf32(config.tf32)
     # The call imports torch's compiler, which takes seconds: only where it changes something.
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)
@@ -55,6 +56,16 @@ def set_up(config: DeviceConfig, seed: int) -> tuple[torch.device, torch.dtype]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     set_seed(seed)
     return device, dtype
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let float32 matrix products, convolutions and recurrent layers on CUDA round to TF32, or not.
+
+    These two switches set torch's newer `fp32_precision` of each with them. Set by itself, that one would
+    make torch raise wherever these are read, as its compiler and `torch.backends.cudnn.flags` do.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def default_threads() -> int:
@@ -130,6 +141,7 @@ def environment(device: torch.device, dtype: torch.dtype, seed: int) -> dict[str
         "cuda": torch.version.cuda,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cudnn.allow_tf32,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "seed": seed,
     }

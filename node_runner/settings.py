@@ -180,12 +180,15 @@ class DeviceConfig:
         precision: float32 or float64, of data, parameters and solves.
         threads: CPU threads of torch (null: torch's own choice). Small solves are fastest on one:
             `node-run doctor` measures it on your machine.
+        tf32: let an NVIDIA GPU round the factors of float32 matrix products and convolutions to TF32's 11
+            bits: faster, and to about three digits. (By default torch does so for convolutions.)
         deterministic: refuse operations that differ from run to run (bites on a GPU).
     """
 
     place: Place = Place.auto
     precision: Precision = Precision.float32
     threads: Count | None = 1
+    tf32: bool = False
     deterministic: bool = False
 
 

@@ -62,6 +62,33 @@ def test_determinism_is_not_touched_where_nothing_changes(monkeypatch: pytest.Mo
     runtime.set_up(CPU, 0)
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_used_where_it_is_asked_for_and_recorded(allowed: bool):
+    runtime.set_up(DeviceConfig(place=Place.cpu, tf32=allowed), 0)
+    assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
+    assert (torch.backends.cudnn.conv.fp32_precision == "tf32") is allowed
+    assert runtime.environment(torch.device("cpu"), torch.float32, 0)["tf32"] is allowed
+
+
+def test_tf32_is_off_by_default():
+    runtime.set_up(CPU, 0)
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.gpu
+def test_without_tf32_a_convolution_on_a_gpu_is_that_of_the_cpu():
+    torch.manual_seed(0)
+    x, weights = torch.randn(4, 16, 12, 12), torch.randn(16, 16, 3, 3)
+    exact = torch.nn.functional.conv2d(x.double(), weights.double())
+    errors = []
+    for allowed in (False, True):
+        runtime.allow_tf32(allowed)
+        found = torch.nn.functional.conv2d(x.cuda(), weights.cuda()).cpu()
+        errors.append(float((found - exact).norm() / exact.norm()))
+    runtime.allow_tf32(False)
+    assert errors[0] < 1e-5
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"), [(Precision.float32, torch.float32), (Precision.float64, torch.float64)]
 )
