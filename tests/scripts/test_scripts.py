@@ -148,13 +148,13 @@ def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path, capsys):
 
 
 def test_noise_is_the_same_wherever_it_is_wanted():
-    import gpu_check
+    import gpu_training
 
     x = torch.zeros(3, 2, dtype=torch.float64)
     torch.manual_seed(1)
     plain = torch.rand_like(x), torch.randn_like(x), torch.randint(0, 2, (3,), device=x.device)
     torch.manual_seed(1)
-    with gpu_check.noise_of_the_cpu():
+    with gpu_training.noise_of_the_cpu():
         drawn = torch.rand_like(x), torch.randn_like(x), torch.randint(0, 2, (3,), device=x.device)
     assert all(torch.equal(a, b) for a, b in zip(plain, drawn, strict=True))
 
