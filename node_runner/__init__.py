@@ -1,7 +1,8 @@
 """node-runner: train and compare Neural ODEs.
 
-For notebooks and scripts: `dataset`, `solver`, `model` and `fit` (see `node_runner.library`), and
-`odeint` and `odeint_adjoint` with torchdiffeq's signature. Nothing heavy is imported before it is used.
+For notebooks and scripts: `dataset`, `solver`, `model` and `fit` (see `node_runner.library`), and `odeint`,
+`odeint_adjoint` and `odeint_event` with torchdiffeq's signatures, `explain` and `fast_path` beside them (see
+`node_runner.drop_in`). Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _HOMES = {
     "fit": "library",
     "odeint": "drop_in",
     "odeint_adjoint": "drop_in",
+    "odeint_event": "drop_in",
+    "explain": "drop_in",
+    "fast_path": "drop_in",
 }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from node_runner.settings import Activation, Trace
+from node_runner.tracing import chain_of
 from node_runner.types import Dynamics
 
 
@@ -51,7 +52,13 @@ class FieldForm:
 
 
 def form_of(field: Dynamics) -> FieldForm | None:
-    """What a field is made of, if it can say: its method `form`, or that of its wrapper."""
+    """What a field is made of: what its method `form` says, or what is seen in a module that has none."""
     form = getattr(field, "form", None)
-    found: FieldForm | None = None if form is None else form()
-    return found
+    if callable(form):
+        found = form()
+        return found if isinstance(found, FieldForm) else None
+    chain = chain_of(field) if isinstance(field, nn.Module) else ""
+    if isinstance(chain, str):
+        return None
+    layers = tuple(Layer(linear.weight, linear.bias) for linear in chain.linears)
+    return FieldForm(layers, chain.activation, chain.time_input)

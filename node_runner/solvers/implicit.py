@@ -9,7 +9,7 @@ from __future__ import annotations
 from node_runner.settings import Count, Interpolation, Positive
 from node_runner.solvers import SOLVERS
 from node_runner.solvers.fixed import fixed_options
-from node_runner.solvers.tableaux import IMPLICIT
+from node_runner.tableaux import IMPLICIT
 from node_runner.types import Method
 
 

@@ -1,19 +1,15 @@
-"""Coefficients of the Runge-Kutta methods.
+"""Coefficients of the explicit Runge-Kutta methods that torchdiffeq has too.
 
 Those of the adaptive methods are read from the installed torchdiffeq, so that an engine of ours takes the very
-steps that torchdiffeq takes; tsit5 is written out. Those of the fixed-step methods are written out too, since
-torchdiffeq has them inside its step functions. Sources: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed.,
-table II.1.1 (heun3, rk4); Hairer and Wanner, Solving ODEs II, 2nd ed., sections IV.3 and IV.5 (Radau IIA, Gauss)
-and IV.6 (sdirk2); Tsitouras, Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
-assumption, Computers and Mathematics with Applications 62 (2011), tables 1 and section 5 (tsit5); Hosea and
-Shampine, Analysis and implementation of TR-BDF2, Applied Numerical Mathematics 20 (1996) (trbdf2).
+steps that torchdiffeq takes. Those of the fixed-step methods are written out, since torchdiffeq has them inside
+its step functions; sources: Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., table II.1.1 (heun3, rk4).
 """
 
 from __future__ import annotations
 
 import functools
-from math import sqrt
 
+from node_runner.tableaux import TSIT5
 from node_runner.types import Tableau
 
 
@@ -26,81 +22,6 @@ FIXED = {
         (0.0, 1 / 3, 2 / 3, 1.0),
         ((0.0,) * 4, (1 / 3, 0.0, 0.0, 0.0), (-1 / 3, 1.0, 0.0, 0.0), (1.0, -1.0, 1.0, 0.0)),
         (1 / 8, 3 / 8, 3 / 8, 1 / 8),
-    ),
-}
-
-
-def _tsit5() -> Tableau:
-    """Tsitouras 5(4): the first column of a row is what its node leaves over, as the paper gives it."""
-    c = (0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0)
-    rest = (
-        (),
-        (0.335480655492357,),
-        (-6.359448489975075, 4.362295432869581),
-        (-11.74888356406283, 7.495539342889836, -0.09249506636175525),
-        (-12.92096931784711, 8.159367898576159, -0.0715849732814010, -0.02826905039406838),
-        (0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081, 2.324710524099774),
-    )
-    rows: list[tuple[float, ...]] = [(0.0,) * 7]
-    for node, row in zip(c[1:], rest, strict=True):
-        rows.append((node - sum(row), *row, *(0.0,) * (6 - len(row))))
-    # The solution's weights less those of the embedded one, with the sign of torchdiffeq's pairs: theirs less ours.
-    error = (
-        -0.001780011052226, -0.000816434459657, 0.007880878010262, -0.144711007173263, 0.582357165452555,
-        -0.458082105929187, 1 / 66,
-    )  # fmt: skip
-    x = 0.5  # where the interpolant of the paper's section 5 is taken
-    middle = (
-        -1.0530884977290216 * x * (x - 1.3299890189751412) * (x**2 - 1.4364028541716351 * x + 0.7139816917074209),
-        0.1017 * x**2 * (x**2 - 2.1966568338249754 * x + 1.2949852507374631),
-        2.490627285651252793 * x**2 * (x**2 - 2.38535645472061657 * x + 1.57803468208092486),
-        -16.54810288924490272 * x**2 * (x - 1.21712927295533244) * (x - 0.61620406037800089),
-        47.37952196281928122 * x**2 * (x - 1.203071208372362603) * (x - 0.658047292653547382),
-        -34.87065786149660974 * x**2 * (x - 1.2) * (x - 2 / 3),
-        2.5 * x**2 * (x - 1) * (x - 0.6),
-    )
-    return Tableau(c, tuple(rows), rows[-1], error, middle)
-
-
-TSIT5 = _tsit5()
-
-_R2, _R3, _R6, _R15 = sqrt(2), sqrt(3), sqrt(6), sqrt(15)
-_GAMMA = 1 - _R2 / 2
-
-IMPLICIT = {
-    "implicit_euler": Tableau((1.0,), ((1.0,),), (1.0,)),
-    "implicit_midpoint": Tableau((1 / 2,), ((1 / 2,),), (1.0,)),
-    "trapezoid": Tableau((0.0, 1.0), ((0.0, 0.0), (1 / 2, 1 / 2)), (1 / 2, 1 / 2)),
-    "radauIIA3": Tableau((1 / 3, 1.0), ((5 / 12, -1 / 12), (3 / 4, 1 / 4)), (3 / 4, 1 / 4)),
-    "radauIIA5": Tableau(
-        ((4 - _R6) / 10, (4 + _R6) / 10, 1.0),
-        (
-            ((88 - 7 * _R6) / 360, (296 - 169 * _R6) / 1800, (-2 + 3 * _R6) / 225),
-            ((296 + 169 * _R6) / 1800, (88 + 7 * _R6) / 360, (-2 - 3 * _R6) / 225),
-            ((16 - _R6) / 36, (16 + _R6) / 36, 1 / 9),
-        ),
-        ((16 - _R6) / 36, (16 + _R6) / 36, 1 / 9),
-    ),
-    # torchdiffeq has the first node twice, which costs fields that depend on time their order.
-    "gl4": Tableau(
-        (1 / 2 - _R3 / 6, 1 / 2 + _R3 / 6),
-        ((1 / 4, 1 / 4 - _R3 / 6), (1 / 4 + _R3 / 6, 1 / 4)),
-        (1 / 2, 1 / 2),
-    ),
-    "gl6": Tableau(
-        (1 / 2 - _R15 / 10, 1 / 2, 1 / 2 + _R15 / 10),
-        (
-            (5 / 36, 2 / 9 - _R15 / 15, 5 / 36 - _R15 / 30),
-            (5 / 36 + _R15 / 24, 2 / 9, 5 / 36 - _R15 / 24),
-            (5 / 36 + _R15 / 30, 2 / 9 + _R15 / 15, 5 / 36),
-        ),
-        (5 / 18, 4 / 9, 5 / 18),
-    ),
-    "sdirk2": Tableau((_GAMMA, 1.0), ((_GAMMA, 0.0), (1 - _GAMMA, _GAMMA)), (1 - _GAMMA, _GAMMA)),
-    "trbdf2": Tableau(
-        (0.0, 2 * _GAMMA, 1.0),
-        ((0.0, 0.0, 0.0), (_GAMMA, _GAMMA, 0.0), (_R2 / 4, _R2 / 4, _GAMMA)),
-        (_R2 / 4, _R2 / 4, _GAMMA),
     ),
 }
 

@@ -9,7 +9,7 @@ import torch
 import torchdiffeq
 
 from node_runner.engines.extended import functions as extended
-from node_runner.solvers.tableaux import IMPLICIT, TSIT5
+from node_runner.tableaux import IMPLICIT, TSIT5
 from node_runner.types import Tableau
 from tests.problems import METHODS, CountingField, SmallField, differentiable, make_method, nonlinear, solve
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from node_runner.engines.extended.implicit import make_solver
-from node_runner.solvers.tableaux import IMPLICIT, TSIT5
+from node_runner.tableaux import IMPLICIT, TSIT5
 from node_runner.types import Tableau
 
 

@@ -1,0 +1,29 @@
+"""torchdiffeq's functions under this package's name, so that a script changes one import.
+
+    from node_runner import odeint, odeint_adjoint, odeint_event
+
+Signature, semantics and return values are those of torchdiffeq's development version, with its newer methods (tsit5
+and the implicit ones) whatever the version that is installed. A call that an engine of ours can serve goes there,
+any other to torchdiffeq unchanged; `node_runner.explain` says which and why, and `node_runner.fast_path(False)`, or
+NODE_RUNNER_FAST=0 in the environment, sends every call to torchdiffeq.
+
+An engine serves a call whose state is one real tensor (B, D), whose method is an explicit Runge-Kutta method, whose
+field is a chain of linear layers with one smooth activation (see `node_runner.tracing`), and whose options, norms
+and tolerances are plain. Then:
+
+- values are torchdiffeq's to rounding, and so are accepted and rejected steps;
+- the gradient of `odeint` is that of the computed numbers with the step sizes as constants. torchdiffeq differentiates
+  its estimate of the first step too; with options={"first_step": ...} the two are the same;
+- the field's forward is not called, so that a field that counts its calls (`self.nfe += 1`), has hooks or callbacks,
+  or does anything else beside computing, is never served;
+- there are no second derivatives: `create_graph=True` ends in an error of autograd's;
+- a solve that an engine gives up goes to torchdiffeq, whose error the script knows.
+"""
+
+from __future__ import annotations
+
+from node_runner.drop_in.functions import explain as explain
+from node_runner.drop_in.functions import odeint as odeint
+from node_runner.drop_in.functions import odeint_adjoint as odeint_adjoint
+from node_runner.drop_in.functions import odeint_event as odeint_event
+from node_runner.drop_in.switch import fast_path as fast_path

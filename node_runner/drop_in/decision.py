@@ -1,0 +1,234 @@
+"""Which calls of torchdiffeq's functions an engine of ours can serve, and why the others cannot be."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.drop_in.switch import is_on
+from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError
+from node_runner.forms import form_of
+from node_runner.solvers import SOLVERS
+from node_runner.tracing import chain_of
+from node_runner.types import Engine, Gradient, Method
+
+
+CALLBACKS = tuple(
+    f"callback_{name}{suffix}" for name in ("step", "accept_step", "reject_step") for suffix in ("", "_adjoint")
+)
+ADAPTIVE = ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor")
+FIXED = ("step_size", "interp", "perturb")
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """What odeint_adjoint takes beside what odeint takes."""
+
+    rtol: Any = None
+    atol: Any = None
+    method: str | None = None
+    options: Mapping[str, Any] | None = None
+    params: Iterable[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call, as the user made it. adjoint: of odeint_adjoint (None: the call is odeint's)."""
+
+    func: Callable[..., Any]
+    y0: Any
+    t: Any
+    rtol: Any
+    atol: Any
+    method: str | None
+    options: Mapping[str, Any] | None
+    event_fn: Callable[..., Any] | None
+    adjoint: Adjoint | None = None
+
+
+class Plan(NamedTuple):
+    """How an engine serves a call."""
+
+    engine: Engine
+    method: Method
+    rtol: float
+    atol: float
+    gradient: Gradient
+
+
+class _Not(Exception):
+    """The reason why no engine serves a call."""
+
+
+def decide(request: Request) -> Plan | str:
+    """The plan of a call that an engine can serve, or in words why none can. Nothing is computed."""
+    try:
+        _check_surroundings(request)
+        y0, t = _state(request.y0), _times(request.t, request.y0)
+        method = _method(request.method, request.options)
+        if t.dtype != y0.dtype and not (method.adaptive and y0.dtype is torch.float64):
+            raise _Not("t and the state differ in dtype")
+        rtol, atol = _number("rtol", request.rtol), _number("atol", request.atol)
+        _check_field(request.func)
+        gradient = Gradient() if request.adjoint is None else _gradient(request, request.adjoint, rtol, atol)
+        return Plan(_engine(method, request.func, y0, gradient), method, rtol, atol, gradient)
+    except _Not as reason:
+        return str(reason)
+
+
+def _check_surroundings(request: Request) -> None:
+    if not is_on():
+        raise _Not("the fast path is switched off")
+    if request.event_fn is not None:
+        raise _Not("it looks for an event")
+    if torch.compiler.is_compiling():
+        raise _Not("torch.compile is at work")
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise _Not("it is inside a transformation of torch.func or forward-mode AD")
+
+
+def _state(y0: Any) -> Tensor:
+    if not isinstance(y0, Tensor):
+        raise _Not("the state is a tuple")
+    if type(y0) not in (Tensor, nn.Parameter):
+        raise _Not(f"the state is a {type(y0).__name__}")
+    if not y0.is_floating_point():
+        raise _Not(f"the state is of {str(y0.dtype).removeprefix('torch.')}")
+    if torch.is_autocast_enabled(y0.device.type):
+        raise _Not("autocast is on")
+    return y0
+
+
+def _times(t: Any, y0: Tensor) -> Tensor:
+    if type(t) is not Tensor or not t.is_floating_point() or t.ndim != 1 or len(t) < 2:
+        raise _Not("t is not a tensor (T,) of at least two times")
+    if t.requires_grad:
+        raise _Not("t requires a gradient")
+    if t.device != y0.device:
+        raise _Not("t and the state are on different devices")
+    rising = t[1:] > t[:-1]
+    if not (bool(rising.all()) or bool((t[1:] < t[:-1]).all())):
+        raise _Not("t neither increases nor decreases")
+    return t
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad and value.device.type == "cpu":
+        value = float(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _Not(f"{name} is not one number")
+    return float(value)
+
+
+def _method(name: str | None, options: Mapping[str, Any] | None) -> Method:
+    name = name or "dopri5"
+    known = _options_of(name)
+    if not known:
+        raise _Not(f"method={name} is no explicit Runge-Kutta method")
+    given = dict(options or {})
+    if given.get("dtype") is torch.float64:
+        del given["dtype"]
+    given = {key: value for key, value in given.items() if value is not None}
+    for key, value in given.items():
+        if key not in known:
+            raise _Not(f"it has the option {key}")
+        if key in ("interp", "perturb"):
+            if value not in (("linear", "cubic") if key == "interp" else (False, True)):
+                raise _Not(f"the option {key} is {value!r}")
+        elif not isinstance(value, int | float) or isinstance(value, bool):
+            raise _Not(f"the option {key} is not a plain number")
+        elif value < 0 or (value == 0 and key != "min_step"):
+            raise _Not(f"the option {key} is not above 0")
+    return _built(name, tuple(sorted(given.items())))
+
+
+@functools.cache
+def _options_of(name: str) -> tuple[str, ...]:
+    """The options that a method takes, if it is an explicit Runge-Kutta method."""
+    if name not in SOLVERS.names():
+        return ()
+    method = SOLVERS.get(name)(name)
+    return () if method.tableau is None else ADAPTIVE if method.adaptive else FIXED
+
+
+@functools.lru_cache(maxsize=256)
+def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
+    from node_runner.settings import Interpolation
+
+    settings = dict(options)
+    if "interp" in settings:
+        settings["interp"] = Interpolation(settings["interp"])
+    if settings.get("max_step") == math.inf:
+        del settings["max_step"]
+    if _options_of(name) is ADAPTIVE:
+        settings["max_steps"] = 2**31 - 1
+    try:
+        return SOLVERS.get(name)(name, **settings)
+    except ConfigError as error:
+        raise _Not(str(error)) from error
+
+
+def _check_field(func: Callable[..., Any]) -> None:
+    for name in CALLBACKS:
+        if hasattr(func, name):
+            raise _Not(f"the field has {name}")
+    if form_of(func) is None and not type(func).__module__.startswith("node_runner."):
+        why = chain_of(func) if isinstance(func, nn.Module) else "it is no nn.Module"
+        name = type(func).__name__ if isinstance(func, nn.Module) else getattr(func, "__name__", type(func).__name__)
+        raise _Not(f"{name} is not known to be linear layers with one activation: {why}")
+
+
+def _gradient(request: Request, adjoint: Adjoint, rtol: float, atol: float) -> Gradient:
+    if not isinstance(request.func, nn.Module):
+        raise _Not("the field is no nn.Module, whose parameters could be found")
+    parameters = list(request.func.parameters())
+    if any(not p.requires_grad for p in parameters):
+        raise _Not("the field has frozen parameters, which torchdiffeq leaves out of the adjoint's norm")
+    if adjoint.params is not None and not _same(adjoint.params, parameters):
+        raise _Not("adjoint_params are not the field's parameters")
+    if adjoint.method not in (None, request.method):
+        raise _Not("the adjoint has a method of its own")
+    forward = {key: value for key, value in (request.options or {}).items() if key != "norm"}
+    backward = forward if adjoint.options is None else dict(adjoint.options)
+    norm = backward.pop("norm", None) if adjoint.options is not None else None
+    if norm not in (None, "seminorm"):
+        raise _Not("the adjoint has a norm of its own")
+    if backward != forward:
+        raise _Not("adjoint_options are not options")
+    seminorm = norm == "seminorm" and _method(request.method, request.options).adaptive
+    return Gradient(
+        "seminorm" if seminorm else "on",
+        rtol if adjoint.rtol is None else _number("adjoint_rtol", adjoint.rtol),
+        atol if adjoint.atol is None else _number("adjoint_atol", adjoint.atol),
+    )
+
+
+def _same(params: Iterable[Any], parameters: list[nn.Parameter]) -> bool:
+    """Whether these are the parameters, in any order. An iterator is not looked into: it could be used once only."""
+    return isinstance(params, list | tuple) and sorted(map(id, params)) == sorted(map(id, parameters))
+
+
+@functools.cache
+def _engines() -> tuple[Engine, ...]:
+    """Ours, the fastest first."""
+    return tuple(engine for engine in ENGINES.get("auto")().candidates() if engine.name != "torchdiffeq")
+
+
+def _engine(method: Method, func: Callable[..., Any], y0: Tensor, gradient: Gradient) -> Engine:
+    reasons = []
+    for engine in _engines():
+        reason = engine.unsupported(method)
+        if reason is None and gradient.adjoint not in engine.adjoints:
+            reason = f"engine={engine.name} has no adjoint={gradient.adjoint}"
+        reason = reason or engine.refuses(method, func, y0, None, gradient.adjoint)
+        if reason is None:
+            return engine
+        reasons.append(reason)
+    raise _Not("; ".join(reasons))

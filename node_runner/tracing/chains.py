@@ -1,0 +1,108 @@
+"""A module as a chain of linear layers, found once for each module and looked at again when it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.nn.modules import module as everywhere
+
+from node_runner.tracing.purity import Impure, reads
+from node_runner.tracing.recording import NoChain, Steps, record
+
+
+Chain = Steps
+"""Linear layers, first to last, with one activation between them, and whether the last input is the time."""
+
+LAYERS = (nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh, nn.SiLU, nn.Softplus, nn.GELU, nn.ELU,
+          nn.ReLU)  # fmt: skip
+"""Modules of torch that may be part of it."""
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
+
+
+class _Seen(NamedTuple):
+    """What was found, and what it depends on.
+
+    parts: the submodules. kinds: the type of the module and of each part. read: (position among these, name, value)
+    of the plain attributes that a forward reads.
+    """
+
+    answer: Chain | str
+    parts: tuple[nn.Module, ...]
+    kinds: tuple[type, ...]
+    read: tuple[tuple[int, str, Any], ...]
+
+
+_seen: WeakKeyDictionary[nn.Module, _Seen] = WeakKeyDictionary()
+
+
+def chain_of(module: nn.Module) -> Chain | str:
+    """The chain that a module's f(t, y) is for states (B, D), or the reason why it is not taken for one."""
+    everything = tuple(module.modules())
+    hooked = any(getattr(part, hooks, None) for part in everything for hooks in HOOKS)
+    if hooked or any(getattr(everywhere, hooks, None) for hooks in GLOBAL_HOOKS):
+        return "it has hooks, which would not run"
+    if any("forward" in vars(part) for part in everything):
+        return "its forward was replaced on the instance"
+    seen = _seen.get(module)
+    kinds = tuple(map(type, everything))
+    if seen is None or seen.parts != everything[1:] or seen.kinds != kinds or not _same(seen.read, everything):
+        seen = _seen[module] = _look(module, everything, kinds)
+    if isinstance(seen.answer, str):
+        return seen.answer
+    linears = seen.answer.linears
+    if any(linear.bias is None for linear in linears):
+        return "it has a layer without bias"
+    if sum(1 for _ in module.parameters()) != 2 * len(linears):
+        return "it has parameters that are shared, or beside its layers"
+    return seen.answer
+
+
+def _same(read: Sequence[tuple[int, str, Any]], everything: Sequence[nn.Module]) -> bool:
+    missing = object()
+    return all(getattr(everything[i], name, missing) == value for i, name, value in read)
+
+
+def _look(module: nn.Module, everything: Sequence[nn.Module], kinds: tuple[type, ...]) -> _Seen:
+    read: list[tuple[int, str, Any]] = []
+    answer: Chain | str
+    try:
+        for i, part in enumerate(everything):
+            if type(part) in LAYERS:
+                continue
+            if type(part).__module__.split(".")[0] == "torch":
+                raise NoChain(f"it has a {type(part).__name__}, which is none of the layers known here")
+            read += [(i, name, value) for name, value in reads(part).items()]
+        answer = _recorded(module, [part for part in everything if type(part) is nn.Linear])
+    except (Impure, NoChain) as reason:
+        answer = str(reason)
+    return _Seen(answer, tuple(everything[1:]), kinds, tuple(read))
+
+
+def _recorded(module: nn.Module, linears: list[nn.Linear]) -> Chain:
+    """What it computes, twice, at other sizes and times, and both times the same.
+
+    Raises:
+        NoChain: it computes something else.
+    """
+    if len(linears) < 2:
+        raise NoChain("it has fewer than two linear layers")
+    if len({(linear.weight.dtype, linear.weight.device) for linear in linears}) != 1:
+        raise NoChain("its layers differ in dtype or device")
+    if any(linear.bias is None for linear in linears):
+        raise NoChain("it has a layer without bias")
+    for size in dict.fromkeys(linear.out_features for linear in reversed(linears)):
+        try:
+            first = record(module, linears, size, batch=2, time=0.375)
+            second = record(module, linears, size, batch=3, time=-1.25)
+        except NoChain:
+            raise
+        except Exception:  # whatever a user's forward raises at states of another size
+            continue
+        if first == second and first.linears[-1].out_features == size:
+            return first
+    raise NoChain("it does not run on states (B, D), with the time as a number")
