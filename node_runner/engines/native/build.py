@@ -55,15 +55,15 @@ def build(defines: Mapping[str, str], about: str) -> tuple[ctypes.CDLL, float]:
     """
     path = compiler()
     assert path is not None, "the engine refuses to serve without a compiler"
-    macros = [f"-D{name}={value}" for name, value in defines.items()]
+    options = [*FLAGS, *(["-fopenmp"] if _has_openmp(path) else []), *(f"-D{k}={v}" for k, v in defines.items())]
     folder = cache_folder() / "native"
-    target = folder / f"{_key(path, macros)}.so"
+    target = folder / f"{_key(path, options)}.so"
     seconds = 0.0
     if not target.exists():
         began = time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as partial:
-            command = [path, *FLAGS, *macros, str(SOURCE / "solve.cpp"), "-o", partial.name]
+            command = [path, *options, str(SOURCE / "solve.cpp"), "-o", partial.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             Path(partial.name).unlink(missing_ok=True)
@@ -75,12 +75,21 @@ def build(defines: Mapping[str, str], about: str) -> tuple[ctypes.CDLL, float]:
     return ctypes.CDLL(str(target)), seconds
 
 
-def _key(path: str, macros: list[str]) -> str:
+@functools.cache
+def _has_openmp(path: str) -> bool:
+    """Whether the compiler can make threads; without, a solve runs on one."""
+    command = [path, "-fopenmp", "-shared", "-fPIC", "-x", "c++", "-", "-o", os.devnull]
+    return (
+        subprocess.run(command, input="#include <omp.h>", capture_output=True, text=True, check=False).returncode == 0
+    )
+
+
+def _key(path: str, options: list[str]) -> str:
     """Names a library by all that its content depends on: source, compiler, options and processor."""
     content = hashlib.sha256()
     for file in sorted(SOURCE.iterdir()):
         content.update(file.name.encode() + file.read_bytes())
-    content.update("\0".join([_version(path), _processor(), *FLAGS, *macros]).encode())
+    content.update("\0".join([_version(path), _processor(), *options]).encode())
     return content.hexdigest()[:24]
 
 

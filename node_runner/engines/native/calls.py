@@ -31,7 +31,7 @@ class Call(ctypes.Structure):
     """What is asked of a solve, and what is heard back: `Call` of source/call.h, field by field."""
 
     _fields_ = [
-        *[(name, _INTEGER) for name in ("batch", "times")],
+        *[(name, _INTEGER) for name in ("batch", "times", "threads")],
         *[(name, _POINTER) for name in ("tensors", "y0", "ts", "start", "noise")],
         *[(name, _INTEGER) for name in ("stages", "order", "adaptive", "ends_in_solution")],
         *[(name, _POINTER) for name in ("c", "a", "b", "error", "middle")],
@@ -127,7 +127,8 @@ class NativeSolve:
                 extra = extra.detach().to(y0.dtype).contiguous()
                 self._holds.append(extra)
                 setattr(call, name, extra.data_ptr())
-        call.batch, call.times, call.tensors = len(y0), len(clock), ctypes.addressof(pointers)
+        call.batch, call.times, call.threads = len(y0), len(clock), torch.get_num_threads()
+        call.tensors = ctypes.addressof(pointers)
         call.y0, call.ts, call.ys = y0.data_ptr(), clock.data_ptr(), ys.data_ptr()
 
     def forward(self) -> Tensor:

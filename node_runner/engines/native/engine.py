@@ -32,7 +32,7 @@ class NativeEngine:
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
-    One solve runs on one thread.
+    A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
     """
 
     name = "native"

@@ -4,7 +4,7 @@
 
 struct Call {
   // what is solved
-  int64_t batch, times;
+  int64_t batch, times, threads;
   const Real* const* tensors;  // the parameters, each as PyTorch has it
   const Real* y0;              // (batch, R)
   const double* ts;            // (times,) rising or falling

@@ -23,25 +23,35 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
   const double direction = -sign;  // of the field's time along u
   const Real t = direction < 0 ? -u : u;
   Gates gates(weights, t);
-  Net::Gathered gathered;
-  std::vector<Net::Evaluation> list;
-  std::vector<Vec> times(tiles * WIDTH);
-  Vec grad[Net::STATE];
-  for (int tile = 0; tile < tiles; tile++) {
-    const size_t from = size_t(tile) * Net::STATE;
-    Vec* tape = scratch.data() + size_t(tile) * Net::TAPE;
-    Vec* pull = pulls.data() + size_t(tile) * Net::PULL;
-    evaluate_tile(direction, gates, t, tile, at_y.data() + from, tape, out.y.data() + from);
-    for (int v = 0; v < Net::STATE; v++) grad[v] = direction < 0 ? at_a[from + v] : -at_a[from + v];
-    Net::pull_back(weights, gates, t, probes_of(tile), tape, grad, pull, out.a.data() + from, &gathered);
-    Clock now(*this, t, tile);
-    std::copy_n(now.each, WIDTH, times.data() + tile * WIDTH);
-    list.push_back({tape, pull, times.data() + tile * WIDTH});
+  std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
+  std::vector<Real> time_parts(threads);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int i = 0; i < threads; i++) {
+    Net::Gathered gathered;
+    std::vector<Net::Evaluation> list;
+    std::vector<Vec> times(tiles * WIDTH);
+    Vec grad[Net::STATE];
+    for (int tile = first_tile(i); tile < first_tile(i + 1); tile++) {
+      const size_t from = size_t(tile) * Net::STATE;
+      Vec* tape = scratch.data() + size_t(tile) * Net::TAPE;
+      Vec* pull = pulls.data() + size_t(tile) * Net::PULL;
+      evaluate_tile(direction, gates, t, tile, at_y.data() + from, tape, out.y.data() + from);
+      for (int v = 0; v < Net::STATE; v++) grad[v] = direction < 0 ? at_a[from + v] : -at_a[from + v];
+      Net::pull_back(weights, gates, t, probes_of(tile), tape, grad, pull, out.a.data() + from, &gathered);
+      Clock now(*this, t, tile);
+      std::copy_n(now.each, WIDTH, times.data() + tile * WIDTH);
+      list.push_back({tape, pull, times.data() + tile * WIDTH});
+    }
+    Net::gather(list.data(), int(list.size()), parts[i].data());
+    Net::gather_gates(gathered, parts[i].data());
+    time_parts[i] = sum(gathered.time);
   }
-  std::fill(out.theta.begin(), out.theta.end(), Real(0));
-  Net::gather(list.data(), tiles, out.theta.data());
-  Net::gather_gates(gathered, out.theta.data());
-  out.time = sum(gathered.time);
+  out.theta.swap(parts[0]);
+  out.time = time_parts[0];
+  for (int i = 1; i < threads; i++) {
+    out.time += time_parts[i];
+    for (int p = 0; p < PARAMETERS; p++) out.theta[p] += parts[i][p];
+  }
   nfe++;
 }
 

@@ -4,6 +4,15 @@
 static constexpr int PENDING = std::max(2, 48 / Net::C);
 
 void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
+  std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int i = 0; i < threads; i++)
+    gradient_of_tiles(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data());
+  for (const auto& part : parts)
+    for (int p = 0; p < PARAMETERS; p++) grad[p] += part[p];
+}
+
+void gradient_of_tiles(Call& o, int from, int to, const Real* grad_ys, Real* grad_y0, Real* grad) {
   Net::Gathered gathered;
   const int stages = int(o.stages), first = o.adaptive ? 1 : 0, evaluations = stages - first;
   const int room = std::max(PENDING, evaluations + 2);
@@ -17,7 +26,7 @@ void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
     if (!list.empty()) Net::gather(list.data(), int(list.size()), grad);
     list.clear();
   };
-  for (int tile = 0; tile < tiles; tile++) {
+  for (int tile = from; tile < to; tile++) {
     auto zero = [](std::vector<Vec>& v) { std::fill(v.begin(), v.end(), Vec{}); };
     // Pulls `g`, the gradient of one evaluation's result, back to its state, which is left in `into`.
     auto pull_back = [&](Real t, const Vec* tape, std::vector<Vec>& g) {

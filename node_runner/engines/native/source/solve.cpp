@@ -69,7 +69,7 @@ struct Solve {
   const int64_t batch;
   const double sign;                     // -1 where time falls: the solver's clock rises all the same
   std::vector<double> clock;             // the output times by it
-  const int tiles;
+  const int tiles, threads;
   const size_t size;                     // vectors in the state of all samples
   std::vector<Vec> start, probes, mask;  // [tile][WIDTH], [tile][K][D][WIDTH], [tile][WIDTH]
   std::vector<Vec> y, y1, stage, scratch, first_state, first_tape;
@@ -80,7 +80,8 @@ struct Solve {
 
   explicit Solve(const Call& o)
       : weights(o.tensors), batch(o.batch), sign(o.times > 1 && o.ts[0] > o.ts[1] ? -1 : 1), clock(o.ts, o.ts + o.times),
-        tiles(int((o.batch + TILE - 1) / TILE)), size(size_t(tiles) * Net::STATE),
+        tiles(int((o.batch + TILE - 1) / TILE)),
+        threads(int(std::min<int64_t>(o.threads, tiles))), size(size_t(tiles) * Net::STATE),
         start(tiles * WIDTH), probes(size_t(tiles) * K * D * WIDTH), mask(tiles * WIDTH), y(size), y1(size),
         stage(size), scratch(size_t(tiles) * Net::TAPE), k(o.stages, std::vector<Vec>(size)) {
     for (double& t : clock) t *= sign;
@@ -117,6 +118,8 @@ struct Solve {
       for (int i = 0; i < LANES && sample(tile, c, i) < batch; i++)
         for (int r = 0; r < R; r++) to[sample(tile, c, i) * R + r] = from[r * WIDTH + c][i];
   }
+  // The tiles of one of the threads: always the same ones, so that sums over them are always formed in one order.
+  int first_tile(int thread) const { return int(int64_t(tiles) * thread / threads); }
   const Vec* probes_of(int tile) const { return probes.data() + size_t(tile) * K * D * WIDTH; }
 
   struct Clock {  // the field's time, for every sample of a tile
@@ -137,6 +140,7 @@ struct Solve {
   void evaluate(Real t, const Vec* state, Vec* out, Vec* tapes) {
     Real time = sign < 0 ? -t : t;
     Gates gates(weights, time);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int tile = 0; tile < tiles; tile++)
       evaluate_tile(sign, gates, time, tile, state + size_t(tile) * Net::STATE, tapes + size_t(tile) * Net::TAPE,
                     out + size_t(tile) * Net::STATE);
