@@ -60,7 +60,7 @@ def test_the_defaults_are_a_run():
     }
     assert names == {
         "dataset": "spiral", "model": "node", "field": "mlp", "solver": "dopri5", "adjoint": "off",
-        "engine": "torchdiffeq", "optimizer": "adam", "schedule": "cosine",
+        "engine": "auto", "optimizer": "adam", "schedule": "cosine",
     }  # fmt: skip
     assert run.regulariser == {}
     assert set(run.logger) == {"tensorboard"}

@@ -94,6 +94,8 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str])
         numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
         show(["#", *columns[:-1]], numbered, title=common.rstrip("/"), numbers=["#", *measured])
         print("\n".join(f"{number:>3}  {row[-1]}" for number, row in enumerate(rows, 1)))
+    if any(isinstance(cell, Cell) for row in rows for cell in row) and not sys.stdout.isatty():
+        print("* the best of its column", file=sys.stderr)
     for record in records:
         if record["status"] != "completed":
             print(f"{record['run'].removeprefix(common)}: {record['status']}: {record['reason']}")

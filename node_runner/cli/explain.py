@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from node_runner.errors import NodeRunnerError, RunError, did_you_mean
 
@@ -138,7 +138,22 @@ def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
     place = OmegaConf.select(root, parent) if parent and root is not None else root
     known = [str(option) for option in place] if place is not None else []
     prefix = f"{parent}." if parent else ""
+    name = key.rpartition(".")[2]
+    # A setting of that very name in another group is what was meant: solver.rtol is tolerance.rtol.
+    elsewhere = [
+        f"{group}.{name}" for group in root or () if group not in ("hydra", parent) and _holds(root, group, name)
+    ]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}'?"
     return did_you_mean(key, [prefix + option for option in known if option != "hydra"])
+
+
+def _holds(root: Any, group: str, name: str) -> bool:
+    """Whether a group has a setting of that name."""
+    from omegaconf import DictConfig
+
+    settings = root._get_node(group)
+    return isinstance(settings, DictConfig) and not settings._is_missing() and name in settings
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from node_runner.reporting.run_folder import RunFolder
 
 Curve = list[tuple[float, float, float]]
 """(seconds of training, evaluations of the field, val/loss) at each validation."""
+
+
+LETTERS = 110
+"""As many fit on a line of the legend."""
 
 
 def loss_curve(folder: RunFolder) -> Curve:
@@ -45,7 +50,9 @@ def draw_losses(runs: Mapping[str, RunFolder], file: Path) -> None:
     if not curves:
         raise DataError("nothing to plot: none of these runs has been validated yet")
     with style():
-        figure = sheet(9.0, 4.0, "loss of the validation part, by what training cost")
+        columns = max(1, min(3, len(curves), LETTERS // max(map(len, curves))))
+        rows = math.ceil(len(curves) / columns)
+        figure = sheet(9.0, 3.8 + 0.2 * rows, "loss of the validation part, by what training cost")
         axes = figure.subplots(1, 2, sharey=True)
         for (name, curve), colour in zip(curves.items(), class_colours(len(curves)), strict=True):
             seconds, evaluations, losses = zip(*curve, strict=True)
@@ -55,5 +62,5 @@ def draw_losses(runs: Mapping[str, RunFolder], file: Path) -> None:
         for ax, label in zip(axes, ("seconds of training", "evaluations of the field, both ways"), strict=True):
             clean(ax, grid=True).set(xlabel=label, yscale="log" if positive else "linear")
         axes[0].set_ylabel("val/loss")
-        figure.legend(loc="outside lower center", ncols=min(3, len(curves)))
+        figure.legend(loc="outside lower center", ncols=columns)
         write_figure(figure, file)

@@ -25,7 +25,8 @@ def find_run(path: Path) -> RunFolder:
         raise ConfigError(f"{path}: no such folder; {_nearest(path)}")
     below = [run.path for run in _below(folder)]
     if below:
-        raise ConfigError(f"{path}: holds {len(below)} runs, and one is wanted, such as {below[-1]}")
+        held = "a run further down" if len(below) == 1 else f"{len(below)} runs"
+        raise ConfigError(f"{path}: holds {held}, and the folder of one is wanted, such as {below[-1]}")
     raise ConfigError(f"{path}: not a run; it has no config.yaml")
 
 

@@ -108,12 +108,15 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
         remove_trace(folder)
         if not isinstance(failure, KeyboardInterrupt) or not folder.exists():
             return 0 if failure is None else report(failure)
-    from node_runner.cli.compare import compare
-
     if any(job.status != "refused" for job in jobs):
+        from node_runner.cli.compare import compare
+
         compare([str(folder)], None, False, None)
-    place = shown(folder.resolve())
-    print(f"sweep: {place}  (again: node-run compare {place})", file=sys.stderr)
+        place = shown(folder.resolve())
+        print(f"sweep: {place}  (again: node-run compare {place})", file=sys.stderr)
+    elif jobs:
+        journal.begin(folder)
+        remove_trace(folder)
     if isinstance(failure, KeyboardInterrupt):
         again = f"the same command with sweep={folder.name} goes on, and skips what is done"
         print(f"node-run: interrupted; {again}", file=sys.stderr)
@@ -128,7 +131,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
 
 
 def remove_trace(folder: Path) -> None:
-    """A sweep that was refused before its first job leaves nothing behind."""
+    """A sweep of which no job was run leaves nothing behind."""
     if folder.is_dir() and os.listdir(folder) == ["multirun.yaml"]:
         (folder / "multirun.yaml").unlink()
         remove_empty(folder)

@@ -99,10 +99,17 @@ def download(folder: Path, missing: list[str]) -> None:
     except (RuntimeError, OSError, DataError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"dataset=mnist: put the four files {', '.join(FILES)}, unpacked, into {folder}, or set "
-            f"NODE_RUNNER_DATA to a folder that holds them in MNIST/raw; dataset=digits needs no download. "
-            f"(Not there: {', '.join(missing)}; the download failed: {reason})"
+            f"dataset=mnist: {_listed(missing)} not in {folder}, and could not be downloaded. Put what is missing "
+            "there, unpacked, or set NODE_RUNNER_DATA to a folder that holds the four files in MNIST/raw; "
+            f"dataset=digits needs no download. (The download failed: {reason})"
         ) from error
+
+
+def _listed(missing: list[str]) -> str:
+    """The subject of a sentence."""
+    if len(missing) == 1:
+        return f"{missing[0]} is"
+    return f"{'the four files ' if len(missing) == len(FILES) else ''}{', '.join(missing[:-1])} and {missing[-1]} are"
 
 
 @contextmanager

@@ -21,6 +21,8 @@ COMPOSED = {
     "dataset=spirall": "dataset=spirall: no such option; did you mean 'spiral'?",
     "datset=spiral": "datset: no such setting; did you mean 'dataset'?",
     "tolerance.rtll=1": "tolerance.rtll: no such setting; did you mean 'tolerance.rtol'?",
+    "solver.rtol=1": "solver.rtol: no such setting of solver=midpoint; did you mean 'tolerance.rtol'?",
+    "lr=1": "lr: no such setting; did you mean 'optimizer.lr'?",
     "solver.step_sise=1": "solver.step_sise: no such setting of solver=midpoint; did you mean 'solver.step_size'?",
     "tolerance.rtol=abc": "tolerance.rtol: Value 'abc'",
     "model.encoder=cnov": "model.encoder: Invalid value 'cnov', expected one of",
@@ -120,7 +122,7 @@ def test_mistakes_in_commands_are_one_line(node_run: NodeRun, here: Path, typed:
 def test_a_run_of_a_similar_name_is_suggested(node_run: NodeRun, spiral: Path):
     assert node_run("evaluate", "outputs/spirral").line.endswith("did you mean 'outputs/spiral'?")
     assert node_run("evaluate", "somewhere").line.endswith("the latest run is outputs/spiral")
-    assert node_run("evaluate", "outputs").line.endswith("holds 1 runs, and one is wanted, such as outputs/spiral")
+    assert node_run("evaluate", "outputs").line.endswith("the folder of one is wanted, such as outputs/spiral")
 
 
 @pytest.mark.parametrize("place", ["/proc/x", "taken/below"])

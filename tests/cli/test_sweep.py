@@ -46,6 +46,13 @@ def test_jobs_that_fail_or_are_refused_do_not_stop_the_others(node_run: NodeRun)
     assert len(list(FOLDER.glob("*/"))) == 1
 
 
+def test_a_sweep_of_which_every_job_is_refused_leaves_nothing(node_run: NodeRun, here: Path):
+    done = node_run(*SWEEP, "seed=1,2", "optimizer.lr=-1")
+    assert done.code == 2
+    assert done.last.startswith("node-run: of 2 jobs, 2 refused; the first, seed=1: optimizer.lr: expected a number")
+    assert list(here.iterdir()) == []
+
+
 def test_a_sweep_that_is_run_again_does_only_what_is_not_done(node_run: NodeRun):
     arguments = (*SWEEP, "solver=dopri5", "solver.max_steps=1,500")
     done = node_run(*arguments)

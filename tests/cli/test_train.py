@@ -65,7 +65,7 @@ def test_the_version_is_printed(node_run: NodeRun):
 def test_the_help_of_train_shows_groups_and_configuration_and_no_schemas(node_run: NodeRun):
     done = node_run("train", "--help")
     assert done.code == 0
-    assert "adjoint: off, on, seminorm" in done.out
+    assert "adjoint: checkpoint, off, on, seminorm" in done.out
     assert "schema" not in done.out
     assert "  rtol: 0.0001" in done.out
 

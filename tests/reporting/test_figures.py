@@ -19,6 +19,7 @@ from node_runner.assemble import Experiment, assemble
 from node_runner.errors import SolveFailed
 from node_runner.reporting.figures import FIGURES, decision, density, draw, error_over_time, phase_portrait
 from node_runner.reporting.figures.scene import Scene, host, plane
+from node_runner.reporting.figures.style import sheet, style
 from node_runner.types import DataSpec, ModelOutput, Points, Splits, Trajectories, View
 from tests.runs import make_run
 
@@ -307,3 +308,11 @@ def test_a_copy_on_the_host_is_float64_and_marks_what_is_not_finite() -> None:
 def test_the_points_of_a_plane_go_row_by_row() -> None:
     points = plane((0.0, 1.0), (5.0, 7.0), 2)
     assert points.tolist() == [[0, 5], [1, 5], [0, 7], [1, 7]]
+
+
+@pytest.mark.parametrize("length", [10, 60, 150])
+def test_a_title_fits_its_figure(length: int) -> None:
+    with style():
+        figure = sheet(5.6, 3.0, "m" * length)
+        assert figure._suptitle is not None  # type: ignore[attr-defined]
+        assert figure._suptitle.get_window_extent().x1 <= figure.bbox.width  # type: ignore[attr-defined]

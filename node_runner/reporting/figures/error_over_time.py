@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Scene, host
-from node_runner.reporting.figures.style import PALETTE, clean, figure_of, sheet
+from node_runner.reporting.figures.style import PALETTE, clean, figure_of, headline, sheet
 
 
 SMALLEST = 1e-16
@@ -36,7 +36,7 @@ def draw(scene: Scene) -> Figure:
     axes.set_ylabel("|learned - true|, median and 10-90 % band")
     axes.set_xlim(left=float(scene.predictions["train"].ts[0]))
     axes.legend(loc="best", ncols=1)
-    figure.suptitle(f"{scene.spec.dataset}: error over time, {', '.join(finals)}", x=0.01, ha="left")
+    headline(figure, f"{scene.spec.dataset}: error over time, {', '.join(finals)}")
     return figure
 
 

@@ -61,8 +61,17 @@ def style() -> Iterator[None]:
 def sheet(width: float, height: float, title: str) -> Figure:
     """An empty figure, `width` by `height` inches, under a title on the left."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left")
+    headline(figure, title)
     return figure
+
+
+def headline(figure: Figure, title: str) -> None:
+    """The title of a figure, on the left, in smaller letters where it would not fit."""
+    text = figure.suptitle(title, x=0.01, ha="left")
+    room = 0.97 * figure.bbox.width
+    taken = text.get_window_extent().width
+    if taken > room:
+        text.set_fontsize(RC["figure.titlesize"] * room / taken)
 
 
 def clean(axes: Axes, *, grid: bool = False) -> Axes:
