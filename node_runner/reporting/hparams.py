@@ -53,7 +53,7 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
         "atol": power(config["tolerance"]["atol"]) if adaptive else "none",
         "step_size": "adaptive" if adaptive else f"{solver['step_size'] or 'as the data'}",
         "adjoint": config["adjoint"]["name"],
-        "engine": config["engine"]["name"],
+        "engine": result["choices"]["engine"],
         "optimizer": config["optimizer"]["name"],
         "lr": float(config["optimizer"].get("lr", math.nan)),
         "batch_size": f"{config['trainer']['batch_size'] or 'all'}",
