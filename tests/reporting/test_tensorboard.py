@@ -27,7 +27,7 @@ def outcome(**changes: Any) -> dict[str, Any]:
         "status": "completed",
         "reason": "all steps done",
         "title": "spiral x node x dopri5, adjoint on",
-        "choices": {"device": "cpu"},
+        "choices": {"device": "cpu", "engine": "native"},
         "metrics": {"val/loss": 0.5, "test/mse": 0.25, "nfe/forward": 32.0, "nfe/backward": 64.0},
         "totals": {"seconds_total": 12.5, "steps": 20},
         "command": "node-run",
