@@ -10,7 +10,7 @@ import torch
 
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-MEASURING = ["bench_overhead", "bench_adjoint", "bench_solvers", "gpu_check"]
+MEASURING = ["bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "gpu_check"]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,14 @@ def test_overhead_of_loops_that_did_the_same_work(tmp_path):
     for result in results:
         assert result["loss_bare"] == pytest.approx(result["loss_runner"], rel=1e-4)
         assert len(result["ratios"]) == 1 and result["ratios"][0] > 0
+
+
+def test_a_step_costs_more_than_its_solve(tmp_path):
+    assert main("bench_step", "--quick", "--problems", "spiral", "two_moons", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_step")
+    assert [result["problem"] for result in results] == ["spiral", "two_moons"]
+    assert all(len(result["step"]) == len(result["solve"]) == 2 for result in results)
+    assert all(min(result["step"]) > min(result["solve"]) > 0 for result in results)
 
 
 def test_overhead_refuses_to_compare_loops_that_did_other_work(tmp_path, monkeypatch):
