@@ -73,9 +73,8 @@ class TensorBoardLogger:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write each value as a point of its curve. Not the epoch: a straight line, and the first in the alphabet."""
-        for name, value in values.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, step)
+        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items() if name != "epoch"]
+        self._add(Summary(value=points), step)  # one record for all of them: add_scalar would queue one for each
         self._seen.update(values)
         if "val/loss" in values:  # by now every scalar of the run has come
             self._lay_out()
