@@ -1,0 +1,397 @@
+"""Which modules of users are taken for a chain of linear layers, and which are not."""
+
+from __future__ import annotations
+
+import gc
+import re
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from node_runner.fields.activation import ACTIVATIONS
+from node_runner.forms import form_of
+from node_runner.settings import Activation
+from node_runner.tracing import Chain, chain_of
+from tests.problems import CountingField, SmallField
+
+
+class Net(nn.Module):
+    """The field of torchdiffeq's ode_demo.py, without the cube."""
+
+    def __init__(self, activation: nn.Module | None = None, inputs: int = 2) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(inputs, 8), activation or nn.Tanh(), nn.Linear(8, 2))
+        self.nfe = 0
+        self.timed = True
+        self.scale = 2.0
+        self.calls: list[float] = []
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
+class Written(nn.Module):
+    """The same, written out, three layers deep."""
+
+    def __init__(self, inputs: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(inputs, 8), nn.Linear(8, 7), nn.Linear(7, 2)])
+        self.act = torch.sin
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """Words in front do no harm."""
+        h: Tensor = y
+        for layer in self.layers[:-1]:
+            h = self.act(layer(h))
+        return self.layers[-1](h)
+
+
+class Ones(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat([y, t * torch.ones_like(y[:, :1])], -1))
+
+
+class Expanded(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y, t.to(y.dtype).reshape(-1, 1).expand(len(y), 1)), dim=1))
+
+
+class Repeated(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        column = t.view(1, 1).repeat(y.shape[0], 1)
+        return self.net(torch.cat((y, column), dim=1))
+
+
+class Flagged(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.timed:
+            y = torch.cat((y, t.expand(y.size(0), 1)), dim=1)
+        return self.net(y)
+
+
+def found(module: nn.Module) -> Chain:
+    chain = chain_of(module)
+    assert not isinstance(chain, str), chain
+    return chain
+
+
+def value(chain: Chain, t: Tensor, y: Tensor) -> Tensor:
+    """What a chain says that its module computes."""
+    h = torch.cat((y, t.expand(len(y), 1)), dim=1) if chain.time_input else y
+    for linear in chain.linears[:-1]:
+        h = ACTIVATIONS[chain.activation](linear(h))
+    return chain.linears[-1](h)
+
+
+MODULES = {
+    Activation.tanh: nn.Tanh(), Activation.silu: nn.SiLU(), Activation.softplus: nn.Softplus(),
+    Activation.gelu: nn.GELU(), Activation.elu: nn.ELU(), Activation.relu: nn.ReLU(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.value)
+def test_a_sequence_of_layers_is_recognised(kind: Activation):
+    module = Net(MODULES[kind])
+    chain = found(module)
+    assert (chain.activation, chain.time_input) == (kind, False)
+    assert [id(linear) for linear in chain.linears] == [id(module.net[0]), id(module.net[2])]
+
+
+def test_a_loop_over_layers_with_a_function_between_is_recognised():
+    module = Written()
+    chain = found(module)
+    assert (chain.activation, chain.linears) == (Activation.sin, tuple(module.layers))
+    t, y = torch.tensor(0.3), torch.randn(5, 2)
+    assert torch.equal(value(chain, t, y), module(t, y))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Ones(inputs=3), Expanded(inputs=3), Repeated(inputs=3), Flagged(inputs=3), SmallField()],
+    ids=lambda module: type(module).__name__,
+)
+def test_the_time_beside_the_state_is_recognised(module: nn.Module):
+    chain = found(module)
+    assert chain.time_input
+    dtype = chain.linears[0].weight.dtype
+    t, y = torch.tensor(0.3, dtype=dtype), torch.randn(5, chain.linears[-1].out_features, dtype=dtype)
+    assert torch.equal(value(chain, t, y), module(t, y))
+
+
+class Cubed(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y**3)
+
+
+class Scaled(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.scale * self.net(y)
+
+
+class Residual(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y) - y
+
+
+class SquaredTime(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y, t * t * torch.ones_like(y[:, :1])), dim=1))
+
+
+class TimeFirst(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((t.expand(len(y), 1), y), dim=1))
+
+
+class Counts(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y)
+
+
+class Notes(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.calls.append(float(t))
+        return self.net(y)
+
+
+class NotesInPassing(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        _ = self.calls.append(1.0)
+        return self.net(y)
+
+
+class Sets(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        setattr(self, "nfe", self.nfe + 1)  # noqa: B010
+        return self.net(y)
+
+
+class Prints(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        print(t)
+        return self.net(y)
+
+
+CALLS = [0]
+
+
+class CountsOutside(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        CALLS[0] += 1
+        return self.net(y)
+
+
+class CountsGlobally(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        global CALLS
+        CALLS = [*CALLS, 1]
+        return self.net(y)
+
+
+def helper(y: Tensor) -> Tensor:
+    CALLS.append(1)
+    return y
+
+
+class Helped(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(helper(y))
+
+
+class OwnMethod(Net):
+    def inner(self, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.inner(y)
+
+
+class ByTime(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if t > 10:
+            return -self.net(y)
+        return self.net(y)
+
+
+class ByTimeInLine(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -self.net(y) if t > 10 else self.net(y)
+
+
+class WithoutGradient(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.net(y)
+
+
+class InPlace(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        y += 1
+        return self.net(y)
+
+
+class Twice(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(2, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.one(torch.tanh(self.one(y)))
+
+
+class Two(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.b(F.elu(self.a(y), alpha=0.5))
+
+
+def normed() -> nn.Module:
+    module = Net()
+    module.net[0] = torch.nn.utils.parametrizations.weight_norm(module.net[0])
+    return module
+
+
+def tied() -> nn.Module:
+    module = Two(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2))
+    module.net[2].weight = module.net[0].weight
+    return module
+
+
+def hooked() -> nn.Module:
+    module = Net()
+    module.net[1].register_forward_hook(lambda *arguments: None)
+    return module
+
+
+def replaced() -> nn.Module:
+    module = Net()
+    module.forward = lambda t, y: -y  # type: ignore[method-assign]
+    return module
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "cubed": (Cubed, "pow"),
+    "scaled": (Scaled, "not linear layers"),
+    "residual": (Residual, "not linear layers"),
+    "squared time": (lambda: SquaredTime(inputs=3), "not the time"),
+    "time first": (lambda: TimeFirst(inputs=3), "the state and then the time"),
+    "counts": (Counts, r"self\.nfe \+= 1"),
+    "notes": (Notes, r"self\.calls\.append"),
+    "notes in passing": (NotesInPassing, r"self\.calls"),
+    "sets": (Sets, "setattr"),
+    "prints": (Prints, "print"),
+    "counts outside": (CountsOutside, r"CALLS\[0\] \+= 1"),
+    "counts globally": (CountsGlobally, "global CALLS"),
+    "helped": (Helped, "helper"),
+    "own method": (OwnMethod, r"self\.inner"),
+    "by time": (ByTime, "chooses"),
+    "by time in line": (ByTimeInLine, "may do more"),
+    "without gradient": (WithoutGradient, "no_grad"),
+    "in place": (InPlace, r"y \+= 1"),
+    "twice": (Twice, "twice"),
+    "dropout": (lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2)), "Dropout"),
+    "batch norm": (lambda: Two(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)), "BatchNorm1d"),
+    "no bias": (lambda: Two(nn.Linear(2, 8, bias=False), nn.Tanh(), nn.Linear(8, 2)), "without bias"),
+    "two activations": (
+        lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), "several"
+    ),
+    "ends in an activation": (lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2), nn.Tanh()), "not linear"),
+    "no activation": (lambda: Two(nn.Linear(2, 8), nn.Linear(8, 2)), "linear"),
+    "one layer": (lambda: Two(nn.Linear(2, 2)), "fewer than two"),
+    "a sharper softplus": (lambda: Two(nn.Linear(2, 8), nn.Softplus(beta=2.0), nn.Linear(8, 2)), "settings of its own"),
+    "gelu by tanh": (lambda: Two(nn.Linear(2, 8), nn.GELU("tanh"), nn.Linear(8, 2)), "settings of its own"),
+    "a flatter elu": (Functional, "settings of its own"),
+    "relu in place": (lambda: Two(nn.Linear(2, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)), "settings|linear"),
+    "weight norm": (normed, "Parametri|layers"),
+    "tied": (tied, "twice"),
+    "hooked": (hooked, "hooks"),
+    "replaced": (replaced, "replaced"),
+    "a counter around": (lambda: CountingField(SmallField()), r"self\.calls \+= 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_such_a_chain_is_refused_with_the_reason(name: str):
+    make, reason = REFUSED[name]
+    module = make()
+    answer = chain_of(module)
+    assert isinstance(answer, str)
+    assert re.search(reason, answer), answer
+    assert form_of(module) is None
+
+
+def test_looking_at_a_module_leaves_no_trace_in_it():
+    for make in (Net, Counts, Notes, Prints):
+        module = make()
+        before = {key: list(v) if isinstance(v, list) else v for key, v in vars(module).items()}
+        chain_of(module)
+        assert {key: list(v) if isinstance(v, list) else v for key, v in vars(module).items()} == before
+        assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_module_that_changes_is_looked_at_again():
+    module = Net()
+    found(module)
+    handle = module.register_forward_hook(lambda *arguments: None)
+    assert isinstance(chain_of(module), str)
+    handle.remove()
+    found(module)
+    module.net[1] = nn.SiLU()
+    assert found(module).activation is Activation.silu
+    module.net[0].bias = None
+    assert isinstance(chain_of(module), str)
+    module.net[0] = nn.Linear(2, 8)
+    assert found(module).linears[0] is module.net[0]
+    module.register_parameter("spare", nn.Parameter(torch.ones(1)))
+    assert isinstance(chain_of(module), str)
+
+
+def test_a_flag_that_changes_is_heard_of():
+    module = Flagged(inputs=3)
+    assert found(module).time_input
+    module.timed = False
+    assert isinstance(chain_of(module), str)  # three inputs, two outputs
+
+
+def test_the_parameters_are_read_anew_each_time():
+    module = Net()
+    form = form_of(module)
+    module.net[0].weight = nn.Parameter(torch.zeros(8, 2))
+    again = form_of(module)
+    assert form is not None and again is not None
+    assert again.parameters[0] is module.net[0].weight is not form.parameters[0]
+
+
+def test_a_module_that_was_looked_at_can_go():
+    module = Flagged(inputs=3)
+    found(module)
+    alive = weakref.ref(module)
+    del module
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_method_named_form_that_is_something_else_is_not_believed():
+    class Shaped(Net):
+        def form(self) -> str:
+            return "round"
+
+    assert form_of(Shaped()) is None
