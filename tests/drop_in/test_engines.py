@@ -1,0 +1,293 @@
+"""Calls that an engine serves: as torchdiffeq to rounding, and only those that may be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+import node_runner
+from node_runner.drop_in import decision
+from node_runner.engines.native.build import compiler
+from tests.problems import SmallField
+
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler for engine=native")
+
+TS = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+
+
+class Net(nn.Module):
+    """A field as a textbook has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
+class TimedNet(nn.Module):
+    """The same, told the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 2)).double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y, t.expand(len(y), 1)), dim=1))
+
+
+@pytest.fixture(autouse=True)
+def switch() -> Iterator[None]:
+    """As it was."""
+    yield
+    node_runner.fast_path(None)
+
+
+def made(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(3)
+    return kind()
+
+
+def start() -> Tensor:
+    return torch.tensor([[0.5, -1.0], [1.5, 0.2], [-0.3, 0.9]], dtype=torch.float64, requires_grad=True)
+
+
+def answer(module: Any, name: str, kind: type[nn.Module], t: Tensor, **more: Any) -> tuple[Tensor, list[Tensor]]:
+    field, y0 = made(kind), start()
+    ys = getattr(module, name)(field, y0, t, **{"rtol": 1e-4, "atol": 1e-5, **more})
+    weights = torch.linspace(-1, 2, ys.numel(), dtype=ys.dtype).view_as(ys)
+    return ys, list(torch.autograd.grad((weights * ys.sin()).sum(), [y0, *field.parameters()]))
+
+
+SERVED: dict[str, dict[str, Any]] = {
+    "first_step": {"method": "dopri5", "options": {"first_step": 0.05}},
+    "bounds": {"method": "bosh3", "options": {"first_step": 0.05, "min_step": 0.001, "max_step": 0.1}},
+    "control": {"method": "dopri8", "options": {"first_step": 0.2, "safety": 0.8, "ifactor": 4, "dfactor": 0.5}},
+    "rk4": {"method": "rk4"},
+    "step_size": {"method": "midpoint", "options": {"step_size": 0.07}},
+    "cubic": {"method": "heun3", "options": {"step_size": 0.3, "interp": "cubic", "perturb": True}},
+    "dtype": {"method": "dopri5", "options": {"dtype": torch.float64, "first_step": 0.1}},
+    "tolerance tensors": {
+        "rtol": torch.tensor(1e-3), "atol": torch.tensor(1e-4), "method": "dopri5", "options": {"first_step": 0.1}
+    },
+}  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("direction", [1, -1], ids=["forward", "reversed"])
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("kind", [Net, TimedNet])
+@pytest.mark.parametrize("call", SERVED)
+def test_a_served_call_has_torchdiffeq_s_values_and_gradients(
+    call: str, kind: type[nn.Module], name: str, direction: int
+):
+    t, more = TS if direction == 1 else TS.flip(0), SERVED[call]
+    adjoint = name == "odeint_adjoint"
+    assert "engine=native serves" in node_runner.explain(made(kind), start(), t, adjoint=adjoint, **more)
+    theirs, ours = (answer(module, name, kind, t, **more) for module in (torchdiffeq, node_runner))
+    assert type(ours[0].grad_fn).__name__ == "DifferentiableBackward"
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-10)
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"adjoint_options": {"norm": "seminorm"}},
+        {"adjoint_rtol": 1e-6, "adjoint_atol": 1e-7},
+        {"adjoint_method": "dopri5", "method": "dopri5", "adjoint_options": {}},
+    ],
+    ids=["seminorm", "tolerance", "the same"],
+)
+def test_the_adjoint_s_settings_reach_the_engine(more: dict[str, Any]):
+    assert "engine=native serves" in node_runner.explain(made(Net), start(), TS, **more)
+    theirs, ours = (answer(module, "odeint_adjoint", Net, TS, **more) for module in (torchdiffeq, node_runner))
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+def test_a_first_step_that_is_estimated_is_a_constant_to_us_and_not_to_torchdiffeq():
+    differences = []
+    for options in ({}, {"first_step": 0.05}):
+        theirs, ours = (
+            answer(module, "odeint", Net, TS, method="dopri5", options=options, rtol=1e-2, atol=1e-2)
+            for module in (torchdiffeq, node_runner)
+        )
+        torch.testing.assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-10)
+        differences.append(max(float((a - b).abs().max()) for a, b in zip(ours[1], theirs[1], strict=True)))
+    assert differences[0] > 1e-8  # of the order of the tolerance
+    assert differences[1] < 1e-11
+
+
+@needs_compiler
+def test_tsit5_is_served_too():
+    assert "engine=native serves" in node_runner.explain(made(Net), start(), TS, method="tsit5")
+    ours = answer(node_runner, "odeint", Net, TS, method="tsit5", rtol=1e-8, atol=1e-9)
+    node_runner.fast_path(False)
+    slow = answer(node_runner, "odeint", Net, TS, method="tsit5", rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(ours[0], slow[0], rtol=1e-12, atol=1e-12)
+    assert type(slow[0].grad_fn).__name__ != "DifferentiableBackward"
+
+
+def why(func: Any = None, y0: Any = None, t: Tensor | None = None, **more: Any) -> str:
+    func = made(Net) if func is None else func
+    text = node_runner.explain(func, start() if y0 is None else y0, TS if t is None else t, **more)
+    assert "\n" not in text
+    who, reason = text.split(" serves this call: ")
+    assert who in ("torchdiffeq", "radauIIA5 of node-runner in torchdiffeq's loop")
+    return reason
+
+
+class Counting(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nfe = 0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y)
+
+
+def frozen() -> nn.Module:
+    field = made(Net)
+    field.net[0].bias.requires_grad_(False)
+    return field
+
+
+def hearing() -> nn.Module:
+    field = made(Net)
+    field.callback_step_adjoint = lambda t, y, dt: None
+    return field
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "counts": ({"func": Counting()}, "self.nfe += 1"),
+    "function": ({"func": lambda t, y: -y}, "it is no nn.Module"),
+    "callbacks": ({"func": hearing()}, "the field has callback_step_adjoint"),
+    "tuple": ({"y0": (torch.zeros(2), torch.zeros(1))}, "tuple"),
+    "complex": ({"y0": torch.zeros(2, 2, dtype=torch.complex128)}, "complex128"),
+    "vector": ({"y0": torch.zeros(2, dtype=torch.float64)}, "needs states (B, 2)"),
+    "float32": ({"y0": torch.zeros(2, 2), "t": TS.float()}, "parameters of the state's dtype"),
+    "mixed": ({"y0": torch.zeros(2, 2)}, "differ in dtype"),
+    "t grad": ({"t": TS.clone().requires_grad_(True)}, "t requires a gradient"),
+    "one time": ({"t": TS[:1]}, "at least two times"),
+    "unsorted": ({"t": TS[[0, 2, 1]]}, "neither increases nor decreases"),
+    "event": ({"event_fn": lambda t, y: t}, "event"),
+    "tolerances": ({"rtol": torch.ones(3, 2)}, "rtol is not one number"),
+    "norm": ({"method": "dopri5", "options": {"norm": torch.linalg.vector_norm}}, "option norm"),
+    "jump_t": ({"method": "dopri5", "options": {"jump_t": TS[1:2]}}, "option jump_t"),
+    "max_num_steps": ({"method": "dopri5", "options": {"max_num_steps": 5}}, "option max_num_steps"),
+    "grid": ({"method": "rk4", "options": {"grid_constructor": lambda f, y, t: t}}, "option grid_constructor"),
+    "interp": ({"method": "rk4", "options": {"interp": "quintic"}}, "'quintic'"),
+    "zero step": ({"method": "rk4", "options": {"step_size": 0.0}}, "not above 0"),
+    "tensor option": ({"method": "dopri5", "options": {"first_step": TS[1]}}, "not a plain number"),
+    "adams": ({"method": "implicit_adams"}, "no explicit Runge-Kutta method"),
+    "scipy": ({"method": "scipy_solver"}, "no explicit Runge-Kutta method"),
+    "implicit": ({"method": "radauIIA5"}, "no explicit Runge-Kutta method"),
+    "unknown": ({"method": "rk99"}, "no explicit Runge-Kutta method"),
+    "frozen": ({"func": frozen(), "adjoint": True}, "frozen parameters"),
+    "adjoint_params": ({"adjoint_params": ()}, "adjoint_params"),
+    "adjoint_method": ({"adjoint_method": "rk4"}, "method of its own"),
+    "adjoint_options": ({"adjoint_options": {"first_step": 0.1}}, "adjoint_options are not options"),
+    "adjoint norm": ({"adjoint_options": {"norm": torch.linalg.vector_norm}}, "norm of its own"),
+    "adjoint_rtol": ({"adjoint_rtol": torch.ones(3)}, "adjoint_rtol is not one number"),
+}  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_is_given_in_words(name: str):
+    call, reason = REFUSED[name]
+    assert reason in why(**call)
+
+
+@needs_compiler
+def test_the_surroundings_of_a_call_count():
+    with torch.autocast("cpu"):
+        assert "autocast" in why()
+    reasons: list[str] = []
+    field = made(Net)
+
+    def end(y0: Tensor) -> Tensor:
+        reasons.append(why(field, y0))
+        return node_runner.odeint(field, y0[None], TS, method="rk4")[-1].sum()
+
+    torch.func.grad(end)(start().detach()[0])
+    assert "torch.func" in reasons[0]
+
+
+@needs_compiler
+def test_frozen_parameters_are_served_by_odeint():
+    field = frozen()
+    ys = node_runner.odeint(field, start(), TS)
+    assert type(ys.grad_fn).__name__ == "DifferentiableBackward"
+    ys.sum().backward()
+    assert field.net[0].bias.grad is None
+    assert field.net[0].weight.grad is not None
+
+
+@needs_compiler
+def test_a_counter_in_forward_counts_as_with_torchdiffeq():
+    fields = Counting(), Counting()
+    for module, field in zip((torchdiffeq, node_runner), fields, strict=True):
+        module.odeint(field, start(), TS, rtol=1e-4, atol=1e-5)
+    assert fields[0].nfe == fields[1].nfe > 0
+
+
+@needs_compiler
+def test_the_fast_path_can_be_switched_off_and_on(monkeypatch: pytest.MonkeyPatch):
+    assert "native" in node_runner.explain(made(Net), start(), TS)
+    monkeypatch.setenv("NODE_RUNNER_FAST", "0")
+    assert "switched off" in why()
+    node_runner.fast_path(True)
+    assert "native" in node_runner.explain(made(Net), start(), TS)
+    node_runner.fast_path(False)
+    assert "switched off" in why()
+    theirs, ours = (answer(module, "odeint", Net, TS) for module in (torchdiffeq, node_runner))
+    assert torch.equal(ours[0], theirs[0])
+    assert all(torch.equal(mine, other) for mine, other in zip(ours[1], theirs[1], strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+def test_a_solve_that_fails_ends_in_torchdiffeq_s_error(name: str):
+    raised = []
+    for module in (torchdiffeq, node_runner):
+        field = made(Net)
+        with torch.no_grad():
+            field.net[2].bias.fill_(float("nan"))
+        with pytest.raises(AssertionError) as caught:
+            getattr(module, name)(field, start(), TS)
+        raised.append(str(caught.value))
+    assert raised[0] == raised[1]
+
+
+def test_without_an_engine_every_call_is_torchdiffeq_s(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decision, "_engines", lambda: ())
+    theirs, ours = (answer(module, "odeint", Net, TS) for module in (torchdiffeq, node_runner))
+    assert torch.equal(ours[0], theirs[0])
+
+
+def test_the_defaults_are_torchdiffeq_s():
+    for name in ("odeint", "odeint_adjoint"):
+        theirs, ours = (inspect.signature(getattr(module, name)) for module in (torchdiffeq, node_runner))
+        assert [p.default for p in ours.parameters.values()] == [p.default for p in theirs.parameters.values()]
+
+
+@needs_compiler
+def test_a_field_of_a_flag_is_served(monkeypatch: pytest.MonkeyPatch):
+    # SmallField asks `if self.time_dependent`.
+    field, y0 = SmallField(), torch.ones(2, 3, dtype=torch.float64)
+    assert "native" in node_runner.explain(field, y0, TS)
+    assert node_runner.odeint(field, y0, TS).shape == (3, 2, 3)
