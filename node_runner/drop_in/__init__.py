@@ -11,12 +11,14 @@ An engine serves a call whose state is one real tensor (B, D), whose method is a
 field is a chain of linear layers with one smooth activation (see `node_runner.tracing`), and whose options, norms
 and tolerances are plain. Then:
 
-- values are torchdiffeq's to rounding, and so are accepted and rejected steps;
+- values are torchdiffeq's to rounding, and steps the same; in float32 rounding moves the step sizes a little, and
+  with them the values, by far less than the tolerance;
 - the gradient of `odeint` is that of the computed numbers with the step sizes as constants. torchdiffeq differentiates
   its estimate of the first step too; with options={"first_step": ...} the two are the same;
 - the field's forward is not called, so that a field that counts its calls (`self.nfe += 1`), has hooks or callbacks,
   or does anything else beside computing, is never served;
-- there are no second derivatives: `create_graph=True` ends in an error of autograd's;
+- with `create_graph=True` the gradient of `odeint` is torchdiffeq's, which then solves again; that of
+  `odeint_adjoint` cannot be differentiated again, as torchdiffeq's cannot;
 - a solve that an engine gives up goes to torchdiffeq, whose error the script knows.
 """
 

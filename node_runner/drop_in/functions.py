@@ -10,6 +10,7 @@ from torch import Tensor
 
 from node_runner.drop_in.continuous import continuous
 from node_runner.drop_in.decision import Adjoint, Plan, Request, decide
+from node_runner.drop_in.second import differentiable_twice
 from node_runner.engines.extended import functions as extended
 from node_runner.errors import SolveFailed
 from node_runner.tableaux import IMPLICIT
@@ -154,11 +155,12 @@ def explain(
 
 
 def _served(plan: Plan, request: Request) -> Tensor:
+    """The states, by an engine."""
     solution = plan.engine.integrate(
         plan.method, request.func, request.y0, request.t, rtol=plan.rtol, atol=plan.atol, norm=None,
         gradient=plan.gradient,
     )  # fmt: skip
-    return solution.ys
+    return solution.ys if request.adjoint is not None else differentiable_twice(request, solution.ys)
 
 
 def _home(method: str | None) -> Any:
