@@ -13,7 +13,7 @@ from node_runner.errors import ConfigError
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Method
-from tests.problems import METHODS, SmallField, differentiable
+from tests.problems import METHODS, OF_THE_REFERENCE, SmallField, differentiable
 
 
 def schedule(**more: float) -> Tolerances:
@@ -90,7 +90,7 @@ def test_a_method_that_the_engine_does_not_have_is_refused_before_any_work():
 
 
 @pytest.mark.parametrize("grad", [True, False], ids=["state-with-gradient", "state-without"])
-@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("adjoint", OF_THE_REFERENCE)
 def test_the_time_of_the_gradient_is_measured_and_its_clock_stopped(adjoint: str, grad: bool):
     y0 = torch.randn(4, 3, dtype=torch.float64, requires_grad=grad)
     solution = differentiable(METHODS["dopri5"], adjoint)(SmallField(), y0, torch.tensor([0.0, 1.0]))

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from node_runner.adjoints import ADJOINTS
 from node_runner.fields import FIELDS
 from node_runner.models.block import ODEBlock
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from tests.models.builders import LinearField, accurate_solve, field_factory
-from tests.problems import METHODS, SmallField, differentiable, make_method, solve
+from tests.problems import METHODS, OF_THE_REFERENCE, SmallField, differentiable, make_method, solve
 
 
 TS = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
@@ -21,7 +20,7 @@ def block(augment: int = 0, shape: tuple[int, ...] = (2,), field: str = "mlp", *
     return ODEBlock(field_factory(field, **settings), accurate_solve(), {}, shape, augment).double()
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("adjoint", OF_THE_REFERENCE)
 def test_samples_that_start_at_different_times_are_each_solved_from_their_own(adjoint: str):
     field = SmallField()
     y0, t0 = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0.0, 0.7, -1.3, 5.0], dtype=torch.float64)
@@ -128,7 +127,7 @@ def test_integrands_may_differentiate_also_where_nothing_is_recorded(grad: bool)
     assert change.requires_grad is grad
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("adjoint", OF_THE_REFERENCE)
 def test_gradients_flow_through_the_integrals(adjoint: str):
     # The integral of tr(df/dy) over [0, 1] for f = y A is tr(A): its gradient is the identity.
     field = LinearField([[0.3, -1.0], [0.5, -0.2]])
@@ -140,7 +139,7 @@ def test_gradients_flow_through_the_integrals(adjoint: str):
     torch.testing.assert_close(y0.grad, torch.zeros_like(y0), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("adjoint", OF_THE_REFERENCE)
 def test_gradients_of_integrals_agree_with_finite_differences(adjoint: str):
     field = SmallField(2)
     noise = torch.tensor([[1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)

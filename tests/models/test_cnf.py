@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node_runner.adjoints import ADJOINTS
 from node_runner.models.cnf import CNF, standard_normal
 from node_runner.settings import Activation, Noise, Trace
 from node_runner.types import View
 from tests.models.builders import LinearField, field_factory, make_model, spec
-from tests.problems import METHODS, differentiable, make_method
+from tests.problems import METHODS, OF_THE_REFERENCE, differentiable, make_method
 
 
 PLANE = spec(View.points, (2,), mean=[1.0, -2.0], std=[0.5, 3.0])
@@ -158,7 +157,7 @@ def test_the_density_of_what_was_sampled_is_that_of_its_base_point():
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS.names())
+@pytest.mark.parametrize("adjoint", OF_THE_REFERENCE)
 def test_the_gradient_of_the_likelihood_agrees_with_finite_differences(adjoint: str):
     model, x, eps = flow(adjoint=adjoint), points(3), 1e-5
     weight = model.field.hidden[0].linear.weight
