@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 
 from node_runner.assemble import Experiment
+from node_runner.runtime import default_threads
 from node_runner.solving import Choice
 
 
-def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> list[Choice]:
-    """One training batch through the task with solves that only say who would serve them.
+class Rehearsal(NamedTuple):
+    """choices: for the solves of a training batch. work: what the engines make before their first solves."""
+
+    choices: list[Choice]
+    work: list[Callable[[], object]]
+
+    def prepare(self) -> None:
+        """Compile what is to be compiled, side by side."""
+        with ThreadPoolExecutor(default_threads()) as pool:
+            for done in [pool.submit(make) for make in self.work]:
+                done.result()
+
+    def in_words(self) -> str:
+        """One line on the engines that were chosen, and why faster ones were not."""
+        words = []
+        for engine, *refused in dict.fromkeys((c.engine, *c.refused.values()) for c in self.choices):
+            words.append(f"engine {engine}" + (f" ({'; '.join(refused)})" if refused else ""))
+        return ", ".join(words)
+
+
+def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
+    """A training batch and every evaluation through the task, with solves that only say who would serve them.
 
     Draws from no generator, changes nothing, and takes about as long as the model without its solves.
 
@@ -23,19 +45,16 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> list[Choice
     Raises:
         ConfigError: the configured engine cannot serve this field, with the reason.
     """
-    training = experiment.model.training
+    model, task, config = experiment.model, experiment.task, experiment.config.trainer
+    training = model.training
     devices = [experiment.device] if experiment.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), experiment.solve.rehearsal() as choices:
-        experiment.model.train()
-        experiment.task.step(experiment.model, batch(0))
-    experiment.model.train(training)
-    return choices
-
-
-def in_words(choices: list[Choice]) -> str:
-    """One line on the engines that were chosen, and why faster ones were not."""
-    words = []
-    for choice in dict.fromkeys((choice.engine, *choice.refused.values()) for choice in choices):
-        engine, *refused = choice
-        words.append(f"engine {engine}" + (f" ({'; '.join(refused)})" if refused else ""))
-    return ", ".join(words)
+        model.train()
+        task.step(model, batch(0))
+        served = list(choices)
+        model.eval()
+        for name, part in experiment.splits.items():
+            if name != "train":
+                task.evaluate(model, part, config.eval_batch_size)
+    model.train(training)
+    return Rehearsal(served, list(dict.fromkeys(choice.work for choice in choices if choice.work is not None)))

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from node_runner.assemble import Experiment, assemble
 from node_runner.config import RunConfig, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
-from node_runner.rehearsal import in_words, rehearse
+from node_runner.rehearsal import Rehearsal, rehearse
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import summary
 from node_runner.reporting.figures import draw
@@ -54,7 +54,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     for item in config.logger.values():
         LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
-    engines = rehearse(experiment, trainer.batch)
+    rehearsal = rehearse(experiment, trainer.batch)
     with locked(path):
         refuse_if_taken(folder, resume)  # by a process that began and ended meanwhile
         if resume and go_back(trainer, folder):
@@ -65,9 +65,9 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         reports = Reports(folder, config, trainer.state.step, fresh=not resume, live=live)
         trainer.reporters = reports.reporters
         log.info("%s", title(config, experiment))
-        if engines and config.engine.name == "auto":
-            log.info("%s", in_words(engines))
-        ending = carry_out(trainer, experiment, folder, reports)
+        if rehearsal.choices and config.engine.name == "auto":
+            log.info("%s", rehearsal.in_words())
+        ending = carry_out(trainer, experiment, folder, reports, rehearsal)
         result = make_result(experiment, trainer, ending)
         reports.close(result)
         folder.write_json(folder.result, result)
@@ -116,11 +116,14 @@ def go_back(trainer: Trainer, folder: RunFolder) -> bool:
     return False
 
 
-def carry_out(trainer: Trainer, experiment: Experiment, folder: RunFolder, reports: Reports) -> Ending:
-    """Train, test and draw; whatever comes in between is the ending."""
+def carry_out(
+    trainer: Trainer, experiment: Experiment, folder: RunFolder, reports: Reports, rehearsal: Rehearsal
+) -> Ending:
+    """Compile, train, test and draw; whatever comes in between is the ending."""
     ending = Ending("failed", "")
     try:
         try:
+            rehearsal.prepare()
             trained = trainer.train()
         finally:
             trainer.tick(training=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -101,7 +101,8 @@ class Solve:
             reason = engine.refuses(self.method, f, y0, norm, self.adjoint.name)
             if reason is None:
                 if self._rehearsing is not None:
-                    self._rehearsing.append(Choice(engine.name, refused))
+                    adjoint = self.adjoint.name if torch.is_grad_enabled() else None
+                    self._rehearsing.append(Choice(engine.name, refused, engine.prepare(self.method, f, y0, adjoint)))
                     return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
                 self.served_by = engine.name
                 return solve(f, y0, ts, norm=norm)
@@ -134,10 +135,11 @@ class Solve:
 
 
 class Choice(NamedTuple):
-    """The engine that serves a solve, and why those before it cannot."""
+    """The engine that serves a solve, why those before it cannot, and what it makes before its first solve."""
 
     engine: str
     refused: dict[str, str]
+    work: Callable[[], object] | None
 
 
 def timed(solve: Integrate) -> Integrate:

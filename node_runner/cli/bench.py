@@ -118,11 +118,12 @@ def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], in
             try:
                 experiment = assemble(config)
                 trainer = make_trainer(experiment, RunFolder(Path(folder) / name))
-                rehearse(experiment, trainer.batch)
+                rehearsal = rehearse(experiment, trainer.batch)
             except ConfigError as error:
                 result.refused = str(error)
                 continue
             began = time.perf_counter()
+            rehearsal.prepare()
             gradient = first_step(trainer, result, config.seed)
             result.first_s = time.perf_counter() - began
             if name == REFERENCE:

@@ -34,6 +34,9 @@ class Auto:
         """What the last engine says."""
         return self._engines[-1].refuses(method, f, y0, norm, adjoint)
 
+    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> None:
+        """Nothing."""
+
     def integrate(
         self,
         method: Method,

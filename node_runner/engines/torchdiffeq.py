@@ -47,6 +47,9 @@ class TorchdiffeqEngine:
             return "engine=torchdiffeq keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
         return None
 
+    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> None:
+        """Nothing."""
+
     def integrate(
         self,
         method: Method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from node_runner.engines import ENGINES
 from node_runner.engines.native.build import compiler
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
-from node_runner.engines.native.plan import library, network_of
+from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, form_of
 from node_runner.settings import Trace
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
@@ -57,6 +58,12 @@ class NativeEngine:
         """Fields that are no network of the kind that the source is written for."""
         reason = _refusal(f, y0, norm)
         return None if reason is None else f"engine=native {reason}"
+
+    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> Callable[[], object]:
+        """Compile the library, or find it."""
+        form = form_of(f)
+        assert form is not None, "refuses() says which fields are served"
+        return Making(network_of(form, y0, adjoint))
 
     def integrate(
         self,

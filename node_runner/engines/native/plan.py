@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,9 @@ class Network(NamedTuple):
         if self.probes:
             words += f", divergence by {self.probes} probe{'s' * (self.probes > 1)}"
         gradient = ("without gradient", "with gradient", "with continuous adjoint")[self.gradient]
-        return f"{words}, {str(self.dtype).removeprefix('torch.')}, {gradient}"
+        at_once = self.width * self.vector // self.dtype.itemsize
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{words}, {dtype}, {at_once} sample{'s' * (at_once > 1)} at once, {gradient}"
 
 
 GRADIENTS = {None: 0, "off": 1, "checkpoint": 1, "on": 2, "seminorm": 2}
@@ -100,3 +103,14 @@ def library(network: Network) -> Library:
     handle.node_release.argtypes = [ctypes.c_void_p]
     assert handle.node_call_size() == ctypes.sizeof(Call), "calls.py and source/call.h differ"
     return Library(handle, handle.node_parameters(), seconds)
+
+
+@dataclass(frozen=True)
+class Making:
+    """The making of a library, as work to be done before a run."""
+
+    network: Network
+
+    def __call__(self) -> Library:
+        """Compile, or find."""
+        return library(self.network)

@@ -21,9 +21,11 @@ from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, leading_norm
+from node_runner.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from tests.problems import METHODS, differentiable, make_method
+from tests.runs import make_run, trainer_of
 
 
 needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
@@ -235,6 +237,21 @@ def test_another_process_finds_what_was_built(tmp_path: Path, monkeypatch: pytes
     script = f"from node_runner.engines.native.build import build; print(build({TINY!r}, 'tiny')[1])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.0"
+
+
+@needs_compiler
+def test_a_run_s_rehearsal_compiles_all_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(plan, "library", lambda network: made.append(network))
+    trainer, experiment, _ = trainer_of(make_run(engine="auto"), tmp_path)
+    state = torch.get_rng_state()
+    rehearsal = rehearse(experiment, trainer.batch)
+    assert made == []  # a refusal would have cost nothing
+    assert rehearsal.in_words() == "engine native"
+    rehearsal.prepare()
+    assert {network.gradient for network in made} == {0, 1}  # evaluation and training
+    assert len(set(made)) == len(made)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_empty_lanes_are_few():
