@@ -10,7 +10,9 @@ import torch
 
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-MEASURING = ["bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "gpu_check"]
+MEASURING = [
+    "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_textbook", "gpu_check",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +123,25 @@ def test_solvers_meet_their_orders(tmp_path):
         assert 2 ** (order - 0.7) < coarse / fine < 2 ** (order + 1.5), solver
     assert all(point["nfe"] <= 200 for line in lines.values() for point in line["points"])
     assert "scipy DOP853" in lines and "fixed_adams" not in lines
+
+
+def test_engines_are_measured_beside_torchdiffeq_with_the_error_of_each_gradient(tmp_path):
+    assert main("bench_engines", "--quick", "--no-peers", "--problems", "vector-block", "--out", tmp_path) == 0
+    (rows,) = check_record(tmp_path, "bench_engines").values()
+    assert [row["contestant"] for row in rows[:2]] == ["torchdiffeq", "torchdiffeq, adjoint"]
+    assert rows[0]["x"] == 1
+    for row in rows:
+        assert row["ms"] > 0
+        assert 0 < row["gradient error"] < 0.1
+    discrete = [row for row in rows if row["contestant"].endswith(("off", "checkpoint"))]
+    assert all(row["from torchdiffeq's"] < 1e-3 for row in discrete)
+
+
+def test_the_textbook_run_is_timed_from_start_to_exit(tmp_path):
+    assert main("bench_textbook", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_textbook")
+    assert len(results["seconds"]["node-run, again"]) == 1
+    assert results["training"][0] > 0
 
 
 @pytest.mark.slow
