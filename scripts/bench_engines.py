@@ -52,11 +52,9 @@ BASE = "torchdiffeq"
 ROUND_S = 0.2
 
 
-def engine_steps(problem: Problem) -> Iterator[Contestant]:
-    """Every engine of this package with every gradient that it computes itself."""
-    for name in ENGINES.names():
-        if name in ("auto", "torchdiffeq"):
-            continue
+def engine_steps(problem: Problem, names: Sequence[str]) -> Iterator[Contestant]:
+    """Engines of this package with every gradient that each computes itself."""
+    for name in names:
         engine = ENGINES.build(ENGINES.schema(name)())
         for adjoint in ADJOINTS.names():
             why = engine.unsupported(problem.method) or ADJOINTS.get(adjoint)().unsupported(problem.method)
@@ -107,11 +105,11 @@ def on(problem: Problem, device: torch.device) -> Problem:
     return Problem(problem.about, field, y0, ts, problem.rtol, problem.atol, problem.method, target)
 
 
-def measure(name: str, rounds: int, peers: bool, device: torch.device) -> list[dict[str, Any]]:
+def measure(name: str, rounds: int, engines: Sequence[str], peers: bool, device: torch.device) -> list[dict[str, Any]]:
     """One problem: a line a contestant."""
     problem = on(PROBLEMS[name](), device)
     exact = reference(name)
-    makers = [torchdiffeq_steps(problem), engine_steps(problem)]
+    makers = [torchdiffeq_steps(problem), engine_steps(problem, engines)]
     if peers and device.type == "cpu":
         makers += [torchode_steps(problem), diffrax_steps(problem)]
     contestants, rows = [], []
@@ -186,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    ours = [name for name in ENGINES.names() if name not in ("auto", "torchdiffeq")]
+    parser.add_argument("--engines", nargs="+", choices=ours, default=ours)
     parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -195,7 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.rounds, options.problems = 1, options.problems[:1]
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    results = {name: measure(name, options.rounds, not options.no_peers, device) for name in options.problems}
+    results = {
+        name: measure(name, options.rounds, options.engines, not options.no_peers, device) for name in options.problems
+    }
     best = []
     peers = ("torchdiffeq", "torchode", "diffrax")
     for name, rows in results.items():
