@@ -16,7 +16,7 @@ from node_runner.engines.extended import functions as extended
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
-from node_runner.types import Dynamics, Integrate, Method, Solution
+from node_runner.types import Dynamics, Engine, Integrate, Method, Solution
 
 
 class Problem(NamedTuple):
@@ -170,6 +170,15 @@ def torchdiffeq_for(name: str) -> Any:
     return extended.package() if name in extended.METHODS else torchdiffeq
 
 
+def engine_named(name: str) -> Engine:
+    """An engine by name; the compiled one calls its steps as they are written, since compiling takes seconds."""
+    if name == "compiled":
+        from node_runner.engines.compiled.engine import CompiledEngine
+
+        return CompiledEngine.uncompiled()
+    return ENGINES.get(name)()
+
+
 def solve(
     method: Method,
     field: Dynamics,
@@ -182,7 +191,7 @@ def solve(
     **more: Any,
 ) -> Solution:
     """One solve by an engine."""
-    return ENGINES.get(engine)().integrate(method, field, y0, ts, rtol=rtol, atol=atol, norm=more.pop("norm", None))
+    return engine_named(engine).integrate(method, field, y0, ts, rtol=rtol, atol=atol, norm=more.pop("norm", None))
 
 
 def differentiable(
@@ -190,7 +199,7 @@ def differentiable(
 ) -> Integrate:
     """A solve with an adjoint, as a run has it."""
     tolerances = Tolerances(ToleranceConfig(rtol=rtol, atol=atol))
-    return Solve(ENGINES.get(engine)(), method, ADJOINTS.get(adjoint)(), tolerances)
+    return Solve(engine_named(engine), method, ADJOINTS.get(adjoint)(), tolerances)
 
 
 def slope(sizes: list[float], errors: list[float]) -> float:

@@ -1,0 +1,209 @@
+"""engine=compiled: torchdiffeq's solves with each step one piece of machine code, for any field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.engines import ENGINES
+from node_runner.engines.compiled import steps
+from node_runner.engines.compiled.inductor import missing
+from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
+from node_runner.engines.compiled.reading import Reading, Unreadable, read
+from node_runner.engines.compiled.solve import CompiledSolve, Differentiable, Field
+from node_runner.engines.compiled.systems import Augmented, Plain, System, rms
+from node_runner.engines.compiled.trial import trial
+from node_runner.engines.compiled.walk import Programs
+from node_runner.errors import ConfigError
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
+
+
+CONTINUOUS = ("on", "seminorm")
+
+MOST_KITS = 500
+"""Kept in a process."""
+
+KITS: dict[Any, Kit] = {}
+"""Compiled steps of this process: equal fields, states and methods share them."""
+
+
+@ENGINES.register("compiled", "each step of any field compiled into one piece of machine code, on the CPU and on a GPU")
+class CompiledEngine:
+    """Any field that can be written down as a graph: networks, convolutions, flows with their divergence.
+
+    Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
+    sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
+
+    Attributes:
+        compile_seconds: spent compiling.
+    """
+
+    name = "compiled"
+    adjoints = frozenset(("off", "checkpoint", *CONTINUOUS))
+
+    def __init__(self) -> None:
+        self.compile_seconds = 0.0
+        self._compiles = True
+        self._verdicts: dict[Any, str | None] = {}
+
+    @classmethod
+    def uncompiled(cls) -> CompiledEngine:
+        """The same engine with its steps called as they are written, for tests that need no compiler."""
+        engine = cls()
+        engine._compiles = False
+        return engine
+
+    def candidates(self) -> tuple[CompiledEngine]:
+        """Itself."""
+        return (self,)
+
+    def unsupported(self, method: Method) -> str | None:
+        """Explicit Runge-Kutta methods."""
+        if method.tableau is None:
+            return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+        return None
+
+    def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
+        """Fields that are no graph, or that a graph would compute differently."""
+        if y0.dtype not in (torch.float32, torch.float64):
+            kind = str(y0.dtype).removeprefix("torch.")
+            return f"engine=compiled computes in float32 and float64, and the state is {kind}"
+        if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
+            return (
+                f"adjoint={adjoint} needs the vector field to be an nn.Module, whose parameters it can find; "
+                f"got {type(f).__name__}"
+            )
+        if self._compiles and (lacking := missing(y0.device.type)):
+            return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
+        try:
+            reading = read(f, norm)
+        except Unreadable as reason:
+            return _refusal(f, str(reason))
+        key = (reading.key, y0.shape, y0.dtype, y0.device)
+        if key not in self._verdicts:
+            if len(self._verdicts) >= MOST_KITS:
+                self._verdicts.clear()
+            self._held = reading.held  # the key knows them by their address
+            why = trial(f, norm, reading, y0)
+            self._verdicts[key] = None if why is None else _refusal(f, why)
+        return self._verdicts[key]
+
+    def integrate(
+        self,
+        method: Method,
+        f: Dynamics,
+        y0: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float,
+        atol: float,
+        norm: Norm | None,
+        gradient: Gradient = DISCRETE,
+    ) -> Solution:
+        """Solve; see `node_runner.types.Integrate`.
+
+        Raises:
+            ConfigError: the field cannot be compiled, or a gradient is wanted for the output times.
+        """
+        if torch.is_grad_enabled() and ts.requires_grad:
+            raise ConfigError("engine=compiled gives no gradient for the output times: use engine=torchdiffeq")
+        try:
+            reading = read(f, norm)
+        except Unreadable as reason:
+            raise ConfigError(_refusal(f, str(reason))) from reason
+        wanted = tuple(i for i, tensor in enumerate(reading.tensors) if tensor.requires_grad)
+        tracked = torch.is_grad_enabled() and bool(y0.requires_grad or wanted)
+        field = self._field(method, f, y0, norm, reading, wanted, gradient.adjoint if tracked else None)
+        solve = CompiledSolve(
+            method, field, y0, ts, rtol, atol, gradient if tracked else None, lambda: self.compile_seconds
+        )
+        ys: Tensor = Differentiable.apply(solve, y0, *field.tensors) if tracked else solve.forward(y0)
+        return Solution(ts.to(y0.dtype), ys, solve.stats)
+
+    def _field(
+        self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, reading: Reading, wanted: tuple[int, ...],
+        adjoint: str | None,
+    ) -> Field:  # fmt: skip
+        measure = norm or rms
+        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self._program)
+        tensors = [reading.tensors[i] for i in wanted]
+        forward = make(Plain(f, measure), "")
+        if adjoint not in CONTINUOUS:
+            return Field(tensors, [], forward, None)
+        if not isinstance(f, nn.Module):
+            raise ConfigError(
+                f"adjoint={adjoint} needs the vector field to be an nn.Module, whose parameters it can find; got {type(f).__name__}"
+            )
+        # In the order of f.parameters(), as the reference's adjoint has them.
+        where = {id(tensor): i for i, tensor in enumerate(tensors)}
+        parameters = [where[id(p)] for p in f.parameters() if p.requires_grad]
+        shapes = [tensors[i].shape for i in parameters]
+        positions = [wanted[i] for i in parameters]
+        augmented = Augmented(f, measure, y0.shape, positions, shapes, seminorm=adjoint == "seminorm")
+        return Field(tensors, parameters, forward, make(augmented, f"adjoint={adjoint}"))
+
+    def _program(self, source: Source, key: Any) -> Program:
+        if not self._compiles:
+            return EagerProgram(source)
+        kit = KITS.get(key)
+        if kit is None:
+            if len(KITS) >= MOST_KITS:
+                KITS.clear()
+            kit = KITS[key] = Kit(source.reading.held)
+        return CompiledProgram(source, kit, self._book)
+
+    def _book(self, seconds: float) -> None:
+        self.compile_seconds += seconds
+
+
+class _Maker:
+    """Makes the programs of one solve."""
+
+    def __init__(
+        self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
+        program: Callable[[Source, Any], Program],
+    ) -> None:  # fmt: skip
+        self.method, self.reading, self.tensors, self.wanted, self.program = method, reading, tensors, wanted, program
+        # The number of threads is written into the code.
+        self.key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
+        self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
+
+    def __call__(self, system: System, about: str) -> Programs:
+        method = self.method
+        tableau = method.tableau
+        assert tableau is not None
+        if method.adaptive:
+            order = method.order or 1
+            own_first = method.options["first_step"] is not None
+            return Programs(
+                begin=self._make(steps.slope(system) if own_first else steps.begin(system, order), 1,
+                                 ("slope" if own_first else "begin", order), about),
+                step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
+                slope=self._make(steps.slope(system), 1, ("slope",), about),
+            )  # fmt: skip
+        cubic = method.options["interp"] == "cubic"
+        return Programs(
+            begin=self._make(steps.slope(system), 1, ("slope",), about),
+            step=self._make(steps.fixed_step(system, tableau, cubic), 1 + cubic, ("step", tableau, cubic), about),
+            slope=self._make(steps.slope(system), 1, ("slope",), about),
+        )
+
+    def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
+        words = f"{kind[0]} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
+        source = Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
+        return self.program(source, (self.key, kind, about))
+
+
+def _refusal(f: Dynamics, why: str) -> str:
+    return f"engine=compiled cannot serve {_name(f)}: the field {why}; use engine=torchdiffeq"
+
+
+def _name(f: Dynamics) -> str:
+    """The innermost field's name, behind the wrappers of models."""
+    inner = getattr(f, "field", None)
+    if isinstance(inner, nn.Module):
+        return _name(inner)
+    return type(f).__name__ if isinstance(f, nn.Module) else getattr(f, "__name__", type(f).__name__)

@@ -1,0 +1,99 @@
+"""Graphs made into machine code by Inductor. Every private name of torch that the engine needs is in here.
+
+`torch.compile` would do, at five times the cost of a call: what its guards check is known here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses import FakeTensorMode
+
+
+Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
+
+NEEDED = (
+    ("torch._inductor.compile_fx", "compile_fx_inner"),
+    ("torch._inductor.config", "patch"),
+    ("torch._inductor.decomposition", "select_decomp_table"),
+    ("torch._functorch.partitioners", "min_cut_rematerialization_partition"),
+    ("torch._guards", "TracingContext"),
+    ("torch._subclasses", "FakeTensorMode"),
+)
+
+
+def missing(device: str) -> str | None:
+    """What a compilation would lack, or None."""
+    for module, name in NEEDED:
+        if not hasattr(importlib.import_module(module), name):
+            return f"torch {torch.__version__} lacks {module}.{name}"
+    if device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
+        return "there is no C++ compiler (looked for $CXX, g++ and clang++)"
+    return None
+
+
+def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTensorMode) -> Compiled:
+    """Machine code of a graph, for inputs of these sizes and strides. It may empty the list that it is called with."""
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    cpu = inputs[0].device.type == "cpu"
+    settings: dict[str, Any] = {
+        # Calls of the C++ wrapper cost a fourth of those of the Python one.
+        "cpp_wrapper": cpu,
+        # One graph's outputs are another's inputs, and strides are as they were traced.
+        "layout_optimization": False,
+        # ATen's tanh goes through memory and is not vectorised with what surrounds it.
+        "cpp.use_decompose_tanh": cpu and all(i.dtype is torch.float32 for i in inputs),
+    }
+    fake = [mode.from_tensor(tensor.detach()) for tensor in inputs]
+    with config.patch(settings), mode, torch.no_grad(), tracing(TracingContext(mode)):
+        compiled: Any = compile_fx_inner(graph, fake, cpp_wrapper=cpu)
+    return lambda arguments: compiled(arguments)
+
+
+class Halves(NamedTuple):
+    """A joint graph cut in two.
+
+    forward: primals -> (outputs, what is kept). backward: (what it takes) -> gradients.
+    takes: of each input of backward, where it comes from: ("primal" | "kept" | "tangent", position).
+    """
+
+    forward: fx.GraphModule
+    backward: fx.GraphModule
+    takes: list[tuple[str, int]]
+
+
+def partition(joint: fx.GraphModule, outputs: int) -> Halves:
+    """Cut the graph of (primals, tangents) -> (outputs, gradients) where the least must be kept between the halves.
+
+    What is cheap is computed again (`min_cut_rematerialization_partition`). Inputs are not handed through.
+    """
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    forward, backward = min_cut_rematerialization_partition(joint, (), num_fwd_outputs=outputs)
+    primals = forward.graph.find_nodes(op="placeholder")
+    output = forward.graph.output_node()
+    results: list[Any] = list(output.args[0])  # type: ignore[arg-type]
+    names = [node.name for node in primals]
+    kept = [node for node in results[outputs:] if node not in set(primals)]
+    output.args = (tuple([*results[:outputs], *kept]),)
+    forward.recompile()
+    kept_names = [node.name for node in kept]
+    tangents = [node.name for node in joint.graph.find_nodes(op="placeholder") if "tangents" in str(node.target)]
+    takes: list[tuple[str, int]] = []
+    for node in backward.graph.find_nodes(op="placeholder"):
+        for kind, candidates in (("primal", names), ("kept", kept_names), ("tangent", tangents)):
+            if node.name in candidates:
+                takes.append((kind, candidates.index(node.name)))
+                break
+        else:
+            raise AssertionError(f"the backward half takes {node.name}, which the forward half does not give")
+    return Halves(forward, backward, takes)

@@ -1,0 +1,268 @@
+"""The step control of a solve: adaptive or on a grid, with torchdiffeq's clock and rules.
+
+Clocks here ascend: a solve backward in time runs on -t, as in torchdiffeq. Source: torchdiffeq's `rk_common.py`,
+`misc.py` and `solvers.py`; Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., section II.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_runner.engines.compiled.programs import Program
+from node_runner.engines.compiled.tape import Name, Tape, Term
+from node_runner.engines.failures import spent, stopped
+from node_runner.errors import SolveFailed
+from node_runner.types import Method, SolveStats
+
+
+class Programs(NamedTuple):
+    """begin: the slope at the start, and the first step where it is to be found. step: one step. slope: a slope."""
+
+    begin: Program
+    step: Program
+    slope: Program
+
+
+class Scalars:
+    """Makes the small tensors of scalars that steps take.
+
+    Args:
+        like: the state, whose dtype and device they get.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype, self.device = like.dtype, like.device
+        self._real = np.float32 if like.dtype is torch.float32 else np.float64
+
+    def __call__(self, *numbers: float) -> Tensor:
+        return torch.tensor(numbers, dtype=self.dtype, device=self.device)
+
+    def before(self, t: float) -> float:
+        """The number before t in the state's dtype: a field that jumps at t is not to jump yet."""
+        real = self._real(t)
+        return float(np.nextafter(real, real - self._real(1)))
+
+    def after(self, t: float) -> float:
+        """The number after t in the state's dtype."""
+        real = self._real(t)
+        return float(np.nextafter(real, real + self._real(1)))
+
+
+class Adaptive:
+    """Steps that are chosen by an estimate of their error.
+
+    Args:
+        method: with its options.
+        programs: of the system.
+        tape: that writes down what a gradient needs.
+        rtol, atol: tolerance.
+        direction: 1, or -1 backward in time.
+        end: last time, for the sentence of a failure.
+        stats: that counts.
+    """
+
+    def __init__(
+        self, method: Method, programs: Programs, tape: Tape, rtol: float, atol: float, direction: int, end: float,
+        stats: SolveStats,
+    ) -> None:  # fmt: skip
+        self.method, self.programs, self.tape, self.stats = method, programs, tape, stats
+        self.rtol, self.atol, self.direction, self.end = rtol, atol, direction, end
+        tableau, options = method.tableau, method.options
+        assert tableau is not None and method.order is not None
+        self.new_stages = tableau.stages - 1
+        self.exponent = 1 / method.order
+        self.first_step, self.min_step, self.max_step, self.safety, self.ifactor, self.dfactor = (
+            options[name] for name in ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor")
+        )
+
+    def start(self, t: float, y: Tensor) -> None:
+        """Evaluate the slope at t, and find the first step."""
+        self.scalars = Scalars(y)
+        direction = self.direction
+        if self.first_step is None:
+            scalars = self.scalars(direction * t, direction, self.rtol, self.atol)
+        else:
+            scalars = self.scalars(direction * t)
+        result = self.tape.run(self.programs.begin, [scalars, y])
+        self.tape.take(self.programs.begin, (("y", 0),), (("slope", 0),))
+        self.stats.nfe_forward += 2 if self.first_step is None else 1
+        self.h = float(result.report[0]) if self.first_step is None else self.first_step
+        self.t = self.before = t
+        self.y, (self.slope,) = y, result.outputs
+        self.y_before, self.slope_before, self.middle = y, self.slope, y
+        self.finite = True
+        self.number = 0
+
+    def advance(self, target: float) -> None:
+        """Step until `target` is not ahead.
+
+        Raises:
+            SolveFailed: the step underflows, the budget is spent, or the state is not finite.
+        """
+        while target > self.t:
+            self._attempt()
+
+    def _attempt(self) -> None:
+        stats, t, h = self.stats, self.t, self.h
+        if not math.isfinite(h):
+            h = self.min_step
+        h = min(max(h, self.min_step), self.max_step)
+        if stats.accepted + stats.rejected >= self.method.max_steps:
+            raise SolveFailed(spent(self.method, self.direction * t, h, stats.accepted, stats.rejected))
+        after = t + h
+        if self.number == 0 and stats.rejected == 0:
+            self.finite = bool(torch.isfinite(self.y).all())
+        if not after > t or not self.finite:
+            finite = self.finite and bool(torch.isfinite(self.y).all() and torch.isfinite(self.slope).all())
+            raise SolveFailed(stopped(self.method, self.direction * t, self.direction * self.end, h, finite=finite))
+        signed = self.direction * h
+        end = self.direction * self.scalars.before(after)
+        scalars = self.scalars(self.direction * t, signed, end, self.rtol, self.atol)
+        result = self.tape.run(self.programs.step, [scalars, self.y, self.slope])
+        ratio, zero = result.report[0].tolist()
+        stats.nfe_forward += self.new_stages
+        if ratio <= 1 or h <= self.min_step:
+            n = self.number
+            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n + 1), ("middle", n))
+            self.tape.take(self.programs.step, (("y", n), ("slope", n)), gives)
+            self.y_before, self.slope_before, self.before = self.y, self.slope, t
+            self.y, self.slope, self.middle = result.outputs
+            self.t, self.finite, self.number = after, zero == 0, n + 1
+            stats.accepted += 1
+        else:
+            stats.rejected += 1
+        self.h = self._next(h, ratio)
+
+    def _next(self, h: float, ratio: float) -> float:
+        """The size of the next attempt; NaN stays NaN."""
+        if ratio == 0:
+            factor = self.ifactor
+        elif math.isnan(ratio):
+            return math.nan
+        else:
+            factor = min(self.ifactor, max(self.safety / ratio**self.exponent, 1.0 if ratio < 1 else self.dfactor))
+        return min(max(h * factor, self.min_step), self.max_step)
+
+    def terms(self, target: float) -> list[Term]:
+        """The state at a time within the last step: a quartic through both ends, their slopes and the middle.
+
+        The polynomial is that of torchdiffeq's `_interp_fit`, its coefficients gathered by state.
+        """
+        n = self.number
+        h = self.direction * (self.t - self.before)
+        x = (target - self.before) / (self.t - self.before) if n else 0.0
+        if not n:
+            return [Term(("y", 0), self.y, 1.0)]
+        x2, x3, x4 = x * x, x**3, x**4
+        return [
+            Term(("y", n), self.y, -5 * x2 + 14 * x3 - 8 * x4),
+            Term(("y", n - 1), self.y_before, 1 - 11 * x2 + 18 * x3 - 8 * x4),
+            Term(("slope", n - 1), self.slope_before, h * (x - 4 * x2 + 5 * x3 - 2 * x4)),
+            Term(("slope", n), self.slope, h * (x2 - 3 * x3 + 2 * x4)),
+            Term(("middle", n - 1), self.middle, 16 * x2 - 32 * x3 + 16 * x4),
+        ]
+
+
+class Grid:
+    """Steps from one point of a grid to the next.
+
+    Args:
+        method: with its options.
+        programs: of the system.
+        tape: that writes down what a gradient needs.
+        direction: 1, or -1 backward in time.
+        stats: that counts.
+    """
+
+    def __init__(self, method: Method, programs: Programs, tape: Tape, direction: int, stats: SolveStats) -> None:
+        self.method, self.programs, self.tape, self.direction, self.stats = method, programs, tape, direction, stats
+        assert method.tableau is not None
+        self.stages = method.tableau.stages
+        self.cubic = method.options["interp"] == "cubic"
+
+    def march(self, times: Tensor, y: Tensor, take: Callable[[list[Term]], None]) -> None:
+        """Step through all times (T,), which ascend and have the dtype of y, and hand on the states at times[1:]."""
+        scalars, direction, perturb = Scalars(y), self.direction, self.method.options["perturb"]
+        grid = _grid(times, self.method.options["step_size"])
+        targets, points, sizes = times.tolist(), grid.tolist(), (grid[1:] - grid[:-1]).tolist()
+        names: tuple[str, ...] = ("y", "slope") if self.cubic else ("y",)
+        j = 1
+        for n, h in enumerate(sizes):
+            t, after = points[n], points[n + 1]
+            start, end = (scalars.after(t), scalars.before(after)) if perturb else (t, after)
+            clock = scalars(direction * start, direction * t, direction * h, direction * end)
+            result = self.tape.run(self.programs.step, [clock, y])
+            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n))[: len(names)]
+            self.tape.take(self.programs.step, (("y", n),), gives)
+            self.stats.nfe_forward += self.stages
+            self.stats.accepted += 1
+            y_before, y = y, result.outputs[0]
+            end_slope: Tensor | None = None
+            while j < len(targets) and after >= targets[j]:
+                if self.cubic:
+                    # torchdiffeq evaluates the slope at the step's end once for each output, and so is it counted.
+                    self.stats.nfe_forward += 1
+                    end_slope = self._end_slope(n, direction * after, y, scalars) if end_slope is None else end_slope
+                    take(_cubic(n, t, after, targets[j], direction, y_before, result.outputs[1], y, end_slope))
+                else:
+                    take(_linear(n, t, after, targets[j], y_before, y))
+                j += 1
+
+    def _end_slope(self, n: int, t: float, y: Tensor, scalars: Scalars) -> Tensor:
+        result = self.tape.run(self.programs.slope, [scalars(t), y])
+        self.tape.take(self.programs.slope, (("y", n + 1),), (("end", n),))
+        return result.outputs[0]
+
+
+def _grid(times: Tensor, step_size: float | None) -> Tensor:
+    """The points of the steps, as torchdiffeq's `_grid_constructor_from_step_size` makes them."""
+    if step_size is None:
+        return times
+    count = math.ceil(float((times[-1] - times[0]) / step_size + 1))
+    grid = torch.arange(0, count, dtype=times.dtype) * step_size + times[0]
+    grid[-1] = times[-1]
+    return grid
+
+
+def _linear(n: int, t: float, after: float, target: float, before: Tensor, y: Tensor) -> list[Term]:
+    if target == t:
+        return [Term(("y", n), before, 1.0)]
+    if target == after:
+        return [Term(("y", n + 1), y, 1.0)]
+    x = (target - t) / (after - t)
+    return [Term(("y", n), before, 1 - x), Term(("y", n + 1), y, x)]
+
+
+def _cubic(
+    n: int, t: float, after: float, target: float, direction: int, before: Tensor, slope: Tensor, y: Tensor,
+    end_slope: Tensor,
+) -> list[Term]:  # fmt: skip
+    """Hermite's cubic through both ends and their slopes."""
+    x = (target - t) / (after - t)
+    h = direction * (after - t)
+    return [
+        Term(("y", n), before, (1 + 2 * x) * (1 - x) ** 2),
+        Term(("slope", n), slope, x * (1 - x) ** 2 * h),
+        Term(("y", n + 1), y, x * x * (3 - 2 * x)),
+        Term(("end", n), end_slope, x * x * (x - 1) * h),
+    ]
+
+
+def direction_of(method: Method, times: Sequence[float]) -> int:
+    """1 if times ascend, -1 if they descend.
+
+    Raises:
+        SolveFailed: they do neither.
+    """
+    pairs = list(zip(times[:-1], times[1:], strict=True))
+    if all(a < b for a, b in pairs):
+        return 1
+    if all(a > b for a, b in pairs):
+        return -1
+    raise SolveFailed(f"{method.name} refused the problem: t must be strictly increasing or decreasing")
