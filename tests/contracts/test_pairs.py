@@ -78,7 +78,11 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
 @pytest.mark.parametrize("engine", ENGINES.names())
 @pytest.mark.parametrize("adjoint", ADJOINTS.names())
 @pytest.mark.parametrize("solver", SOLVERS.names())
-def test_every_solver_trains_with_every_adjoint_or_is_refused(solver: str, adjoint: str, engine: str, tmp_path: Path):
+def test_every_solver_trains_with_every_adjoint_or_is_refused(
+    solver: str, adjoint: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Its steps called as they are written: compiling each of these would take minutes.
+    monkeypatch.setattr("node_runner.engines.compiled.engine.CompiledEngine._compiles", False)
     run = make_run(
         solver=solver, adjoint=adjoint, engine=engine,
         **{"dataset__times": 4, "dataset__horizon": 0.5, "dataset__train": 4, "dataset__long": 0},

@@ -43,10 +43,10 @@ class CompiledEngine:
 
     name = "compiled"
     adjoints = frozenset(("off", "checkpoint", *CONTINUOUS))
+    _compiles = True
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
-        self._compiles = True
         self._verdicts: dict[Any, str | None] = {}
 
     @classmethod
@@ -72,10 +72,7 @@ class CompiledEngine:
             kind = str(y0.dtype).removeprefix("torch.")
             return f"engine=compiled computes in float32 and float64, and the state is {kind}"
         if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
-            return (
-                f"adjoint={adjoint} needs the vector field to be an nn.Module, whose parameters it can find; "
-                f"got {type(f).__name__}"
-            )
+            return _parameterless(adjoint, f)
         if self._compiles and (lacking := missing(y0.device.type)):
             return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
         try:
@@ -134,9 +131,7 @@ class CompiledEngine:
         if adjoint not in CONTINUOUS:
             return Field(tensors, [], forward, None)
         if not isinstance(f, nn.Module):
-            raise ConfigError(
-                f"adjoint={adjoint} needs the vector field to be an nn.Module, whose parameters it can find; got {type(f).__name__}"
-            )
+            raise ConfigError(_parameterless(adjoint, f))
         # In the order of f.parameters(), as the reference's adjoint has them.
         where = {id(tensor): i for i, tensor in enumerate(tensors)}
         parameters = [where[id(p)] for p in f.parameters() if p.requires_grad]
@@ -195,6 +190,13 @@ class _Maker:
         words = f"{kind[0]} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
         source = Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
         return self.program(source, (self.key, kind, about))
+
+
+def _parameterless(adjoint: str, f: Dynamics) -> str:
+    return (
+        f"adjoint={adjoint} needs the vector field to be an nn.Module, whose parameters it can find; "
+        f"got {type(f).__name__}"
+    )
 
 
 def _refusal(f: Dynamics, why: str) -> str:

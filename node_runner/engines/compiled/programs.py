@@ -27,13 +27,12 @@ class Pulled(NamedTuple):
 
 
 class Program(Protocol):
-    """A step of one solve, which can be run and differentiated.
+    """A step of one solve, which can be run and differentiated."""
 
-    Attributes:
-        kept_bytes: that `keep` keeps.
-    """
-
-    kept_bytes: int
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that one run with `keep` holds."""
+        ...
 
     def run(self, states: list[Tensor]) -> Result:
         """The result, and nothing for a gradient."""
@@ -179,7 +178,8 @@ class CompiledProgram:
         return self._result(outputs[:count]), (len(states), kept, outputs[count:])
 
     def pull_kept(self, kept: Any, tangents: list[Tensor]) -> Pulled:
-        arguments = self._arguments(*kept, tangents)
+        count, states, activations = kept
+        arguments = self._arguments(count, states, activations, tangents)
         assert self.kit.backward is not None
         return self._split(self.kit.backward(arguments))
 

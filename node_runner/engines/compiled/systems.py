@@ -57,7 +57,7 @@ class Plain:
         norm: of an error.
     """
 
-    active = (0,)
+    active: tuple[int, ...] = (0,)
 
     def __init__(self, f: Dynamics, norm: Norm) -> None:
         self.f = f
@@ -91,7 +91,7 @@ class Augmented:
         seminorm: whether the parameters' gradients are left out of the norm.
     """
 
-    active = (1, 2)
+    active: tuple[int, ...] = (1, 2)
 
     def __init__(
         self,
@@ -123,11 +123,9 @@ class Augmented:
             t = t.detach().requires_grad_(True)
             dy = self.f(t, y)
             inputs = (t, y, *(tensors[i] for i in self.wanted))
-            found = (
-                torch.autograd.grad(dy, inputs, -adjoint, allow_unused=True)
-                if dy.requires_grad
-                else [None] * len(inputs)
-            )
+            found: Sequence[Tensor | None] = [None] * len(inputs)
+            if dy.requires_grad:
+                found = torch.autograd.grad(dy, inputs, -adjoint, allow_unused=True)
         time, pulled, *rest = (
             torch.zeros_like(x) if gradient is None else gradient for gradient, x in zip(found, inputs, strict=True)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
@@ -12,7 +13,8 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 
-Function = Callable[..., Sequence[Tensor]]
+Function = Callable[..., Any]
+"""(lists of tensors) -> tensors, nested in lists at will."""
 
 
 class Untraceable(Exception):

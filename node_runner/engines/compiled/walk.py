@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -260,7 +261,7 @@ def direction_of(method: Method, times: Sequence[float]) -> int:
     Raises:
         SolveFailed: they do neither.
     """
-    pairs = list(zip(times[:-1], times[1:], strict=True))
+    pairs = list(pairwise(times))
     if all(a < b for a, b in pairs):
         return 1
     if all(a > b for a, b in pairs):
