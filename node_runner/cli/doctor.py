@@ -17,6 +17,7 @@ import torch
 import node_runner
 from node_runner.cli.tables import Cell, Row, show
 from node_runner.cli.thread_timing import Timing, recommend, time_threads
+from node_runner.engines.native.build import cache_folder, compiler
 from node_runner.runtime import default_threads, package_versions, processor
 
 
@@ -85,12 +86,12 @@ def _no_cuda() -> str:
 
 
 def _compiler() -> Finding:
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
-        path = shutil.which(name) if name else None
-        if path:
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            return Finding("C++ compiler", path, (done.stdout.splitlines() or ["found"])[0])
-    return Finding("C++ compiler", "none", "torch.compile on the CPU cannot run; install g++ or clang")
+    path = compiler()
+    if path is None:
+        return Finding("C++ compiler", "none", "engine=native and engine=compiled need one: install g++ or clang")
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    version = (done.stdout.splitlines() or ["found"])[0]
+    return Finding("C++ compiler", path, f"{version}; engine=native keeps what it builds in {cache_folder()}")
 
 
 def _threads() -> Finding:
