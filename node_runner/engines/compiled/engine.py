@@ -23,11 +23,11 @@ from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Soluti
 
 CONTINUOUS = ("on", "seminorm")
 
-MOST_KITS = 500
-"""Kept in a process."""
+MOST_KINDS = 200
+"""Of field and state, whose steps a process keeps."""
 
-KITS: dict[Any, Kit] = {}
-"""Compiled steps of this process: equal fields, states and methods share them."""
+KITS: dict[Any, dict[Any, Kit]] = {}
+"""Compiled steps of this process, by field and state, then by kind of step: equal ones share them."""
 
 
 @ENGINES.register("compiled", "each step of any field compiled into one piece of machine code, on the CPU and on a GPU")
@@ -81,7 +81,7 @@ class CompiledEngine:
             return _refusal(f, str(reason))
         key = (reading.key, y0.shape, y0.dtype, y0.device)
         if key not in self._verdicts:
-            if len(self._verdicts) >= MOST_KITS:
+            if len(self._verdicts) >= MOST_KINDS:
                 self._verdicts.clear()
             self._held = reading.held  # the key knows them by their address
             why = trial(f, norm, reading, y0)
@@ -140,14 +140,12 @@ class CompiledEngine:
         augmented = Augmented(f, measure, y0.shape, positions, shapes, seminorm=adjoint == "seminorm")
         return Field(tensors, parameters, forward, make(augmented, f"adjoint={adjoint}"))
 
-    def _program(self, source: Source, key: Any) -> Program:
+    def _program(self, source: Source, kits: dict[Any, Kit], kind: Any) -> Program:
         if not self._compiles:
             return EagerProgram(source)
-        kit = KITS.get(key)
+        kit = kits.get(kind)
         if kit is None:
-            if len(KITS) >= MOST_KITS:
-                KITS.clear()
-            kit = KITS[key] = Kit(source.reading.held)
+            kit = kits[kind] = Kit(source.reading.held)
         return CompiledProgram(source, kit, self._book)
 
     def _book(self, seconds: float) -> None:
@@ -159,11 +157,14 @@ class _Maker:
 
     def __init__(
         self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
-        program: Callable[[Source, Any], Program],
+        program: Callable[[Source, dict[Any, Kit], Any], Program],
     ) -> None:  # fmt: skip
         self.method, self.reading, self.tensors, self.wanted, self.program = method, reading, tensors, wanted, program
         # The number of threads is written into the code.
-        self.key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
+        key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
+        if len(KITS) >= MOST_KINDS and key not in KITS:
+            KITS.clear()
+        self.kits = KITS.setdefault(key, {})
         self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
 
     def __call__(self, system: System, about: str) -> Programs:
@@ -189,7 +190,7 @@ class _Maker:
     def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
         words = f"{kind[0]} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
         source = Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
-        return self.program(source, (self.key, kind, about))
+        return self.program(source, self.kits, (kind, about))
 
 
 def _parameterless(adjoint: str, f: Dynamics) -> str:

@@ -56,7 +56,9 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTen
     fake = [mode.from_tensor(tensor.detach()) for tensor in inputs]
     with config.patch(settings), mode, torch.no_grad(), tracing(TracingContext(mode)):
         compiled: Any = compile_fx_inner(graph, fake, cpp_wrapper=cpu)
-    return lambda arguments: compiled(arguments)
+    # Around it are only records for profilers of compilations.
+    inner: Compiled = getattr(compiled, "current_callable", None) or compiled
+    return inner
 
 
 class Halves(NamedTuple):

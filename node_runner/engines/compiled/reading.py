@@ -19,7 +19,7 @@ MOST_OBJECTS = 20_000
 
 ATOMS = (
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type(Ellipsis), slice,
-    type, types.BuiltinFunctionType, types.BuiltinMethodType, types.MethodDescriptorType, types.ModuleType,
+    type, types.BuiltinFunctionType, types.BuiltinMethodType, types.MethodDescriptorType, types.ModuleType, Enum,
 )  # fmt: skip
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -107,7 +107,7 @@ class _Reader:
         if isinstance(value, Tensor):
             self._tensor(value, slot)
             return
-        if isinstance(value, (*ATOMS, Enum)):
+        if isinstance(value, ATOMS):
             key.append(type(value))
             key.append(value)
             if slot is not None:

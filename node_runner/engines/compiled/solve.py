@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from node_runner.engines.compiled.tape import Outputs, Tape
-from node_runner.engines.compiled.walk import Adaptive, Grid, Programs, direction_of
+from node_runner.engines.compiled.walk import Adaptive, Grid, Programs, direction_of, interpolant
 from node_runner.errors import SolveFailed
 from node_runner.types import Gradient, Method, SolveStats
 
@@ -67,17 +68,20 @@ class CompiledSolve:
         y0 = y0.detach().contiguous()
         ys = y0.new_empty((len(self.times), *y0.shape))
         ys[0] = y0
-        outputs = Outputs(ys[1:])
+        outputs = Outputs(ys[1:], interpolant(self.method))
         clock = self.times if self.direction > 0 else -self.times
         if self.method.adaptive:
             walk = self._adaptive(self.field.forward, self.tape, self.rtol, self.atol, self.direction, self.stats)
             walk.end = (targets := clock.tolist())[-1]
             walk.start(targets[0], y0)
-            for target in targets[1:]:
-                walk.advance(target)
-                outputs.add(walk.terms(target))
+            j = 1
+            while j < len(targets):
+                walk.advance(targets[j])
+                last = bisect_right(targets, walk.t, lo=j)
+                walk.hand_on(targets[j:last], outputs)
+                j = last
         else:
-            Grid(self.method, self.field.forward, self.tape, self.direction, self.stats).march(clock, y0, outputs.add)
+            Grid(self.method, self.field.forward, self.tape, self.direction, self.stats).march(clock, y0, outputs)
         outputs.finish()
         self.blocks = outputs.blocks
         self.stats.kept_bytes = self.tape.kept_bytes
@@ -151,16 +155,16 @@ class CompiledSolve:
     def _interval(self, programs: Programs, state: Tensor, i: int) -> Tensor:
         assert self.gradient is not None
         stats, direction = SolveStats(), -self.direction
-        out = Outputs(state.new_empty((1, *state.shape)))
+        out = Outputs(state.new_empty((1, *state.shape)), interpolant(self.method))
         interval = direction * self.times[i - 1 : i + 1].flip(0)
         if self.method.adaptive:
             walk = self._adaptive(programs, Tape(None), self.gradient.rtol, self.gradient.atol, direction, stats)
             first, walk.end = interval.tolist()
             walk.start(first, state)
             walk.advance(walk.end)
-            out.add(walk.terms(walk.end))
+            walk.hand_on([walk.end], out)
         else:
-            Grid(self.method, programs, Tape(None), direction, stats).march(interval, state, out.add)
+            Grid(self.method, programs, Tape(None), direction, stats).march(interval, state, out)
         out.finish()
         self.stats.add_backward(stats)
         return out.ys[0]

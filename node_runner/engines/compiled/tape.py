@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,22 +13,20 @@ from node_runner.engines.compiled.programs import Program
 from node_runner.engines.compiled.steps import Result
 
 
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
 Name = tuple[str, int]
 """A state of a solve: ("y" | "slope" | "middle" | "end", number of the step)."""
-
-WIDTH = 5
-"""States that an output may be made of."""
 
 MOST_STATES = 64
 """That are stacked at a time, so that a long solve is not stacked whole."""
 
 
-class Term(NamedTuple):
-    """One state's part in an output: weight * value."""
+Interpolant = Callable[[Numbers, Numbers], tuple[Numbers, ...]]
+"""(x (m,) within steps, 0..1, h (m,) their signed sizes) -> weights of the states that steps give, (m,) each.
 
-    name: Name
-    value: Tensor
-    weight: float
+The first state is that at the step's end.
+"""
 
 
 class Step(NamedTuple):
@@ -94,57 +93,62 @@ class Outputs:
 
     Args:
         ys: (T, ...) to be filled.
+        interpolant: how an output is made of its step's states.
     """
 
-    def __init__(self, ys: Tensor) -> None:
-        self.ys = ys
+    def __init__(self, ys: Tensor, interpolant: Interpolant) -> None:
+        self.ys, self.interpolant = ys, interpolant
         self.blocks: list[Block] = []
-        self._first = self._count = 0
+        self._first = 0
         self._clear()
 
     def _clear(self) -> None:
         self._columns: dict[Name, int] = {}
         self._values: list[Tensor] = []
-        self._rows: list[list[tuple[int, float]]] = []
+        self._index: list[list[int]] = []
+        self._x: list[float] = []
+        self._h: list[float] = []
 
-    def add(self, terms: Sequence[Term]) -> None:
-        """The next output is the sum of these."""
-        row = []
-        for name, value, weight in terms:
-            if weight == 0:
-                continue
-            column = self._columns.get(name)
+    def add(self, names: Sequence[Name], values: Sequence[Tensor], xs: list[float], h: float) -> None:
+        """The next outputs, which lie in a step of size h that gave these states."""
+        if xs == [1.0]:
+            names = names[:1]
+        columns, place = self._columns, []
+        for name, value in zip(names, values, strict=False):
+            column = columns.get(name)
             if column is None:
-                column = self._columns[name] = len(self._values)
+                column = columns[name] = len(self._values)
                 self._values.append(value)
-            row.append((column, weight))
-        self._rows.append(row)
-        self._count += 1
+            place.append(column)
+        place += place[:1] * (len(values) - len(place))
+        self._index += [place] * len(xs)
+        self._x += xs
+        self._h += [h] * len(xs)
         if len(self._values) >= MOST_STATES:
             self.finish()
 
     def finish(self) -> None:
         """Write the outputs that were added."""
-        rows, values = self._rows, self._values
-        if not rows:
+        values, count = self._values, len(self._x)
+        if not values:
             return
-        first, last = self._first, self._count
-        target = self.ys[first:last]
-        like = values[0]
-        if all(row == [(i, 1.0)] for i, row in enumerate(rows)):
+        target, like = self.ys[self._first : self._first + count], values[0]
+        weights: Tensor | None = None
+        if len(values) == count and self._x == [1.0] * count:
             torch.stack(values, out=target)
-            weights = None
         else:
+            columns = np.array(self._index)
+            numbers = np.stack(self.interpolant(np.array(self._x), np.array(self._h)), axis=1)
+            dense = np.zeros((count, len(values)))
+            np.add.at(dense, (np.arange(count)[:, None], columns), numbers)
             # Each output gathers its own states: a sum over all would spread a NaN to where it has weight zero.
-            columns = [[c for c, _ in row] + [row[0][0]] * (WIDTH - len(row)) for row in rows]
-            numbers = [[w for _, w in row] + [0.0] * (WIDTH - len(row)) for row in rows]
-            index = torch.tensor(columns, device=like.device).view(-1)
-            factors = torch.tensor(numbers, dtype=like.dtype, device=like.device)
-            gathered = torch.stack(values).view(len(values), -1)[index].view(len(rows), WIDTH, -1)
-            torch.bmm(factors[:, None], gathered, out=target.view(len(rows), 1, -1))
-            weights = factors.new_zeros(len(rows), len(values)).scatter_add_(1, index.view(-1, WIDTH), factors)
-        self.blocks.append(Block(first, last, list(self._columns), weights))
-        self._first = last
+            index = torch.from_numpy(columns.reshape(-1)).to(like.device)
+            factors = torch.from_numpy(numbers).to(like)
+            gathered = torch.stack(values).view(len(values), -1)[index].view(*columns.shape, -1)
+            torch.bmm(factors[:, None], gathered, out=target.view(count, 1, -1))
+            weights = torch.from_numpy(dense).to(like)
+        self.blocks.append(Block(self._first, self._first + count, list(self._columns), weights))
+        self._first += count
         self._clear()
 
     @staticmethod

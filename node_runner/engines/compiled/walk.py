@@ -7,7 +7,7 @@ Clocks here ascend: a solve backward in time runs on -t, as in torchdiffeq. Sour
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from node_runner.engines.compiled.programs import Program
-from node_runner.engines.compiled.tape import Name, Tape, Term
+from node_runner.engines.compiled.tape import Interpolant, Name, Numbers, Outputs, Tape
 from node_runner.engines.failures import spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.types import Method, SolveStats
@@ -150,24 +150,47 @@ class Adaptive:
             factor = min(self.ifactor, max(self.safety / ratio**self.exponent, 1.0 if ratio < 1 else self.dfactor))
         return min(max(h * factor, self.min_step), self.max_step)
 
-    def terms(self, target: float) -> list[Term]:
-        """The state at a time within the last step: a quartic through both ends, their slopes and the middle.
+    def hand_on(self, targets: Sequence[float], outputs: Outputs) -> None:
+        """Add the states at times within the last step."""
+        n, size = self.number, self.t - self.before
+        outputs.add(
+            (("y", n), ("y", n - 1), ("slope", n - 1), ("slope", n), ("middle", n - 1)),
+            (self.y, self.y_before, self.slope_before, self.slope, self.middle),
+            [(target - self.before) / size for target in targets],
+            self.direction * size,
+        )
 
-        The polynomial is that of torchdiffeq's `_interp_fit`, its coefficients gathered by state.
-        """
-        n = self.number
-        h = self.direction * (self.t - self.before)
-        x = (target - self.before) / (self.t - self.before) if n else 0.0
-        if not n:
-            return [Term(("y", 0), self.y, 1.0)]
-        x2, x3, x4 = x * x, x**3, x**4
-        return [
-            Term(("y", n), self.y, -5 * x2 + 14 * x3 - 8 * x4),
-            Term(("y", n - 1), self.y_before, 1 - 11 * x2 + 18 * x3 - 8 * x4),
-            Term(("slope", n - 1), self.slope_before, h * (x - 4 * x2 + 5 * x3 - 2 * x4)),
-            Term(("slope", n), self.slope, h * (x2 - 3 * x3 + 2 * x4)),
-            Term(("middle", n - 1), self.middle, 16 * x2 - 32 * x3 + 16 * x4),
-        ]
+
+def quartic(x: Numbers, h: Numbers) -> tuple[Numbers, ...]:
+    """Weights of the end, the start, the slopes there and at the end, and the middle.
+
+    The polynomial is that of torchdiffeq's `_interp_fit`, its coefficients gathered by state.
+    """
+    x2, x3, x4 = x * x, x**3, x**4
+    return (
+        -5 * x2 + 14 * x3 - 8 * x4,
+        1 - 11 * x2 + 18 * x3 - 8 * x4,
+        h * (x - 4 * x2 + 5 * x3 - 2 * x4),
+        h * (x2 - 3 * x3 + 2 * x4),
+        16 * x2 - 32 * x3 + 16 * x4,
+    )
+
+
+def line(x: Numbers, h: Numbers) -> tuple[Numbers, ...]:
+    """Weights of the end and the start."""
+    return x, 1 - x
+
+
+def cubic(x: Numbers, h: Numbers) -> tuple[Numbers, ...]:
+    """Hermite's: weights of the end, the start, and the slopes there and at the end."""
+    return x * x * (3 - 2 * x), (1 + 2 * x) * (1 - x) ** 2, x * (1 - x) ** 2 * h, x * x * (x - 1) * h
+
+
+def interpolant(method: Method) -> Interpolant:
+    """How the method fills its steps."""
+    if method.adaptive:
+        return quartic
+    return cubic if method.options["interp"] == "cubic" else line
 
 
 class Grid:
@@ -187,33 +210,35 @@ class Grid:
         self.stages = method.tableau.stages
         self.cubic = method.options["interp"] == "cubic"
 
-    def march(self, times: Tensor, y: Tensor, take: Callable[[list[Term]], None]) -> None:
-        """Step through all times (T,), which ascend and have the dtype of y, and hand on the states at times[1:]."""
+    def march(self, times: Tensor, y: Tensor, outputs: Outputs) -> None:
+        """Step through all times (T,), which ascend and have the dtype of y, adding the states at times[1:]."""
         scalars, direction, perturb = Scalars(y), self.direction, self.method.options["perturb"]
         grid = _grid(times, self.method.options["step_size"])
         targets, points, sizes = times.tolist(), grid.tolist(), (grid[1:] - grid[:-1]).tolist()
-        names: tuple[str, ...] = ("y", "slope") if self.cubic else ("y",)
         j = 1
         for n, h in enumerate(sizes):
             t, after = points[n], points[n + 1]
             start, end = (scalars.after(t), scalars.before(after)) if perturb else (t, after)
             clock = scalars(direction * start, direction * t, direction * h, direction * end)
             result = self.tape.run(self.programs.step, [clock, y])
-            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n))[: len(names)]
+            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n))[: 1 + self.cubic]
             self.tape.take(self.programs.step, (("y", n),), gives)
             self.stats.nfe_forward += self.stages
             self.stats.accepted += 1
             y_before, y = y, result.outputs[0]
-            end_slope: Tensor | None = None
+            first = j
             while j < len(targets) and after >= targets[j]:
-                if self.cubic:
-                    # torchdiffeq evaluates the slope at the step's end once for each output, and so is it counted.
-                    self.stats.nfe_forward += 1
-                    end_slope = self._end_slope(n, direction * after, y, scalars) if end_slope is None else end_slope
-                    take(_cubic(n, t, after, targets[j], direction, y_before, result.outputs[1], y, end_slope))
-                else:
-                    take(_linear(n, t, after, targets[j], y_before, y))
                 j += 1
+            if j == first:
+                continue
+            names: tuple[Name, ...] = (("y", n + 1), ("y", n), ("slope", n), ("end", n))
+            values: tuple[Tensor, ...] = (y, y_before)
+            if self.cubic:
+                # torchdiffeq evaluates the slope at the step's end once for each output, and so is it counted.
+                self.stats.nfe_forward += j - first
+                values = (*values, result.outputs[1], self._end_slope(n, direction * after, y, scalars))
+            xs = [(target - t) / (after - t) for target in targets[first:j]]
+            outputs.add(names[: len(values)], values, xs, direction * (after - t))
 
     def _end_slope(self, n: int, t: float, y: Tensor, scalars: Scalars) -> Tensor:
         result = self.tape.run(self.programs.slope, [scalars(t), y])
@@ -229,30 +254,6 @@ def _grid(times: Tensor, step_size: float | None) -> Tensor:
     grid = torch.arange(0, count, dtype=times.dtype) * step_size + times[0]
     grid[-1] = times[-1]
     return grid
-
-
-def _linear(n: int, t: float, after: float, target: float, before: Tensor, y: Tensor) -> list[Term]:
-    if target == t:
-        return [Term(("y", n), before, 1.0)]
-    if target == after:
-        return [Term(("y", n + 1), y, 1.0)]
-    x = (target - t) / (after - t)
-    return [Term(("y", n), before, 1 - x), Term(("y", n + 1), y, x)]
-
-
-def _cubic(
-    n: int, t: float, after: float, target: float, direction: int, before: Tensor, slope: Tensor, y: Tensor,
-    end_slope: Tensor,
-) -> list[Term]:  # fmt: skip
-    """Hermite's cubic through both ends and their slopes."""
-    x = (target - t) / (after - t)
-    h = direction * (after - t)
-    return [
-        Term(("y", n), before, (1 + 2 * x) * (1 - x) ** 2),
-        Term(("slope", n), slope, x * (1 - x) ** 2 * h),
-        Term(("y", n + 1), y, x * x * (3 - 2 * x)),
-        Term(("end", n), end_slope, x * x * (x - 1) * h),
-    ]
 
 
 def direction_of(method: Method, times: Sequence[float]) -> int:
