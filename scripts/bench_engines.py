@@ -10,8 +10,8 @@ is 0, so that every step does the same work. The first step of each contestant i
 contestants take turns in one process, in rounds of at least 0.2 seconds each; medians of the rounds. All in float32.
 The step of torchdiffeq is written as its users write it; the engines of this package are called through the same
 `Solve` that training uses, with a fused Adam. Accuracy stands beside speed: the relative error of each gradient
-against one in float64 at tolerance 1e-10 (torchdiffeq, backpropagation; images: its adjoint at 1e-6), since the continuous adjoint and the
-gradient of the computed numbers are different approximations of the same thing.
+against one in float64 at tolerance 1e-10 (torchdiffeq, backpropagation; for images its adjoint at 1e-6), since the
+continuous adjoint and the gradient of the computed numbers are different approximations of the same thing.
 
 Reading. Times are only comparable within one table. x is torchdiffeq's backpropagation over the contestant; NFE and
 steps are those of one step. torchode chooses a step for each sample, so it does other work on a batch. diffrax runs

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,13 +31,18 @@ NEEDED = (
 )
 
 
+@functools.cache
 def missing(device: str) -> str | None:
     """What a compilation would lack, or None."""
+    if device not in ("cpu", "cuda"):
+        return f"the state is on {device}, and this engine knows the CPU and CUDA"
     for module, name in NEEDED:
         if not hasattr(importlib.import_module(module), name):
             return f"torch {torch.__version__} lacks {module}.{name}"
     if device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
         return "there is no C++ compiler (looked for $CXX, g++ and clang++)"
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton, which compiles for CUDA, is not installed"
     return None
 
 
@@ -54,7 +62,10 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTen
         "cpp.use_decompose_tanh": cpu and all(i.dtype is torch.float32 for i in inputs),
     }
     fake = [mode.from_tensor(tensor.detach()) for tensor in inputs]
-    with config.patch(settings), mode, torch.no_grad(), tracing(TracingContext(mode)):
+    with (
+        config.patch(settings), mode, torch.no_grad(), tracing(TracingContext(mode)), warnings.catch_warnings(),
+    ):  # fmt: skip
+        warnings.simplefilter("ignore")  # torch's own, about its own modules
         compiled: Any = compile_fx_inner(graph, fake, cpp_wrapper=cpu)
     # Around it are only records for profilers of compilations.
     inner: Compiled = getattr(compiled, "current_callable", None) or compiled

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from node_runner.engines.compiled.inductor import Compiled, compile_graph, partition
 from node_runner.engines.compiled.reading import Reading
 from node_runner.engines.compiled.steps import Compute, Result
-from node_runner.engines.compiled.tracing import Function, fake_mode, trace
+from node_runner.engines.compiled.tracing import Function, Untraceable, fake_mode, trace
+from node_runner.errors import ConfigError
 
 
 log = logging.getLogger("node_runner")
@@ -216,14 +218,14 @@ class CompiledProgram:
     # --- compilation
 
     def _compile(self, part: str, function: Function, groups: list[list[Tensor]], arguments: list[Tensor]) -> Compiled:
-        with _Stopwatch(f"{self.source.about}, {part}", self.book):
+        with _compiling(f"{self.source.about}, {part}", self.book):
             mode = fake_mode()
             # A plain function: the tracer would count the `self` of a method among the arguments.
             graph = trace(lambda *lists: function(*lists), groups, mode)
             return _steady(compile_graph(graph, arguments, mode), list(arguments))
 
     def _cut(self, states: list[Tensor]) -> None:
-        with _Stopwatch(f"{self.source.about}, keeping its activations", self.book):
+        with _compiling(f"{self.source.about}, keeping its activations", self.book):
             mode = fake_mode()
             primals = [*states, *self.source.tensors]
             tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
@@ -235,7 +237,7 @@ class CompiledProgram:
 
     def _finish(self, states: list[Tensor], kept: Sequence[Tensor]) -> None:
         """Compile the backward half, for the strides that the forward half gave what is kept."""
-        with _Stopwatch(f"{self.source.about}, gradient from its activations", self.book):
+        with _compiling(f"{self.source.about}, gradient from its activations", self.book):
             graph, mode = self.kit.backward_graph
             tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
             needed = [states[i] if kind == "primal" and i < len(states) else None for kind, i in self.kit.takes]
@@ -280,18 +282,28 @@ def _steady(code: Compiled, arguments: list[Tensor], count: int | None = None) -
     return straightened
 
 
-class _Stopwatch:
-    """Says that something is being compiled, and how long it took."""
+@contextmanager
+def _compiling(about: str, book: Callable[[float], None]) -> Iterator[None]:
+    """Says that something is being compiled, how long it took, and if it cannot be, why.
 
-    def __init__(self, about: str, book: Callable[[float], None]) -> None:
-        self.about, self.book = about, book
-
-    def __enter__(self) -> None:
-        log.info("engine compiled: compiling %s", self.about)
-        self.began = time.perf_counter()
-
-    def __exit__(self, *failure: Any) -> None:
-        seconds = time.perf_counter() - self.began
-        self.book(seconds)
-        if failure[0] is None:
-            log.info("engine compiled: compiled %s in %.1f s", self.about, seconds)
+    Raises:
+        ConfigError: in one sentence.
+    """
+    log.info("engine compiled: compiling %s", about)
+    began = time.perf_counter()
+    try:
+        yield
+    except Untraceable as reason:
+        raise ConfigError(
+            f"engine=compiled cannot compile the {about}: the field {reason}; use engine=torchdiffeq"
+        ) from reason
+    except Exception as error:  # of a user's field, of Inductor or of the compiler that it calls
+        first = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"engine=compiled could not compile the {about} ({type(error).__name__}: {first[:200]}); "
+            "use engine=torchdiffeq"
+        ) from error
+    finally:
+        seconds = time.perf_counter() - began
+        book(seconds)
+    log.info("engine compiled: compiled %s in %.1f s", about, seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,9 +39,7 @@ def trace(function: Function, groups: Sequence[Sequence[Tensor]], mode: FakeTens
 
     fake = [[mode.from_tensor(tensor.detach()) for tensor in group] for group in groups]
     try:
-        with mode, warnings.catch_warnings():
-            # An integrand may differentiate what its caller asked no gradient of.
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+        with mode:
             first = make_fx(function, tracing_mode="real")(*fake)
     except torch._subclasses.fake_tensor.DataDependentOutputException as error:
         raise Untraceable("decides by the numbers in a tensor what it computes") from error
