@@ -113,11 +113,9 @@ class _Reader:
             if slot is not None:
                 self.numbers.append((slot, value))
             return
-        number = self.seen.setdefault(id(value), len(self.seen))
-        if number < len(self.seen) - 1:
-            key.append(("again", number))
+        if self._again(value):
             return
-        if number > MOST_OBJECTS:
+        if len(self.seen) > MOST_OBJECTS:
             raise Unreadable(f"reaches more than {MOST_OBJECTS} objects")
         key.append(type(value))
         if isinstance(value, nn.Module):
@@ -153,14 +151,21 @@ class _Reader:
             raise Unreadable(f"has a tensor of the special kind {type(tensor).__name__}")
         if slot is None:
             raise Unreadable("keeps a tensor in a tuple or a default, where a graph cannot follow it")
-        number = self.seen.setdefault(id(tensor), len(self.seen))
-        if number < len(self.seen) - 1:
-            self.key.append(("again", number))
+        if self._again(tensor):
             self.slots[next(i for i, known in enumerate(self.tensors) if known is tensor)].append(slot)
             return
         self.key.append((tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad))
         self.tensors.append(tensor)
         self.slots.append([slot])
+
+    def _again(self, value: Any) -> bool:
+        """Whether a value was seen before; if so, the key says where."""
+        number = self.seen.get(id(value))
+        if number is None:
+            self.seen[id(value)] = len(self.seen)
+            return False
+        self.key.append(("again", number))
+        return True
 
     def _module(self, module: nn.Module) -> None:
         own = module.__dict__
