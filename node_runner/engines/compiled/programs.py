@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from node_runner.errors import ConfigError
 
 
 log = logging.getLogger("node_runner")
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a step is compiled: its field has tensors without numbers in place of its own meanwhile."""
 
 
 class Pulled(NamedTuple):
@@ -289,6 +293,11 @@ def _compiling(about: str, book: Callable[[float], None]) -> Iterator[None]:
     Raises:
         ConfigError: in one sentence.
     """
+    with ONE_AT_A_TIME:
+        yield from _timed(about, book)
+
+
+def _timed(about: str, book: Callable[[float], None]) -> Iterator[None]:
     log.info("engine compiled: compiling %s", about)
     began = time.perf_counter()
     try:

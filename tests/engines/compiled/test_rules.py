@@ -301,3 +301,28 @@ def test_a_torch_without_what_is_needed_is_said(monkeypatch: pytest.MonkeyPatch)
         inductor.missing.cache_clear()
     assert message is not None and "lacks torch._inductor.compile_fx.no_such_function" in message
     assert "use engine=torchdiffeq" in message
+
+
+@compiles
+@pytest.mark.slow
+def test_what_is_prepared_is_not_compiled_again():
+    engine, method = CompiledEngine(), make_method("fehlberg2")
+    field = MLP((2,), width=3, depth=1)
+    y0 = torch.randn(4, 2)
+    assert engine.refuses(method, field, y0, None, "off") is None
+    work = engine.prepare(method, field, y0, "off")
+    assert work is not None
+    assert work == engine.prepare(method, field, torch.randn(4, 2), "off")
+    assert work != engine.prepare(method, field, y0, None)
+    field.eval()
+    work()
+    assert not field.training
+    spent = engine.compile_seconds
+    assert spent > 0
+    ys = engine.integrate(method, field.train(), y0, TS, rtol=1e-2, atol=1e-2, norm=None).ys
+    ys.sum().backward()
+    assert engine.compile_seconds == spent
+
+
+def test_nothing_is_to_be_prepared_where_nothing_is_compiled():
+    assert CompiledEngine.uncompiled().prepare(make_method("dopri5"), SmallField(), Y0, "off") is None
