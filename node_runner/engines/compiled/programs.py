@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -226,7 +227,9 @@ class CompiledProgram:
             mode = fake_mode()
             # A plain function: the tracer would count the `self` of a method among the arguments.
             graph = trace(lambda *lists: function(*lists), groups, mode)
-            return _steady(compile_graph(graph, arguments, mode), list(arguments))
+            # Not the report, which is small differences of large numbers, nor gradients, which may be.
+            expected = graph(*arguments)[: self.source.outputs] if part == "run" else None
+            return _proven(compile_graph(graph, arguments, mode), list(arguments), expected)
 
     def _cut(self, states: list[Tensor]) -> None:
         with _compiling(f"{self.source.about}, keeping its activations", self.book):
@@ -235,20 +238,19 @@ class CompiledProgram:
             tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
             joint = trace(lambda primals, tangents: self._joint(primals, tangents), [primals, tangents], mode)
             halves = partition(joint, self.source.outputs + 1)
+            expected = halves.forward(*primals)[: self.source.outputs]
             code = compile_graph(halves.forward, primals, mode)
             self.kit.takes, self.kit.backward_graph = halves.takes, (halves.backward, mode)
-            self.kit.forward = _steady(code, list(primals), self.source.outputs + 1)
+            self.kit.forward = _proven(code, list(primals), expected)
 
     def _finish(self, states: list[Tensor], kept: Sequence[Tensor]) -> None:
         """Compile the backward half, for the strides that the forward half gave what is kept."""
         with _compiling(f"{self.source.about}, gradient from its activations", self.book):
             graph, mode = self.kit.backward_graph
-            tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
+            tangents = [torch.zeros_like(states[1]) for _ in range(self.source.outputs)]
             needed = [states[i] if kind == "primal" and i < len(states) else None for kind, i in self.kit.takes]
-            self.kit.backward = _steady(
-                compile_graph(graph, self._arguments(len(states), needed, kept, tangents), mode),
-                self._arguments(len(states), needed, kept, tangents),
-            )
+            arguments = self._arguments(len(states), needed, kept, tangents)
+            self.kit.backward = _proven(compile_graph(graph, arguments, mode), arguments, None)
             self.kit.backward_graph = None
             own = [tensor for tensor in needed[1:] if tensor is not None]
             self.kit.kept_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*kept, *own))
@@ -262,18 +264,29 @@ class CompiledProgram:
         return Pulled(found[:cut], found[cut:])
 
 
-def _steady(code: Compiled, arguments: list[Tensor], count: int | None = None) -> Compiled:
-    """Outputs with the strides that the next graph was traced for.
+def _proven(code: Compiled, arguments: list[Tensor], expected: Sequence[Tensor] | None) -> Compiled:
+    """Machine code whose results are those of its graph, with the strides that the next graph was traced for.
 
-    Inductor may choose other strides for an output than the traced ones; one call tells.
+    Inductor may choose other strides for a result than the traced ones; one call tells.
 
     Args:
         code: to try out.
         arguments: to try it with.
-        count: outputs that matter (None: all).
+        expected: the first results, from the graph (None: they are not to be compared).
+
+    Raises:
+        ArithmeticError: the results differ by more than rounding.
     """
-    outputs = code(arguments)
-    odd = [i for i, output in enumerate(outputs[:count]) if not output.is_contiguous()]
+    results = code(arguments)
+    if expected is not None:
+        results = results[: len(expected)]
+    for result, right in zip(results, expected or (), strict=False):
+        size = float(right.abs().max()) if right.numel() else 0.0
+        tolerance = max(size, 1e-3) * (1e-3 if right.dtype is torch.float32 else 1e-8)
+        # Numbers on their way to infinity say nothing.
+        if math.isfinite(size) and not torch.allclose(result, right, rtol=0.0, atol=tolerance):
+            raise ArithmeticError("the machine code gives other numbers than the graph that it was made from")
+    odd = [i for i, result in enumerate(results) if not result.is_contiguous()]
     if not odd:
         return code
 

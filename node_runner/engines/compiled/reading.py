@@ -22,6 +22,9 @@ ATOMS = (
     type, types.BuiltinFunctionType, types.BuiltinMethodType, types.MethodDescriptorType, types.ModuleType, Enum,
 )  # fmt: skip
 
+NUMBERS = (bool, int, float, str)
+"""Kinds of global variables that the code of a field may depend on."""
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARTS = ("_parameters", "_buffers", "_modules")
 INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
@@ -158,6 +161,14 @@ class _Reader:
         self.tensors.append(tensor)
         self.slots.append([slot])
 
+    def _code(self, function: types.FunctionType) -> None:
+        """What the function does, and the global numbers that it names."""
+        self.key.append(function.__code__)
+        known = function.__globals__
+        for name in function.__code__.co_names:
+            if isinstance(known.get(name), NUMBERS):
+                self.key.append((name, type(known[name]), known[name]))
+
     def _again(self, value: Any) -> bool:
         """Whether a value was seen before; if so, the key says where."""
         number = self.seen.get(id(value))
@@ -171,6 +182,8 @@ class _Reader:
         own = module.__dict__
         if any(own[name] for name in HOOKS):
             raise Unreadable(f"has hooks on {type(module).__name__}, which compiled code would not call")
+        if isinstance(forward := type(module).forward, types.FunctionType):
+            self._code(forward)
         for name in PARTS:
             if own[name]:
                 self._mapping(own[name])
@@ -180,7 +193,7 @@ class _Reader:
                 self.visit(value, Slot(own, name))
 
     def _function(self, function: types.FunctionType) -> None:
-        self.key.append(function.__code__)
+        self._code(function)
         self.visit(function.__defaults__, None)
         if function.__kwdefaults__:
             self._mapping(function.__kwdefaults__)

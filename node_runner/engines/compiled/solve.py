@@ -179,7 +179,7 @@ class Differentiable(torch.autograd.Function):
         ctx.solve = solve
         ys = solve.forward(y0)
         # Saved for autograd to complain if one is changed before the gradient is computed.
-        ctx.save_for_backward(ys, *tensors)
+        ctx.save_for_backward(*(tensors if solve.tape.keeping else (ys, *tensors)))
         return ys
 
     @staticmethod
@@ -187,10 +187,10 @@ class Differentiable(torch.autograd.Function):
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradient that was asked for."""
         solve: CompiledSolve = ctx.solve
-        ys, *_ = ctx.saved_tensors
+        saved = ctx.saved_tensors
         grad_ys = grad_ys.contiguous()
         if solve.tape.keeping is None:
-            grad_y0, gradients = solve.continuous(ys, grad_ys)
+            grad_y0, gradients = solve.continuous(saved[0], grad_ys)
         else:
             grad_y0, gradients = solve.discrete(grad_ys)
         return (None, grad_y0 if ctx.needs_input_grad[1] else None, *gradients)

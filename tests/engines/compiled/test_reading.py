@@ -64,6 +64,25 @@ def test_training_and_evaluating_are_different_and_so_are_tied_and_untied_weight
     assert read(tied).key != read(untied).key
 
 
+RATE = 1.0
+
+
+def test_global_numbers_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch):
+    class Field(nn.Module):
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return RATE * y
+
+    def plain(t: Tensor, y: Tensor) -> Tensor:
+        return RATE * y
+
+    field = Field()
+    before = read(field).key, read(plain).key
+    assert before == (read(field).key, read(plain).key)
+    monkeypatch.setattr("tests.engines.compiled.test_reading.RATE", 2.0)
+    assert read(field).key != before[0]
+    assert read(plain).key != before[1]
+
+
 def test_rings_end():
     ring: list[Any] = []
     ring.append(ring)

@@ -99,7 +99,7 @@ def test_a_field_that_is_no_graph_is_refused_in_a_sentence(kind: str):
         lambda: field_of(nn.Dropout(0.5), nn.BatchNorm1d(3)).eval(),
         lambda: Shifted(SmallField(), torch.tensor([0.1, 0.2], dtype=torch.float64)),
         lambda: lambda t, y: torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64) * y,
-        lambda: nn.utils.parametrizations.weight_norm(field_of(nn.Linear(3, 3)).layers[0]) and SmallField(),
+        lambda: field_of(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
     ],
     ids=["module", "evaluating", "wrapped", "literal", "parametrised"],
 )
@@ -326,3 +326,22 @@ def test_what_is_prepared_is_not_compiled_again():
 
 def test_nothing_is_to_be_prepared_where_nothing_is_compiled():
     assert CompiledEngine.uncompiled().prepare(make_method("dopri5"), SmallField(), Y0, "off") is None
+
+
+@compiles
+@pytest.mark.slow
+def test_machine_code_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    from node_runner.engines.compiled import programs
+
+    real = programs.compile_graph
+
+    def wrong(*arguments: object) -> object:
+        code = real(*arguments)
+        return lambda inputs: [2 * result for result in code(inputs)]
+
+    monkeypatch.setattr(programs, "compile_graph", wrong)
+    with pytest.raises(ConfigError, match="gives other numbers than the graph") as caught, torch.no_grad():
+        CompiledEngine().integrate(
+            make_method("euler"), MLP((2,), width=5, depth=1), torch.randn(3, 2), TS, rtol=1, atol=1, norm=None
+        )
+    assert "\n" not in str(caught.value)
