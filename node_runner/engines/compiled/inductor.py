@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import logging
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,14 +49,39 @@ def missing(device: str) -> str | None:
     return None
 
 
+def _import_setuptools() -> None:
+    """Import what torch's builder of C++ imports, in a process that has distutils already.
+
+    setuptools brings a distutils of its own, and fails where that of the standard library was imported before it,
+    unless it is told to use that one.
+    """
+    if "distutils" not in sys.modules or "setuptools" in sys.modules:
+        return
+    before = os.environ.get("SETUPTOOLS_USE_DISTUTILS")
+    os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
+    try:
+        with warnings.catch_warnings(), contextlib.suppress(ImportError):
+            warnings.simplefilter("ignore")
+            importlib.import_module("setuptools")
+    finally:
+        os.environ.pop("SETUPTOOLS_USE_DISTUTILS")
+        if before is not None:
+            os.environ["SETUPTOOLS_USE_DISTUTILS"] = before
+
+
 def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTensorMode) -> Compiled:
     """Machine code of a graph, for inputs of these sizes and strides. It may empty the list that it is called with."""
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
 
+    _import_setuptools()
     # It would say on a machine without a GPU that there is none.
     logging.getLogger("torch.utils.cpp_extension").addFilter(lambda record: "No CUDA runtime" not in record.msg)
+    with warnings.catch_warnings():
+        # Inductor's C++ builder imports it, and fails where its warnings about distutils are errors.
+        warnings.simplefilter("ignore")
+        importlib.import_module("setuptools")
     cpu = inputs[0].device.type == "cpu"
     settings: dict[str, Any] = {
         # Calls of the C++ wrapper cost a fourth of those of the Python one.
