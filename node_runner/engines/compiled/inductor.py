@@ -78,10 +78,6 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTen
     _import_setuptools()
     # It would say on a machine without a GPU that there is none.
     logging.getLogger("torch.utils.cpp_extension").addFilter(lambda record: "No CUDA runtime" not in record.msg)
-    with warnings.catch_warnings():
-        # Inductor's C++ builder imports it, and fails where its warnings about distutils are errors.
-        warnings.simplefilter("ignore")
-        importlib.import_module("setuptools")
     cpu = inputs[0].device.type == "cpu"
     settings: dict[str, Any] = {
         # Calls of the C++ wrapper cost a fourth of those of the Python one.
