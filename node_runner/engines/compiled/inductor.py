@@ -50,23 +50,23 @@ def missing(device: str) -> str | None:
 
 
 def _import_setuptools() -> None:
-    """Import what torch's builder of C++ imports, in a process that has distutils already.
+    """Import what torch's builder of C++ imports, where a plain import would fail.
 
-    setuptools brings a distutils of its own, and fails where that of the standard library was imported before it,
-    unless it is told to use that one.
+    setuptools brings a distutils of its own, and insists on it, unless it is told to use the standard library's:
+    up to Python 3.11 a process that has looked for pip gets only that one.
     """
-    if "distutils" not in sys.modules or "setuptools" in sys.modules:
+    if "setuptools" in sys.modules:
         return
-    before = os.environ.get("SETUPTOOLS_USE_DISTUTILS")
-    os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
-    try:
-        with warnings.catch_warnings(), contextlib.suppress(ImportError):
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), contextlib.suppress(ImportError):
+        warnings.simplefilter("ignore")
+        try:
             importlib.import_module("setuptools")
-    finally:
-        os.environ.pop("SETUPTOOLS_USE_DISTUTILS")
-        if before is not None:
-            os.environ["SETUPTOOLS_USE_DISTUTILS"] = before
+        except AssertionError:
+            os.environ["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
+            try:
+                importlib.import_module("setuptools")
+            finally:
+                del os.environ["SETUPTOOLS_USE_DISTUTILS"]
 
 
 def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTensorMode) -> Compiled:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -345,3 +347,24 @@ def test_machine_code_that_gives_other_numbers_is_not_used(monkeypatch: pytest.M
             make_method("euler"), MLP((2,), width=5, depth=1), torch.randn(3, 2), TS, rtol=1, atol=1, norm=None
         )
     assert "\n" not in str(caught.value)
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="setuptools is at peace from 3.12 on")
+def test_a_process_that_has_looked_for_pip_can_compile():
+    script = """
+import importlib.util
+importlib.util.find_spec("pip")
+import torch
+from node_runner.engines.compiled.engine import CompiledEngine
+from node_runner.fields.mlp import MLP
+from tests.problems import make_method
+engine, ts = CompiledEngine(), torch.tensor([0.0, 1.0])
+with torch.no_grad():
+    y0 = torch.randn(3, 2)
+    engine.integrate(make_method("euler"), MLP((2,), width=5, depth=1), y0, ts, rtol=1, atol=1, norm=None)
+print(engine.compile_seconds > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip() == "True", done.stderr
