@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import setuptools  # noqa: F401 - before warnings are errors, under which it can't put its distutils in the old one's place
 import torch
 from hydra.core.global_hydra import GlobalHydra
 

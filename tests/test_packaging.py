@@ -1,4 +1,4 @@
-import importlib.util
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
 
 needs_pip_and_hatchling = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("pip", "hatchling")),
+    not {"pip", "hatchling"} <= {found.name for found in importlib.metadata.distributions()},
     reason="pip and hatchling build the wheel; pip install -e '.[dev]' brings hatchling",
 )
 
