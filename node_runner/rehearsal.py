@@ -34,7 +34,7 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
-    """A training batch and every evaluation through the task, with solves that only say who would serve them.
+    """A training batch through the task, and every evaluation, with solves that only say who would serve them.
 
     Draws from no generator, changes nothing, and takes about as long as the model without its solves.
 
@@ -52,9 +52,10 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
         model.train()
         task.step(model, batch(0))
         served = list(choices)
-        model.eval()
-        for name, part in experiment.splits.items():
-            if name != "train":
-                task.evaluate(model, part, config.eval_batch_size)
+        if any(choice.work is not None for choice in served):  # else there is nothing to find out
+            model.eval()
+            for name, part in experiment.splits.items():
+                if name != "train":
+                    task.evaluate(model, part, config.eval_batch_size)
     model.train(training)
     return Rehearsal(served, list(dict.fromkeys(choice.work for choice in choices if choice.work is not None)))

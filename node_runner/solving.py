@@ -102,7 +102,8 @@ class Solve:
             if reason is None:
                 if self._rehearsing is not None:
                     adjoint = self.adjoint.name if torch.is_grad_enabled() else None
-                    self._rehearsing.append(Choice(engine.name, refused, engine.prepare(self.method, f, y0, adjoint)))
+                    work = engine.prepare(self.method, f, y0, norm, adjoint)
+                    self._rehearsing.append(Choice(engine.name, refused, work))
                     return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
                 self.served_by = engine.name
                 return solve(f, y0, ts, norm=norm)

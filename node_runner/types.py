@@ -177,7 +177,9 @@ class Engine(Protocol):
         """Why this engine cannot serve such a solve, or None."""
         ...
 
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> Callable[[], object] | None:
+    def prepare(
+        self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
+    ) -> Callable[[], object] | None:
         """What is to be made before such a solve runs at speed: equal for solves that need the same, None for nothing.
 
         Asked before a run, so that compilation is not taken for training; `adjoint` is None without a gradient.

@@ -48,13 +48,9 @@ def odeint(
     Returns:
         The states (T, ...) at all times; with event_fn the event's time, and the states at the start and there.
     """
-    request = Request(func, y0, t, rtol, atol, method, options, event_fn)
-    plan = decide(request)
-    if isinstance(plan, Plan):
-        try:
-            return _served(plan, request)
-        except SolveFailed:
-            pass  # torchdiffeq gives up as well, with an error that the caller knows
+    served = _by_an_engine(Request(func, y0, t, rtol, atol, method, options, event_fn))
+    if served is not None:
+        return served
     return _home(method).odeint(func, y0, t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn)
 
 
@@ -85,12 +81,9 @@ def odeint_adjoint(
     """
     adjoint = Adjoint(adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, adjoint_params)
     request = Request(func, y0, t, rtol, atol, method, options, event_fn, adjoint)
-    plan = decide(request)
-    if isinstance(plan, Plan):
-        try:
-            return _served(plan, request)
-        except SolveFailed:
-            pass
+    served = _by_an_engine(request)
+    if served is not None:
+        return served
     backward = adjoint_method or method
     if method in IMPLICIT or backward in IMPLICIT:
         return continuous(request, adjoint)
@@ -152,6 +145,17 @@ def explain(
         return f"engine={plan.engine.name} serves this call"
     who = f"{method} of node-runner in torchdiffeq's loop" if method in extended.METHODS else "torchdiffeq"
     return f"{who} serves this call: {plan}"
+
+
+def _by_an_engine(request: Request) -> Tensor | None:
+    """The states, if an engine serves the call and does not give up: torchdiffeq's error is what the caller knows."""
+    plan = decide(request)
+    if not isinstance(plan, Plan):
+        return None
+    try:
+        return _served(plan, request)
+    except SolveFailed:
+        return None
 
 
 def _served(plan: Plan, request: Request) -> Tensor:

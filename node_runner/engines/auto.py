@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from node_runner.engines import ENGINES
@@ -31,11 +33,17 @@ class Auto:
         return self._engines[-1].unsupported(method)
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """What the last engine says."""
+        """What the last engine says, where none can serve."""
+        if self._serving(method, f, y0, norm, adjoint) is not None:
+            return None
         return self._engines[-1].refuses(method, f, y0, norm, adjoint)
 
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> None:
-        """Nothing."""
+    def prepare(
+        self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
+    ) -> Callable[[], object] | None:
+        """What the engine that serves makes."""
+        engine = self._serving(method, f, y0, norm, adjoint or "off")
+        return None if engine is None else engine.prepare(method, f, y0, norm, adjoint)
 
     def integrate(
         self,
@@ -50,8 +58,13 @@ class Auto:
         gradient: Gradient = DISCRETE,
     ) -> Solution:
         """Solve with the first engine that can."""
+        engine = self._serving(method, f, y0, norm, gradient.adjoint)
+        assert engine is not None and gradient.adjoint in engine.adjoints, "refuses() says what is served"
+        return engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm, gradient=gradient)
+
+    def _serving(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> Engine | None:
+        """The first engine that can serve such a solve."""
         for engine in self._engines:
-            fits = engine.unsupported(method) is None and gradient.adjoint in engine.adjoints
-            if fits and engine.refuses(method, f, y0, norm, gradient.adjoint) is None:
-                return engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm, gradient=gradient)
-        raise AssertionError("the last engine serves every solve")
+            if engine.unsupported(method) is None and engine.refuses(method, f, y0, norm, adjoint) is None:
+                return engine
+        return None

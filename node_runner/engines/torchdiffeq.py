@@ -47,7 +47,7 @@ class TorchdiffeqEngine:
             return "engine=torchdiffeq keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
         return None
 
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> None:
+    def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> None:
         """Nothing."""
 
     def integrate(

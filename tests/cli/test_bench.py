@@ -10,7 +10,7 @@ import pytest
 from node_runner.cli import bench
 from node_runner.cli.bench import Measured, recommendation, table
 from node_runner.cli.tables import Cell
-from node_runner.engines.native.build import compiler
+from node_runner.engines.compiler import compiler
 from tests.cli.conftest import SPIRAL, NodeRun
 
 

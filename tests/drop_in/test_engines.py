@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import node_runner
 from node_runner.drop_in import decision
-from node_runner.engines.native.build import compiler
+from node_runner.engines.compiler import compiler
 from tests.problems import SmallField
 
 

@@ -49,8 +49,6 @@ class CompiledEngine:
     def __init__(self) -> None:
         self.compile_seconds = 0.0
         self._verdicts: dict[Any, str | None] = {}
-        self._asked: Dynamics | None = None
-        self._norm: Norm | None = None
 
     @classmethod
     def uncompiled(cls) -> CompiledEngine:
@@ -78,7 +76,6 @@ class CompiledEngine:
             return _parameterless(adjoint, f)
         if self._compiles and (lacking := missing(y0.device.type)):
             return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
-        self._asked, self._norm = f, norm  # `prepare` is not told the norm
         try:
             reading = read(f, norm)
         except Unreadable as reason:
@@ -92,11 +89,10 @@ class CompiledEngine:
             self._verdicts[key] = None if why is None else _refusal(f, why)
         return self._verdicts[key]
 
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> Making | None:
+    def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Making | None:
         """Compile the steps of such a solve and of its gradient, or find them."""
         if not self._compiles:
             return None
-        norm = self._norm if self._asked is f else None
         key = (read(f, norm).key, y0.shape, y0.dtype, y0.device, method.name, adjoint)
         return Making(key, Rehearsed(self, method, f, norm, y0.detach(), adjoint))
 

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
+
+from node_runner.engines.compiler import LOOKED_FOR, compiler
 
 
 Compiled = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -42,8 +43,8 @@ def missing(device: str) -> str | None:
     for module, name in NEEDED:
         if not hasattr(importlib.import_module(module), name):
             return f"torch {torch.__version__} lacks {module}.{name}"
-    if device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
-        return "there is no C++ compiler (looked for $CXX, g++ and clang++)"
+    if device == "cpu" and compiler() is None:
+        return f"there is no C++ compiler ({LOOKED_FOR})"
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         return "Triton, which compiles for CUDA, is not installed"
     return None

@@ -8,13 +8,13 @@ import hashlib
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from node_runner.engines.compiler import compiler
 from node_runner.errors import RunError
 
 
@@ -23,13 +23,6 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 """No -ffast-math: NaN and infinity must be seen."""
 
 log = logging.getLogger("node_runner")
-
-
-@functools.cache
-def compiler() -> str | None:
-    """The C++ compiler: $CXX, g++ or clang++, the first that is there."""
-    named = (os.environ.get("CXX"), "g++", "clang++")
-    return next((path for name in named if name and (path := shutil.which(name))), None)
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
-from node_runner.engines.native.build import compiler
+from node_runner.engines.compiler import LOOKED_FOR, compiler
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, form_of
@@ -51,7 +51,7 @@ class NativeEngine:
         if method.tableau is None:
             return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
         if compiler() is None:
-            return "engine=native needs a C++ compiler, and there is none (looked for $CXX, g++ and clang++): use auto"
+            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR}): use auto"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
@@ -59,7 +59,9 @@ class NativeEngine:
         reason = _refusal(f, y0, norm)
         return None if reason is None else f"engine=native {reason}"
 
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, adjoint: str | None) -> Callable[[], object]:
+    def prepare(
+        self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
+    ) -> Callable[[], object]:
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"

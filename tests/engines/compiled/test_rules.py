@@ -312,10 +312,10 @@ def test_what_is_prepared_is_not_compiled_again():
     field = MLP((2,), width=3, depth=1)
     y0 = torch.randn(4, 2)
     assert engine.refuses(method, field, y0, None, "off") is None
-    work = engine.prepare(method, field, y0, "off")
+    work = engine.prepare(method, field, y0, None, "off")
     assert work is not None
-    assert work == engine.prepare(method, field, torch.randn(4, 2), "off")
-    assert work != engine.prepare(method, field, y0, None)
+    assert work == engine.prepare(method, field, torch.randn(4, 2), None, "off")
+    assert work != engine.prepare(method, field, y0, None, None)
     field.eval()
     work()
     assert not field.training
@@ -327,7 +327,7 @@ def test_what_is_prepared_is_not_compiled_again():
 
 
 def test_nothing_is_to_be_prepared_where_nothing_is_compiled():
-    assert CompiledEngine.uncompiled().prepare(make_method("dopri5"), SmallField(), Y0, "off") is None
+    assert CompiledEngine.uncompiled().prepare(make_method("dopri5"), SmallField(), Y0, None, "off") is None
 
 
 @compiles

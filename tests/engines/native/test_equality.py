@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node_runner.engines.native.build import compiler
+from node_runner.engines.compiler import compiler
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact

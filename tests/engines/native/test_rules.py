@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.engines.auto import Auto
+from node_runner.engines.compiler import compiler
 from node_runner.engines.native import build, calls, engine, plan
 from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import ConfigError, RunError, SolveFailed
@@ -28,7 +29,7 @@ from tests.problems import METHODS, differentiable, make_method
 from tests.runs import make_run, trainer_of
 
 
-needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 TS = torch.tensor([0.0, 0.5, 1.0])
 
 
@@ -88,7 +89,7 @@ def test_auto_takes_the_native_engine_where_it_serves_and_another_where_not():
     with solve.rehearsal() as choices:
         solve(MLP((2,)), torch.zeros(4, 2), TS)
         solve(Cubed(), torch.zeros(4, 2), TS)
-    assert [choice.engine == "native" for choice in choices] == [build.compiler() is not None, False]
+    assert [choice.engine == "native" for choice in choices] == [compiler() is not None, False]
     assert [candidate.name for candidate in Auto().candidates()][-1] == "torchdiffeq"
 
 

@@ -123,9 +123,8 @@ struct Solve {
   const Vec* probes_of(int tile) const { return probes.data() + size_t(tile) * K * D * WIDTH; }
 
   struct Clock {  // the field's time, for every sample of a tile
-    Real shared;
     Vec each[WIDTH];
-    Clock(const Solve& s, Real t, int tile) : shared(t) {
+    Clock(const Solve& s, Real t, int tile) {
       for (int c = 0; c < WIDTH; c++) each[c] = t + s.start[tile * WIDTH + c];
     }
   };
