@@ -48,7 +48,7 @@ class CompiledEngine:
 
     def __init__(self) -> None:
         self.compile_seconds = 0.0
-        self._verdicts: dict[Any, str | None] = {}
+        self._verdicts: dict[Any, tuple[str | None, list[Any]]] = {}
 
     @classmethod
     def uncompiled(cls) -> CompiledEngine:
@@ -84,10 +84,10 @@ class CompiledEngine:
         if key not in self._verdicts:
             if len(self._verdicts) >= MOST_KINDS:
                 self._verdicts.clear()
-            self._held = reading.held  # the key knows them by their address
             why = trial(f, norm, reading, y0)
-            self._verdicts[key] = None if why is None else _refusal(f, why)
-        return self._verdicts[key]
+            # With what the key knows by its address, which must not be used again.
+            self._verdicts[key] = (None if why is None else _refusal(f, why), reading.held)
+        return self._verdicts[key][0]
 
     def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Making | None:
         """Compile the steps of such a solve and of its gradient, or find them."""
