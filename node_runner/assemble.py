@@ -14,6 +14,7 @@ from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
+from node_runner.learning import Task
 from node_runner.models import MODELS
 from node_runner.models.views import views_of
 from node_runner.regularisers import REGULARISERS
@@ -21,7 +22,8 @@ from node_runner.runtime import set_up
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
-from node_runner.types import Dataset, DataSpec, Method, Splits, Task, View
+from node_runner.types import Method
+from node_runner.views import Dataset, DataSpec, Splits, View
 
 
 class FieldFactory:

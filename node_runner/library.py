@@ -37,7 +37,8 @@ from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
-from node_runner.types import Dataset, Integrate
+from node_runner.types import Integrate
+from node_runner.views import Dataset
 
 
 def settings(registry: Registry[Any], name: str, **values: Any) -> ComponentConfig:

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchdiffeq import odeint, odeint_adjoint
 
 from node_runner.assemble import Experiment
-from node_runner.types import View
+from node_runner.views import View
 
 
 class Perceptron(nn.Module):

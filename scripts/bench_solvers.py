@@ -50,7 +50,8 @@ from node_runner.errors import SolveFailed
 from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
 from node_runner.settings import ScipySolver
 from node_runner.solvers import SOLVERS
-from node_runner.types import Dynamics, Engine, Method, View
+from node_runner.types import Dynamics, Engine, Method
+from node_runner.views import View
 
 
 RTOLS = tuple(10.0**-k for k in range(2, 11))

@@ -17,7 +17,8 @@ import node_runner
 PACKAGE = Path(node_runner.__file__).parent
 
 LAYERS = [
-    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types"}, {"tracing", "tableaux"}, {"forms"},
+    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types", "views"}, {"learning"},
+    {"tracing", "tableaux"}, {"forms"},
     {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},
     {"adjoints"}, {"solving"}, {"models"}, {"tasks"}, {"reporting"}, {"training"}, {"config"}, {"assemble"},

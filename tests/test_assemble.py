@@ -12,7 +12,7 @@ from node_runner.assemble import FieldFactory, assemble, choose_view, count_para
 from node_runner.errors import ConfigError, DataError
 from node_runner.fields import FIELDS
 from node_runner.settings import Place, Precision
-from node_runner.types import View
+from node_runner.views import View
 from tests.runs import make_run
 
 

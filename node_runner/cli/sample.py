@@ -19,7 +19,7 @@ from node_runner.cli.figure_file import write_figure
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 Array = NDArray[Any]

@@ -8,6 +8,6 @@ from node_runner.registry import Registry
 
 
 if TYPE_CHECKING:
-    from node_runner.types import Dataset
+    from node_runner.views import Dataset
 
 DATASETS: Registry[Dataset] = Registry("dataset", "node_runner.datasets", "DATASETS")

@@ -12,7 +12,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.datasets.shapes import SHAPES
 from node_runner.settings import Count, CountOrZero, NonNegative
-from node_runner.types import DataSpec, Labelled, Points, Splits, View
+from node_runner.views import DataSpec, Labelled, Points, Splits, View
 
 
 @DATASETS.register("two_moons", "density in the plane: two interleaved half circles", shape="two_moons")

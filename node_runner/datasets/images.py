@@ -11,7 +11,7 @@ from torch import Tensor
 
 from node_runner.datasets.parts import not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.types import DataSpec, Labelled, Points, Splits, View
+from node_runner.views import DataSpec, Labelled, Points, Splits, View
 
 
 VIEWS = (View.labelled, View.points)

@@ -10,7 +10,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.types import DataSpec, Splits, View
+from node_runner.views import DataSpec, Splits, View
 
 
 @DATASETS.register("lotka-volterra", "populations of a predator and its prey, on closed orbits")

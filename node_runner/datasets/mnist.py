@@ -11,7 +11,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.images import VIEWS, ImageData, Images, choose_test, hold_out
 from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, provide
 from node_runner.settings import Count, CountOrZero
-from node_runner.types import DataSpec, Splits, View
+from node_runner.views import DataSpec, Splits, View
 
 
 HEADER = 8

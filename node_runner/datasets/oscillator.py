@@ -9,7 +9,7 @@ import numpy as np
 from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, stack_last
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
-from node_runner.types import DataSpec, Splits, View
+from node_runner.views import DataSpec, Splits, View
 
 
 @DATASETS.register("oscillator", "a damped harmonic oscillator, position and velocity")

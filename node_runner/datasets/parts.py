@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 TRAIN, VAL, TEST, LONG = range(4)

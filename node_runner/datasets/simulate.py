@@ -16,7 +16,7 @@ from torch import Tensor
 
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.types import DataSpec, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Points, Splits, Trajectories, View
 
 
 Array = NDArray[np.float64]

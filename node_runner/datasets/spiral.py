@@ -10,7 +10,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive, SpiralForm
-from node_runner.types import DataSpec, Splits, View
+from node_runner.views import DataSpec, Splits, View
 
 
 @DATASETS.register("spiral", "a decaying spiral in the plane, linear, or cubic as in torchdiffeq's demo")

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.node import build
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, Encoder, Positive
-from node_runner.types import DataSpec, Integrate, Regulariser, View
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, View
 
 
 @MODELS.register("augmented", "neural ODE whose state is widened with zeros, so that trajectories may pass each other")

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.learning import Regulariser
 from node_runner.models.dynamics import Shifted, Widened, leading_norm
-from node_runner.types import Dynamics, Integrate, Regulariser, SolveStats
+from node_runner.types import Dynamics, Integrate, SolveStats
 
 
 MakeField = Callable[[tuple[int, ...]], nn.Module]

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.fields.conv import groups
+from node_runner.learning import ModelOutput
 from node_runner.models.block import MakeField, ODEBlock
 from node_runner.settings import Encoder
-from node_runner.types import DataSpec, ModelOutput, View
+from node_runner.views import DataSpec, View
 
 
 class Classifier(nn.Module):

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from node_runner.learning import Integrand, ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.dynamics import Hutchinson, Widened, divergence_exact, leading_norm
 from node_runner.models.scaling import Logit, Standardise
 from node_runner.models.views import learns_from
 from node_runner.settings import Noise, Positive, Trace
-from node_runner.types import DataSpec, Integrand, Integrate, ModelOutput, Regulariser, View
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, View
 
 
 EXACT_UP_TO = 4

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.forms import FieldForm, form_of
+from node_runner.learning import Integrand
 from node_runner.settings import Trace
-from node_runner.types import Integrand, Norm
+from node_runner.types import Norm
 
 
 class Shifted(nn.Module):

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField, ODEBlock
 from node_runner.models.classifier import Classifier, choose_encoder, make_encoder, make_head
 from node_runner.models.trajectory import TrajectoryModel
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, Encoder, Positive
-from node_runner.types import DataSpec, Integrate, Regulariser, View
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, View
 
 
 @MODELS.register("node", "neural ODE: trajectories from their first state, or classes through an ODE block")

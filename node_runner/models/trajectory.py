@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from node_runner.learning import ModelOutput
 from node_runner.models.block import ODEBlock
-from node_runner.types import DataSpec, ModelOutput, View
+from node_runner.views import DataSpec, View
 
 
 class TrajectoryModel(nn.Module):

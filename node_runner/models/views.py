@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from node_runner.types import View
+from node_runner.views import View
 
 
 C = TypeVar("C", bound=Callable[..., Any])

@@ -8,6 +8,6 @@ from node_runner.registry import Registry
 
 
 if TYPE_CHECKING:
-    from node_runner.types import Regulariser
+    from node_runner.learning import Regulariser
 
 REGULARISERS: Registry[Regulariser] = Registry("regulariser", "node_runner.regularisers", "REGULARISERS")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from node_runner.learning import Integrand
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import NonNegative
-from node_runner.types import Integrand
 
 
 @REGULARISERS.register("jacobian", "integral of |df/dy|_F^2 / D: fields that change little from place to place")

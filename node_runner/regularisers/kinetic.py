@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from node_runner.learning import Integrand
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import NonNegative
-from node_runner.types import Integrand
 
 
 @REGULARISERS.register("kinetic", "integral of |f|^2 / D: straight, slow paths, which cost fewer evaluations")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from node_runner.learning import Regulariser, Task
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.density import Density
 from node_runner.tasks.trajectory import TrajectoryRegression
-from node_runner.types import DataSpec, Regulariser, Task, View
+from node_runner.views import DataSpec, View
 
 
 TASKS: dict[View, type] = {

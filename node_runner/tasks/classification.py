@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
-from node_runner.types import DataSpec, Labelled, LabelledBatch, Regulariser, StepOutput, View
+from node_runner.views import DataSpec, Labelled, LabelledBatch, View
 
 
 class Classification:
@@ -40,10 +41,9 @@ class Classification:
     def step(self, model: nn.Module, batch: LabelledBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         output = model(batch.x)
-        loss = F.cross_entropy(output.value, batch.y)
-        hits = (output.value.argmax(dim=1) == batch.y).mean(dtype=loss.dtype)
-        total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), "accuracy": hits, **scalars}, output.solves)
+        hits = (output.value.argmax(dim=1) == batch.y).mean(dtype=output.value.dtype)
+        total, scalars = penalised(lambda: F.cross_entropy(output.value, batch.y), output, self.regularisers)
+        return StepOutput(total, {**scalars, "accuracy": hits}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Labelled, batch_size: int) -> dict[str, float]:

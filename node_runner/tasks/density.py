@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
-from node_runner.types import DataSpec, PointBatch, Points, Regulariser, StepOutput, View
+from node_runner.views import DataSpec, PointBatch, Points, View
 
 
 class Density:
@@ -40,9 +41,9 @@ class Density:
     def step(self, model: nn.Module, batch: PointBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         output = model(self._continuous(batch.x))
-        loss = -output.value.mean()
-        total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), **self._bits(loss.detach()), **scalars}, output.solves)
+        total, scalars = penalised(lambda: -output.value.mean(), output, self.regularisers)
+        bits = self._bits(scalars["loss"]) if output.objective is None else {}
+        return StepOutput(total, {**scalars, **bits}, output.solves)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Points, batch_size: int) -> dict[str, float]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
+from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
-from node_runner.types import DataSpec, Regulariser, StepOutput, Trajectories, TrajectoryBatch, View
+from node_runner.views import DataSpec, Trajectories, TrajectoryBatch, View
 
 
 NUMBERS_READY = 2**18
@@ -74,16 +75,18 @@ class TrajectoryRegression:
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         output = model(batch.ys[0], batch.ts, batch.t0)
-        error = (output.value[1:] - batch.ys[1:]) / self._std_like(batch.ys)
+        total, scalars = penalised(lambda: self._loss(output.value, batch), output, self.regularisers)
+        return StepOutput(total, scalars, output.solves)
+
+    def _loss(self, ys: Tensor, batch: TrajectoryBatch) -> Tensor:
+        """Mean squared error () of states (T, B, D), in units of the data's variance."""
+        error = (ys[1:] - batch.ys[1:]) / self._std_like(batch.ys)
         if batch.mask is None:
-            loss = error.pow(2).mean()
-        else:
-            seen = batch.mask[1:].unsqueeze(-1)
-            # Selected, not multiplied by zero: what was not observed may be NaN.
-            squares = torch.where(seen, error, 0).pow(2)
-            loss = squares.sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
-        total, scalars = penalised(loss, output, self.regularisers)
-        return StepOutput(total, {"loss": loss.detach(), **scalars}, output.solves)
+            return error.pow(2).mean()
+        seen = batch.mask[1:].unsqueeze(-1)
+        # Selected, not multiplied by zero: what was not observed may be NaN.
+        squares = torch.where(seen, error, 0).pow(2)
+        return squares.sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
 
     def _std_like(self, ys: Tensor) -> Tensor:
         # Moved to the device once: a copy in every step would wait for it.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError, Diverged
+from node_runner.learning import Task
 from node_runner.memory import MB, PeakMemory, saved_for_backward
 from node_runner.runtime import synchronise
 from node_runner.settings import TrainerConfig
@@ -22,7 +23,7 @@ from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
 from node_runner.training.rates import LearningRate
 from node_runner.training.trained import Trained
-from node_runner.types import Splits, Task
+from node_runner.views import Splits
 
 
 EVALUATION_SEED = 20_181_219

@@ -24,7 +24,7 @@ import torch
 
 from node_runner.datasets import DATASETS
 from node_runner.settings import Positive
-from node_runner.types import DataSpec, Splits, Trajectories, View
+from node_runner.views import DataSpec, Splits, Trajectories, View
 
 
 @DATASETS.register("decay", "what my pendulum did")

@@ -18,7 +18,8 @@ from node_runner.errors import ConfigError
 from node_runner.registry import MISSING, Registry
 from node_runner.settings import ranges
 from node_runner.signatures import REQUIRED
-from node_runner.types import Method, SolveStats, View
+from node_runner.types import Method, SolveStats
+from node_runner.views import View
 from tests.models.builders import accurate_solve, field_factory, spec
 
 

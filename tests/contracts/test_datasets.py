@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_runner.datasets import DATASETS
 from node_runner.errors import ConfigError
-from node_runner.types import Dataset, DataSpec, Labelled, Points, Splits, Trajectories, View
+from node_runner.views import Dataset, DataSpec, Labelled, Points, Splits, Trajectories, View
 from tests.runs import smaller
 
 

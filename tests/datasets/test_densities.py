@@ -5,7 +5,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.densities import PlaneDensity
 from node_runner.datasets.shapes import SHAPES
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 SMALL = {"train": 60, "val": 20, "test": 30}

@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 
 from node_runner.datasets.digits import TOTAL, Digits
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 def test_all_images_are_in_exactly_one_part():

@@ -3,7 +3,7 @@ import torch
 
 from node_runner.datasets.images import ImageData, Images, choose_test, hold_out
 from node_runner.errors import ConfigError
-from node_runner.types import Splits, View
+from node_runner.views import Splits, View
 
 
 @pytest.fixture

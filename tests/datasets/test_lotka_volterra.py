@@ -4,7 +4,7 @@ import pytest
 from node_runner.datasets.lotka_volterra import LotkaVolterra
 from node_runner.datasets.simulate import solve
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 def test_the_invariant_is_constant_along_all_data():

@@ -7,7 +7,7 @@ import torch
 from node_runner.datasets.mnist import MNIST
 from node_runner.datasets.mnist_files import TEST_LABELS, TRAIN_LABELS
 from node_runner.errors import ConfigError, DataError
-from node_runner.types import View
+from node_runner.views import View
 
 
 def test_validation_images_are_held_out_of_the_training_images(miniature):

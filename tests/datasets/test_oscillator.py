@@ -3,7 +3,7 @@ import pytest
 
 from node_runner.datasets.oscillator import Oscillator
 from node_runner.datasets.simulate import solve
-from node_runner.types import View
+from node_runner.views import View
 
 
 TS = np.linspace(0.0, 10.0, 101)

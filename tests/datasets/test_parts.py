@@ -2,7 +2,7 @@ import torch
 
 from node_runner.datasets.parts import mean_std, not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.types import View
+from node_runner.views import View
 
 
 def test_a_stream_is_decided_by_its_seed_and_key():

@@ -12,7 +12,7 @@ from node_runner.datasets.simulate import BATCH, solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm
-from node_runner.types import Splits, Trajectories, View
+from node_runner.views import Splits, Trajectories, View
 
 
 SMALL = {"train": 3, "val": 2, "test": 2, "long": 2, "times": 11, "horizon": 0.25, "long_start": None}

@@ -5,7 +5,7 @@ from node_runner.datasets.simulate import solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm
-from node_runner.types import View
+from node_runner.views import View
 
 
 TS = np.linspace(0.0, 4.0, 41)

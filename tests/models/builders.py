@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.fields import FIELDS
+from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.types import DataSpec, Integrate, Regulariser, View
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, View
 from tests.problems import differentiable, make_method
 
 

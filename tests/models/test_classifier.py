@@ -8,7 +8,7 @@ import torch
 from node_runner.assemble import count_parameters
 from node_runner.errors import ConfigError
 from node_runner.settings import Encoder
-from node_runner.types import View
+from node_runner.views import View
 from tests.models.builders import LinearField, field_factory, make_model, spec
 from tests.problems import differentiable, make_method
 

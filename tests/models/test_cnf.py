@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from node_runner.models.cnf import CNF, standard_normal
 from node_runner.settings import Activation, Noise, Trace
-from node_runner.types import View
+from node_runner.views import View
 from tests.models.builders import LinearField, field_factory, make_model, spec
 from tests.problems import METHODS, OF_THE_REFERENCE, differentiable, make_method
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from node_runner.types import View
+from node_runner.views import View
 from tests.models.builders import LinearField, field_factory, make_model, spec
 from tests.problems import SmallField
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
 from node_runner.regularisers import REGULARISERS
-from node_runner.types import View
+from node_runner.views import View
 from tests.models.builders import LinearField, accurate_solve, field_factory, make_model, spec
 
 

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from node_runner.assemble import Experiment, assemble
 from node_runner.errors import SolveFailed
+from node_runner.learning import ModelOutput
 from node_runner.reporting.figures import FIGURES, decision, density, draw, error_over_time, phase_portrait
 from node_runner.reporting.figures.scene import Scene, host, plane
 from node_runner.reporting.figures.style import sheet, style
-from node_runner.types import DataSpec, ModelOutput, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Points, Splits, Trajectories, View
 from tests.runs import make_run
 
 

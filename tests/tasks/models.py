@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from node_runner.types import ModelOutput, SolveStats
+from node_runner.learning import ModelOutput
+from node_runner.types import SolveStats
 
 
 class Constant(nn.Module):

@@ -9,7 +9,7 @@ import torch
 
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.density import Density
-from node_runner.types import PointBatch, Points, View
+from node_runner.views import PointBatch, Points, View
 from tests.models.builders import spec
 from tests.tasks.models import Normal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node_runner.tasks import TASKS, Classification, Density, TrajectoryRegression, make_task
-from node_runner.types import View
+from node_runner.views import View
 from tests.models.builders import spec
 
 

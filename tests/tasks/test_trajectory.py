@@ -12,7 +12,7 @@ from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import trajectory
 from node_runner.tasks.trajectory import Segments, TrajectoryRegression, whole
-from node_runner.types import Trajectories, View
+from node_runner.views import Trajectories, View
 from tests.models.builders import spec
 from tests.tasks.models import Constant
 

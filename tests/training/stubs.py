@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_runner.learning import StepOutput
 from node_runner.settings import ToleranceConfig, TrainerConfig
 from node_runner.solving import Tolerances
 from node_runner.training.loop import Trainer
-from node_runner.types import SolveStats, Splits, StepOutput, View
+from node_runner.types import SolveStats
+from node_runner.views import Splits, View
 from tests.runs import Lines
 
 

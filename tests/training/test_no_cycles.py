@@ -9,7 +9,7 @@ import torch
 
 from node_runner import library
 from node_runner.tasks import make_task
-from node_runner.types import PointBatch, View
+from node_runner.views import PointBatch, View
 
 
 def alive() -> int:

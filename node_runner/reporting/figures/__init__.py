@@ -25,7 +25,7 @@ from node_runner.reporting.figures import (
 )
 from node_runner.reporting.figures.scene import Scene
 from node_runner.reporting.figures.style import style
-from node_runner.types import Dataset, DataSpec, Splits, View
+from node_runner.views import Dataset, DataSpec, Splits, View
 
 
 FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node_runner.errors import SolveFailed
-from node_runner.types import Dataset, DataSpec, Labelled, Splits, Trajectories
+from node_runner.views import Dataset, DataSpec, Labelled, Splits, Trajectories
 
 
 Array = NDArray[np.float64]

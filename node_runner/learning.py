@@ -1,0 +1,74 @@
+"""What models and tasks hand to one another. Data and protocols only; shapes as in `types`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from node_runner.types import SolveStats
+from node_runner.views import View
+
+
+Integrand = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(t (), y (B, D...) that requires grad, dy = f(t, y)) -> (B,): what is integrated beside the state."""
+
+
+class Regulariser(Protocol):
+    """A quantity integrated along a solve and added to the loss, `weight` times."""
+
+    weight: float
+
+    def begin(self, y0: Tensor) -> Integrand:
+        """The integrand of one solve from y0 (B, D...); any noise in it is drawn here and stays fixed."""
+        ...
+
+
+class ModelOutput(NamedTuple):
+    """What a model makes of a batch.
+
+    value: predicted states (T, B, D), logits (B, C) or log-densities (B,).
+    solves: what each ODE solve cost.
+    penalties: the integral of each regulariser along the solve, by name, mean over the batch, ().
+    objective: () what the model is trained on in place of the task's loss, such as a bound of the likelihood.
+    scalars: further values () by name, such as the terms of a bound or a parameter that has a meaning.
+    """
+
+    value: Tensor
+    solves: list[SolveStats]
+    penalties: Mapping[str, Tensor]
+    objective: Tensor | None = None
+    scalars: Mapping[str, Tensor] = {}
+
+
+class StepOutput(NamedTuple):
+    """One batch through a task.
+
+    loss: () to be minimised. scalars: further () values, on the device. solves: what each solve cost.
+    """
+
+    loss: Tensor
+    scalars: dict[str, Tensor]
+    solves: list[SolveStats]
+
+
+class Task(Protocol):
+    """Joins a view with a model: makes batches, computes the loss and the metrics."""
+
+    name: str
+    view: View
+
+    def batches(
+        self, part: Any, config: Any, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], Any]]:
+        """Steps in an epoch, and the training batch of each step 0, 1, ...: a pure function of the seed."""
+        ...
+
+    def step(self, model: nn.Module, batch: Any) -> StepOutput:
+        """Loss and scalars of one training batch. Pure: no logging, no copy to the host."""
+        ...
+
+    def evaluate(self, model: nn.Module, part: Any, batch_size: int) -> dict[str, float]:
+        """Metrics of a whole part, such as {"loss": ..., "mse": ...}, without gradients."""
+        ...

@@ -1,0 +1,172 @@
+"""How data are looked at: the views of a data set, their parts, and the batches that are made of them.
+
+Shapes: N samples of a data set, B batch, T times, D state, P pixels or features.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from torch import Tensor
+
+
+V = TypeVar("V")
+
+
+class View(enum.Enum):
+    """How a data set can be looked at; a model learns from one view, and the task joins the two."""
+
+    trajectories = "trajectories"
+    labelled = "labelled"
+    points = "points"
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """States observed along solutions.
+
+    Attributes:
+        ts: (T,) times, increasing, shared by all trajectories.
+        ys: (N, T, D) states.
+        mask: (N, T) true where observed (None: everywhere). Ragged lengths end in false.
+    """
+
+    ts: Tensor
+    ys: Tensor
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ys)
+
+    def to(self, *args: Any) -> Trajectories:
+        mask = None if self.mask is None else self.mask.to(self.ys.device)
+        moved = replace(self, ts=self.ts.to(*args), ys=self.ys.to(*args))
+        return replace(moved, mask=None if mask is None else mask.to(moved.ys.device))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples with a class. x: (N, P...) floats, y: (N,) int64 class indices."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, *args: Any) -> Labelled:
+        x = self.x.to(*args)
+        return Labelled(x, self.y.to(x.device))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Samples of a density. x: (N, D) floats; for images the integers 0..levels-1, which the task dequantises."""
+
+    x: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, *args: Any) -> Points:
+        return Points(self.x.to(*args))
+
+
+@dataclass(frozen=True)
+class Splits(Generic[V]):
+    """Disjoint parts of a view. `extra` holds further test sets by name, such as "test_long"."""
+
+    train: V
+    val: V
+    test: V
+    extra: Mapping[str, V] = field(default_factory=dict)
+
+    def items(self) -> list[tuple[str, V]]:
+        """(name, part) of every part, training first."""
+        return [("train", self.train), ("val", self.val), ("test", self.test), *self.extra.items()]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of the data it is built for.
+
+    Attributes:
+        dataset: its name.
+        view: the view that was chosen.
+        shape: of one state, example or point, without batch: (D,) or (channels, height, width).
+        num_classes: of the labelled view (0 elsewhere).
+        mean, std: (D,) or () of the training part, float64; the model standardises with them.
+        levels: grey levels of integer-valued images (256), 0 for continuous data.
+        image: (channels, height, width) where the points are flattened images, else ().
+        labels: names of the axes of the state, for figures.
+    """
+
+    dataset: str
+    view: View
+    shape: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
+    num_classes: int = 0
+    levels: int = 0
+    image: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """Numbers in one state, example or point."""
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+
+class Dataset(Protocol):
+    """A named source of data. Built once; a view is made when it is asked for."""
+
+    views: tuple[View, ...]
+    """Views it offers, the most natural one first."""
+
+    def check(self) -> None:
+        """Refuse settings or files that cannot give the data, before any other work.
+
+        Raises:
+            ConfigError: settings. DataError: files.
+        """
+        ...
+
+    def splits(self, view: View) -> Splits[Any]:
+        """Train, validation and test parts of one view, on the CPU in float64 (images: uint8 or float32)."""
+        ...
+
+    def spec(self, view: View) -> DataSpec:
+        """What a model must know of that view."""
+        ...
+
+
+class TrajectoryBatch(NamedTuple):
+    """Segments of trajectories.
+
+    ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
+    ys: (T, B, D) observed states; mask: (T, B) or None.
+    """
+
+    ts: Tensor
+    t0: Tensor
+    ys: Tensor
+    mask: Tensor | None
+
+
+class LabelledBatch(NamedTuple):
+    """x: (B, P...), y: (B,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class PointBatch(NamedTuple):
+    """x: (B, D...)."""
+
+    x: Tensor
