@@ -54,6 +54,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     for item in config.logger.values():
         LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
+    experiment.solve.expect(trainer.total)
     rehearsal = rehearse(experiment, trainer.batch)
     with locked(path):
         refuse_if_taken(folder, resume)  # by a process that began and ended meanwhile

@@ -76,19 +76,27 @@ class Solve:
         reason = adjoint.unsupported(method)
         if reason:
             raise ConfigError(reason)
-        self.method, self.adjoint, self.tolerances = method, adjoint, tolerances
+        self.engine, self.method, self.adjoint, self.tolerances = engine, method, adjoint, tolerances
         self.served_by: str | None = None
+        self._rehearsing: list[Choice] | None = None
+        self.expect(0)
+
+    def expect(self, steps: int) -> None:
+        """Choose among the engines for a training of so many steps: one that must compile pays only in the long run.
+
+        Raises:
+            ConfigError: no engine can run the method.
+        """
         self._unfit: dict[str, str] = {}
         self._solves: list[tuple[Engine, Integrate]] = []
-        for other in engine.candidates():
-            reason = other.unsupported(method)
+        for other in self.engine.candidates(steps):
+            reason = other.unsupported(self.method)
             if reason is not None:
                 self._unfit[other.name] = reason
             else:
                 self._solves.append((other, timed(self._differentiable(other))))
         if not self._solves:
             raise ConfigError("; ".join(self._unfit.values()))
-        self._rehearsing: list[Choice] | None = None
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -105,7 +113,8 @@ class Solve:
                     work = engine.prepare(self.method, f, y0, norm, adjoint)
                     self._rehearsing.append(Choice(engine.name, refused, work))
                     return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
-                self.served_by = engine.name
+                if self.served_by is None or torch.is_grad_enabled():  # evaluations may have another
+                    self.served_by = engine.name
                 return solve(f, y0, ts, norm=norm)
             refused[engine.name] = reason
         raise ConfigError("; ".join(refused.values()))

@@ -159,8 +159,11 @@ class Engine(Protocol):
     name: str
     adjoints: frozenset[str]
 
-    def candidates(self) -> Sequence[Engine]:
-        """The engines to choose from, best first: itself alone, but for one that stands for several."""
+    def candidates(self, steps: int) -> Sequence[Engine]:
+        """The engines to choose from, best first: itself alone, but for one that stands for several.
+
+        `steps` are those of the training that is ahead, 0 where there is none.
+        """
         ...
 
     def unsupported(self, method: Method) -> str | None:

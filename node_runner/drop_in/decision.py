@@ -217,8 +217,8 @@ def _same(params: Iterable[Any], parameters: list[nn.Parameter]) -> bool:
 
 @functools.cache
 def _engines() -> tuple[Engine, ...]:
-    """Ours, the fastest first."""
-    return tuple(engine for engine in ENGINES.get("auto")().candidates() if engine.name != "torchdiffeq")
+    """Ours that need not compile for each new field."""
+    return (ENGINES.get("native")(),)
 
 
 def _engine(method: Method, func: Callable[..., Any], y0: Tensor, gradient: Gradient) -> Engine:

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from node_runner.engines import ENGINES
+from node_runner.errors import ConfigError
+from node_runner.settings import CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
 
 
-ORDER = ("native", "torchdiffeq")
-"""Fastest first."""
+log = logging.getLogger("node_runner")
 
 
 @ENGINES.register("auto", "the fastest engine that can serve each solve, and the run says which that is")
 class Auto:
-    """Stands for the others; it runs no solve of its own."""
+    """Native where it can; compiled in the steps of a training that is long enough; torchdiffeq for the rest.
+
+    It runs no solve of its own.
+
+    Args:
+        compile_from: training steps from which engine=compiled is taken. Its compilation takes 2 to 25 seconds; on
+            the problems of experiments/benchmarks/engines it has been earned back after 1,000 steps at the latest.
+    """
 
     name = "auto"
     adjoints: frozenset[str] = frozenset()
 
-    def __init__(self) -> None:
-        self._engines: list[Engine] = [ENGINES.get(name)() for name in ORDER]
+    def __init__(self, *, compile_from: CountOrZero = 1000) -> None:
+        self.compile_from = compile_from
+        self._native, self._compiled, self._torchdiffeq = (
+            ENGINES.get(name)() for name in ("native", "compiled", "torchdiffeq")
+        )
 
-    def candidates(self) -> list[Engine]:
+    def candidates(self, steps: int) -> Sequence[Engine]:
         """Every engine, the fastest first."""
-        return self._engines
+        return (self._native, InTraining(self._compiled, steps, self.compile_from), self._torchdiffeq)
 
     def unsupported(self, method: Method) -> str | None:
         """What the last engine says, which can do the most."""
-        return self._engines[-1].unsupported(method)
+        return self._torchdiffeq.unsupported(method)
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """What the last engine says, where none can serve."""
         if self._serving(method, f, y0, norm, adjoint) is not None:
             return None
-        return self._engines[-1].refuses(method, f, y0, norm, adjoint)
+        return self._torchdiffeq.refuses(method, f, y0, norm, adjoint)
 
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
@@ -63,8 +77,93 @@ class Auto:
         return engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm, gradient=gradient)
 
     def _serving(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> Engine | None:
-        """The first engine that can serve such a solve."""
-        for engine in self._engines:
+        """The first engine that can serve such a solve outside of a training."""
+        for engine in (self._native, self._torchdiffeq):
             if engine.unsupported(method) is None and engine.refuses(method, f, y0, norm, adjoint) is None:
                 return engine
         return None
+
+
+class InTraining:
+    """An engine that must compile, for the solves that are repeated often enough to earn it back.
+
+    Those are the training steps of a long run, but not a smaller last batch of an epoch, nor an evaluation: each
+    would need code of its own.
+
+    Args:
+        engine: that compiles.
+        steps: of the training that is ahead.
+        least: steps from which compiling pays.
+    """
+
+    def __init__(self, engine: Engine, steps: int, least: int) -> None:
+        self.name, self.adjoints = engine.name, engine.adjoints
+        self._engine, self._steps, self._least = engine, steps, least
+        self._kinds: set[tuple[torch.Size, torch.dtype]] = set()
+        self._begun = False
+        self._failed: str | None = None
+
+    def candidates(self, steps: int) -> Sequence[Engine]:
+        """Itself."""
+        return (self,)
+
+    def unsupported(self, method: Method) -> str | None:
+        """As the engine says."""
+        return self._engine.unsupported(method)
+
+    def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
+        """Solves that are not repeated often, and what the engine itself refuses."""
+        if self._steps < self._least:
+            return (
+                f"engine={self.name} is taken from {self._least} training steps on (engine.compile_from), "
+                f"and this run has {self._steps}"
+            )
+        if not torch.is_grad_enabled():
+            return f"engine={self.name} would compile for an evaluation alone"
+        if self._begun and (y0.shape, y0.dtype) not in self._kinds:
+            return f"engine={self.name} would compile for a batch of {len(y0)} alone"
+        return self._failed or self._engine.refuses(method, f, y0, norm, adjoint)
+
+    def prepare(
+        self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
+    ) -> Callable[[], object] | None:
+        """What the engine makes. Where that fails it is said, and the next engine serves."""
+        self._kinds.add((y0.shape, y0.dtype))
+        work = self._engine.prepare(method, f, y0, norm, adjoint)
+        return None if work is None else Attempt(work, self._give_up)
+
+    def _give_up(self, reason: str) -> None:
+        self._failed = reason
+        log.warning("%s; this run does", reason)
+
+    def integrate(
+        self,
+        method: Method,
+        f: Dynamics,
+        y0: Tensor,
+        ts: Tensor,
+        *,
+        rtol: float,
+        atol: float,
+        norm: Norm | None,
+        gradient: Gradient = DISCRETE,
+    ) -> Solution:
+        """As the engine does."""
+        self._begun = True
+        self._kinds.add((y0.shape, y0.dtype))
+        return self._engine.integrate(method, f, y0, ts, rtol=rtol, atol=atol, norm=norm, gradient=gradient)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Work that may turn out to be impossible; equal where the work is."""
+
+    work: Callable[[], object]
+    give_up: Callable[[str], None] = field(compare=False)
+
+    def __call__(self) -> None:
+        """Do it, or say why it cannot be done."""
+        try:
+            self.work()
+        except ConfigError as reason:
+            self.give_up(str(reason))

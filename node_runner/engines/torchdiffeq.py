@@ -32,7 +32,7 @@ class TorchdiffeqEngine:
     def __init__(self) -> None:
         pass
 
-    def candidates(self) -> tuple[TorchdiffeqEngine]:
+    def candidates(self, steps: int) -> tuple[TorchdiffeqEngine]:
         """Itself."""
         return (self,)
 

@@ -91,7 +91,7 @@ def test_every_solver_trains_with_every_adjoint_or_is_refused(
     field = FIELDS.build(run.field, (2,))
     reasons = [
         other.unsupported(method) or other.refuses(method, field, torch.zeros(4, 2), None, adjoint)
-        for other in built.candidates()
+        for other in built.candidates(0)
     ]
     if ADJOINTS.get(adjoint)().unsupported(method) is None and None in reasons:
         train(run, tmp_path)

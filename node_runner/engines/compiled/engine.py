@@ -57,7 +57,7 @@ class CompiledEngine:
         engine._compiles = False
         return engine
 
-    def candidates(self) -> tuple[CompiledEngine]:
+    def candidates(self, steps: int) -> tuple[CompiledEngine]:
         """Itself."""
         return (self,)
 

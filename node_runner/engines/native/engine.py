@@ -42,7 +42,7 @@ class NativeEngine:
     def __init__(self) -> None:
         self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
 
-    def candidates(self) -> tuple[NativeEngine]:
+    def candidates(self, steps: int) -> tuple[NativeEngine]:
         """Itself."""
         return (self,)
 

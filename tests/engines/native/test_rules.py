@@ -90,7 +90,7 @@ def test_auto_takes_the_native_engine_where_it_serves_and_another_where_not():
         solve(MLP((2,)), torch.zeros(4, 2), TS)
         solve(Cubed(), torch.zeros(4, 2), TS)
     assert [choice.engine == "native" for choice in choices] == [compiler() is not None, False]
-    assert [candidate.name for candidate in Auto().candidates()][-1] == "torchdiffeq"
+    assert [candidate.name for candidate in Auto().candidates(0)][-1] == "torchdiffeq"
 
 
 @needs_compiler
