@@ -11,7 +11,8 @@ import torch
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 MEASURING = [
-    "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_textbook", "gpu_check",
+    "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_memory",
+    "bench_textbook", "gpu_check",
 ]  # fmt: skip
 
 
@@ -92,6 +93,15 @@ def test_overhead_refuses_to_compare_loops_that_did_other_work(tmp_path, monkeyp
     with pytest.raises(SystemExit, match="spiral, adjoint=off: the loops did different work"):
         bench_overhead.main(["--quick", "--problems", "spiral", "--adjoints", "off", "--out", str(tmp_path)])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_memory_of_every_engine_is_measured_in_a_process_of_its_own(tmp_path: Path):
+    assert main("bench_memory", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_memory")
+    names = {row["contestant"] for row in results["vector-block"]}
+    assert {"torchdiffeq", "torchdiffeq, adjoint"} <= names
+    assert all(row["peak, MiB"] >= 0 for row in results["vector-block"])
 
 
 @pytest.mark.slow
