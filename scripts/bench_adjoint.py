@@ -269,7 +269,7 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
                     difference.loglog(steps, values, "o-", color=COLOURS[adjoint], markersize=3.5)
             memory.set(ylabel=f"{solver}: MiB")
             clock.set(ylabel="ms, forward and backward")
-            difference.set(ylabel="gradient, relative difference from off")
+            difference.set(ylabel="gradient: difference from off")
             for each in row:
                 each.set_xlabel("accepted steps of the forward solve")
                 each.xaxis.set_minor_formatter(NullFormatter())

@@ -41,7 +41,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
-from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
+from node_runner.reporting.figures.style import clean, sheet, style
 from node_runner.runtime import synchronise
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
@@ -163,21 +163,33 @@ COLUMNS = ("contestant", "ms", "smallest", "largest", "x", "gradient error", "fr
            "NFE backward", "accepted", "rejected", "kept, MiB", "first step, s")  # fmt: skip
 
 
+LIBRARIES = {
+    "torchdiffeq": "0.45",
+    "native": "#0072B2",
+    "compiled": "#009E73",
+    "torchode": "#CC79A7",
+    "diffrax": "#D55E00",
+}
+"""Colours, by the first word of a contestant."""
+
+
 def draw(results: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Speed-ups over torchdiffeq's backpropagation: a column a problem, a mark a contestant."""
+    """Speed-ups over torchdiffeq's backpropagation: a column a problem, a colour a library, a mark a gradient."""
     names = list(dict.fromkeys(row["contestant"] for rows in results.values() for row in rows))
-    colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
-    marks = {name: "osD^v<>PX*"[index // len(PALETTE)] for index, name in enumerate(names)}
+    library = {name: name.replace(",", " ").split()[0] for name in names}
+    marks = {name: "oD^sv"[[other for other in names if library[other] == library[name]].index(name)] for name in names}
+    aside = {kind: 0.14 * (index - 2) for index, kind in enumerate(LIBRARIES)}
     with style():
         figure = sheet(11, 5.5, "a training step: times faster than torchdiffeq's backpropagation")
         axes = clean(figure.subplots(), grid=True)
         for index, rows in enumerate(results.values()):
             for row in rows:
                 name = row["contestant"]
-                axes.plot(index, row["x"], marks[name], color=colours[name], markersize=5)
+                place, colour = index + aside[library[name]], LIBRARIES[library[name]]
+                axes.plot(place, row["x"], marks[name], color=colour, markersize=5, markeredgewidth=0, alpha=0.85)
         for name in names:
-            axes.plot([], [], marks[name], color=colours[name], label=name)
-        axes.set(yscale="log", ylabel="x", xticks=range(len(results)))
+            axes.plot([], [], marks[name], color=LIBRARIES[library[name]], label=name)
+        axes.set(yscale="log", ylabel="times as fast", xticks=range(len(results)))
         axes.set_xticklabels(list(results), rotation=30, ha="right")
         axes.axhline(1, color="0.6", linewidth=0.8)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7)

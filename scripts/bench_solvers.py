@@ -237,11 +237,20 @@ def cheapest(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dic
     return rows
 
 
+IMPLICIT = (
+    "gl4", "gl6", "implicit_adams", "implicit_euler", "implicit_midpoint", "radauIIA3", "radauIIA5", "sdirk2",
+    "trapezoid", "trbdf2",
+)  # fmt: skip
+"""Methods that solve equations for their stages."""
+
+
 def family(solver: str, line: Mapping[str, Any]) -> str:
     """Which column of the figure a solver is drawn in."""
     if solver.startswith("scipy"):
         return "SciPy"
-    return "adaptive" if line["adaptive"] else "fixed steps"
+    if line["adaptive"]:
+        return "adaptive"
+    return "fixed steps, implicit" if solver.split()[0] in IMPLICIT else "fixed steps, explicit"
 
 
 def draw(problem: str, lines: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -253,16 +262,18 @@ def draw(problem: str, lines: Mapping[str, Mapping[str, Any]]) -> Figure:
         for row, (cost, label) in zip(grid, (("nfe", "evaluations of the field"), ("ms", "ms")), strict=True):
             for axes, shown in zip(row, families, strict=True):
                 clean(axes, grid=True).set(xlabel=label, xscale="log", yscale="log", ylim=(1e-14, 10))
-                colours = itertools.cycle(PALETTE)
+                looks = itertools.cycle(zip(PALETTE * 2, "o" * len(PALETTE) + "s" * len(PALETTE), strict=True))
                 for solver, line in lines.items():
                     work, error = ([point[key] for point in line["points"]] for key in (cost, "error"))
                     if family(solver, line) == shown:
-                        axes.plot(work, error, "o-", markersize=2.8, color=next(colours), label=solver, zorder=3)
+                        colour, mark = next(looks)
+                        axes.plot(work, error, f"{mark}-", markersize=2.8, color=colour, label=solver, zorder=3)
                     else:
                         axes.plot(work, error, color="0.88", linewidth=0.8)
-        for axes, shown in zip(grid[0], families, strict=True):
-            axes.set_title(shown)
-            axes.legend(loc="lower left", fontsize=7, handlelength=1.2)
+        for top, bottom, shown in zip(*grid, families, strict=True):
+            top.set_title(shown)
+            names = top.get_legend_handles_labels()
+            bottom.legend(*names, loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=7, handlelength=1.2, ncols=2)
         for row in grid:
             row[0].set_ylabel("relative error at the end")
     return figure
