@@ -101,6 +101,7 @@ class DataSpec:
         mean, std: (D,) or () of the training part, float64; the model standardises with them.
         levels: grey levels of integer-valued images (256), 0 for continuous data.
         image: (channels, height, width) where the points are flattened images, else ().
+        frequencies: (D, levels) share of each grey level in each pixel of the training part, float64.
         labels: names of the axes of the state, for figures.
     """
 
@@ -112,6 +113,7 @@ class DataSpec:
     num_classes: int = 0
     levels: int = 0
     image: tuple[int, ...] = ()
+    frequencies: Tensor | None = None
     labels: tuple[str, ...] = ()
 
     @property

@@ -65,7 +65,7 @@ class CNF(nn.Module):
         self.field = make_field(self.shape)
         self.solve = solve
         self.regularisers = dict(regularisers)
-        self.scaling = Logit(spec.levels) if spec.levels else Standardise(spec.mean, spec.std)
+        self.scaling = Logit(spec.levels, spec.frequencies) if spec.levels else Standardise(spec.mean, spec.std)
         exact = trace is Trace.exact or (trace is Trace.auto and self.dim <= EXACT_UP_TO)
         self.trace = Trace.exact if exact else Trace.hutchinson
         self.noise = noise

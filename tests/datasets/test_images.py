@@ -96,3 +96,10 @@ def test_test_rows_are_all_in_order_or_some_at_random():
 def test_more_test_images_than_there_are_are_refused():
     with pytest.raises(ConfigError, match=r"dataset\.test=7: there are only 6 test images"):
         choose_test(6, test=7, seed=0)
+
+
+def test_the_share_of_each_level_in_each_pixel_is_that_of_the_training_images(data):
+    frequencies = data.spec(View.points).frequencies
+    x = data.splits(View.points).train.x
+    expected = torch.stack([(x == level).double().mean(dim=0) for level in range(5)], dim=1)
+    torch.testing.assert_close(frequencies, expected)
