@@ -147,6 +147,16 @@ class Noise(Enum):
     gaussian = "gaussian"
 
 
+class Velocity(Enum):
+    """Where a second-order model has its velocities from.
+
+    given: the second half of the state that is observed. learned: a network's guess from the positions.
+    """
+
+    given = "given"
+    learned = "learned"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.

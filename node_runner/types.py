@@ -94,6 +94,7 @@ class Method:
         differentiable: whether autograd can see through its arithmetic.
         tableau: coefficients of an explicit Runge-Kutta method (None: it is of another kind).
         implicit: coefficients of an implicit Runge-Kutta method (None likewise).
+        halves: whether it treats the two halves of a state [q, p] differently.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Method:
     differentiable: bool = True
     tableau: Tableau | None = None
     implicit: Tableau | None = None
+    halves: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Shapes: N samples of a data set, B batch, T times, D state, P pixels or features
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -90,6 +90,19 @@ class Splits(Generic[V]):
 
 
 @dataclass(frozen=True)
+class Equation:
+    """A known right-hand side whose parameters are to be found.
+
+    Attributes:
+        form: f(t, y, **parameters) for y (B, D) -> (B, D), in the data's units.
+        parameters: each one's name and the value from which learning starts, above 0 as the true one must be.
+    """
+
+    form: Callable[..., Any]
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it is built for.
 
@@ -103,6 +116,8 @@ class DataSpec:
         image: (channels, height, width) where the points are flattened images, else ().
         frequencies: (D, levels) share of each grey level in each pixel of the training part, float64.
         labels: names of the axes of the state, for figures.
+        energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
+        equation: of the true system, with its parameters unknown (None: not given).
     """
 
     dataset: str
@@ -115,6 +130,8 @@ class DataSpec:
     image: tuple[int, ...] = ()
     frequencies: Tensor | None = None
     labels: tuple[str, ...] = ()
+    energy: Callable[[Any], Any] | None = None
+    equation: Equation | None = None
 
     @property
     def numel(self) -> int:

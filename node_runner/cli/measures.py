@@ -11,6 +11,9 @@ from node_runner.reporting.run_folder import RunFolder
 QUALITY = ("accuracy", "bits_per_dim", "nll", "relative_rmse", "mse")
 """Metrics that say how good a model is. The first that a run has is the one to compare."""
 
+BESIDE = ("energy_drift",)
+"""Metrics that are shown beside it, for the tests that have them."""
+
 HIGHER = ("accuracy",)
 """Metrics of which more is better."""
 
@@ -63,7 +66,7 @@ def _quality(metrics: dict[str, Any]) -> dict[str, float]:
     parts = dict.fromkeys(name.split("/")[0] for name in metrics if name.startswith("test") and "/" in name)
     for part in parts:
         metric = next((name for name in QUALITY if f"{part}/{name}" in metrics), "loss")
-        found[f"{part}/{metric}"] = metrics.get(f"{part}/{metric}")
+        found |= {f"{part}/{name}": metrics.get(f"{part}/{name}") for name in (metric, *BESIDE)}
     return _given(found)
 
 

@@ -10,7 +10,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import DataSpec, Equation, Splits, View
 
 
 @DATASETS.register("lotka-volterra", "populations of a predator and its prey, on closed orbits")
@@ -80,12 +80,16 @@ class LotkaVolterra:
             long_start=long_start,
             noise=noise,
             seed=seed,
+            equation=self.equation(),
         )
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
-        prey, predator = y[..., 0], y[..., 1]
-        return stack_last(prey * (self.alpha - self.beta * predator), predator * (self.delta * prey - self.gamma))
+        return predation(t, y, alpha=self.alpha, beta=self.beta, gamma=self.gamma, delta=self.delta)
+
+    def equation(self) -> Equation:
+        """The equations with their four coefficients unknown."""
+        return Equation(predation, {"alpha": 0.5, "beta": 0.05, "gamma": 0.5, "delta": 0.05})
 
     def invariant(self, y: Array) -> Array:
         """Conserved along every orbit: delta prey - gamma log(prey) + beta predator - alpha log(predator).
@@ -106,3 +110,9 @@ class LotkaVolterra:
     def spec(self, view: View) -> DataSpec:
         """States (prey, predator)."""
         return self._simulation.spec(view)
+
+
+def predation(t: Any, y: Any, *, alpha: Any, beta: Any, gamma: Any, delta: Any) -> Any:
+    """(prey (alpha - beta predator), predator (delta prey - gamma)) at y (..., 2), an array or a tensor."""
+    prey, predator = y[..., 0], y[..., 1]
+    return stack_last(prey * (alpha - beta * predator), predator * (delta * prey - gamma))

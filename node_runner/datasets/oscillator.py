@@ -9,7 +9,7 @@ import numpy as np
 from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, stack_last
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import DataSpec, Equation, Splits, View
 
 
 @DATASETS.register("oscillator", "a damped harmonic oscillator, position and velocity")
@@ -67,12 +67,16 @@ class Oscillator:
             long_start=long_start,
             noise=noise,
             seed=seed,
+            equation=self.equation(),
         )
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
-        x, v = y[..., 0], y[..., 1]
-        return stack_last(v, -2 * self.zeta * self.omega_n * v - self.omega_n**2 * x)
+        return damped(t, y, zeta=self.zeta, omega_n=self.omega_n)
+
+    def equation(self) -> Equation:
+        """The equation of motion with damping and frequency unknown."""
+        return Equation(damped, {"zeta": 0.5, "omega_n": 1.0})
 
     def exact(self, ts: Array, y0: Array) -> Array:
         """The solution in closed form, (T, B, 2) from ts (T,) and y0 (B, 2), for every damping.
@@ -106,3 +110,9 @@ class Oscillator:
     def spec(self, view: View) -> DataSpec:
         """States (x, v)."""
         return self._simulation.spec(view)
+
+
+def damped(t: Any, y: Any, *, zeta: Any, omega_n: Any) -> Any:
+    """(v, -2 zeta omega_n v - omega_n^2 x) at y (..., 2), an array or a tensor."""
+    x, v = y[..., 0], y[..., 1]
+    return stack_last(v, -2 * zeta * omega_n * v - omega_n**2 * x)

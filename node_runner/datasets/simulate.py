@@ -16,7 +16,7 @@ from torch import Tensor
 
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.views import DataSpec, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View
 
 
 Array = NDArray[np.float64]
@@ -98,6 +98,8 @@ class Simulation:
         noise: standard deviation of the Gaussian noise on every training and validation observation,
             that at t = 0 included. Test trajectories are exact.
         seed: of initial states and noise; the seed of the training does not touch them.
+        energy: conserved along the solutions, if anything is.
+        equation: of the system, with its parameters unknown.
     """
 
     name: str
@@ -116,6 +118,8 @@ class Simulation:
     long_start: list[list[float]] | None
     noise: float
     seed: int
+    energy: Callable[[Any], Any] | None = None
+    equation: Equation | None = None
 
     def __post_init__(self) -> None:
         self._check_states("start", self.start)
@@ -134,7 +138,10 @@ class Simulation:
         if view not in VIEWS:
             raise not_offered(self.name, view, VIEWS)
         mean, std = mean_std(self._points.train.x)
-        return DataSpec(self.name, view, (len(self.labels),), mean, std, labels=self.labels)
+        return DataSpec(
+            self.name, view, (len(self.labels),), mean, std,
+            labels=self.labels, energy=self.energy, equation=self.equation,
+        )  # fmt: skip
 
     @functools.cached_property
     def _trajectories(self) -> Splits[Trajectories]:

@@ -42,7 +42,12 @@ class TorchdiffeqEngine:
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """Any field will do; stored accepted states are not to be had from torchdiffeq."""
+        """Any field will do, but for halves of a state; stored accepted states are not to be had from torchdiffeq."""
+        if method.halves and y0.ndim > 1:
+            if getattr(f, "integrands", None):
+                return f"solver={method.name} takes a state of two halves, not one with integrals: use solver=dopri5"
+            if y0.shape[1] % 2:
+                return f"solver={method.name} needs a state of two halves [q, p], got {y0.shape[1]}: use solver=dopri5"
         if adjoint == "checkpoint":
             return "engine=torchdiffeq keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
         return None

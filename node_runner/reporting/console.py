@@ -84,6 +84,7 @@ MEANINGS = {
     "accuracy": "of the labels are right",
     "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
+    "energy_drift": "largest change of energy / energy",
     "nll": "nats, -log likelihood",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",

@@ -96,7 +96,14 @@ class TrajectoryRegression:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:
-        """Loss, mse and relative_rmse over whole trajectories, and the mean evaluations of a solve."""
+        """Loss, mse and relative_rmse over whole trajectories, and the mean evaluations of a solve.
+
+        Where the data set has an energy, also energy_drift: how far the energy of a predicted trajectory gets from
+        that of its first state, at the most, as a share of that state's energy; both means over the trajectories.
+        A model's scalars, such as parameters that have a meaning, come along under their names.
+        """
+        drift, energies = 0.0, 0.0
+        named: dict[str, float] = {}
         squares = torch.zeros(3, dtype=torch.float64)  # of standardised error, error, truth
         observed, nfe, solves = 0.0, 0, 0
         for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
@@ -109,6 +116,12 @@ class TrajectoryRegression:
             scaled = error / self.spec.std.to(error)
             sums = [torch.where(seen, x, 0).pow(2).sum() for x in (scaled, error, truth)]
             squares += torch.stack(sums).cpu()
+            if self.spec.energy is not None:
+                energy = self.spec.energy(output.value.double())  # (T, B)
+                drift += float((energy - energy[0]).abs().amax(dim=0).sum())
+                energies += float(energy[0].abs().sum())
+            for name, value in output.scalars.items():
+                named[name] = named.get(name, 0.0) + float(value) * len(rows) / len(part)
             observed += float(seen.sum())
             nfe += sum(stats.nfe_forward for stats in output.solves)
             solves += 1
@@ -118,6 +131,8 @@ class TrajectoryRegression:
             "mse": mse,
             "relative_rmse": math.sqrt(mse / power) if power > 0 else math.inf,
             "nfe": nfe / max(solves, 1),
+            **({} if self.spec.energy is None else {"energy_drift": drift / energies if energies else math.inf}),
+            **named,
         }
 
 

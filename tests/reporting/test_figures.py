@@ -20,7 +20,7 @@ from node_runner.errors import SolveFailed
 from node_runner.learning import ModelOutput
 from node_runner.reporting.figures import FIGURES, decision, density, draw, error_over_time, phase_portrait
 from node_runner.reporting.figures.scene import Scene, host, plane
-from node_runner.reporting.figures.style import sheet, style
+from node_runner.reporting.figures.style import figure_of, sheet, style
 from node_runner.views import DataSpec, Points, Splits, Trajectories, View
 from tests.runs import make_run
 
@@ -29,6 +29,7 @@ TRAJECTORIES = ["trajectories", "phase_portrait", "error_over_time"]
 PAIRS = {
     ("spiral", "node"): TRAJECTORIES,
     ("oscillator", "augmented"): TRAJECTORIES,
+    ("pendulum", "node"): [*TRAJECTORIES, "energy"],
     ("lotka-volterra", "cnf"): ["density", "flow"],
     ("eight_gaussians", "cnf"): ["density", "flow"],
     ("two_moons", "node"): ["confusion", "decision"],
@@ -79,6 +80,13 @@ def test_every_pair_gets_figures_that_show_something_and_name_their_axes(dataset
         if (dataset, name) not in IMAGES:
             assert any(axes.get_xlabel() for axes in figure.axes), f"{name} has no label below"
             assert any(axes.get_ylabel() for axes in figure.axes), f"{name} has no label at the side"
+
+
+def test_the_title_of_the_energy_gives_the_drift_that_was_measured_or_else_measures_it() -> None:
+    built = experiment("mass_spring", "node")
+    assert "drift 0.125 on test_long" in heading(draw_all(built, {"test_long/energy_drift": 0.125})["energy"])
+    measured = built.task.evaluate(built.model, built.splits.extra["test_long"], 100)["energy_drift"]
+    assert f"drift {figure_of(measured)} on test_long" in heading(draw_all(built)["energy"])
 
 
 def test_every_view_has_figures() -> None:

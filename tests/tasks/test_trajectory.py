@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -237,3 +238,25 @@ def test_the_model_is_asked_from_the_first_state_with_times_from_zero():
     assert float(ts[0]) == 0.0
     assert t0 is not None
     assert t0.tolist() == [3.0] * 6
+
+
+def test_the_energy_drift_is_the_largest_change_over_the_energy_at_the_start_both_over_all_trajectories():
+    class Growing(Constant):
+        def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None):
+            output = super().forward(y0, ts, t0)
+            return output._replace(value=output.value * torch.tensor([1.0, 3.0, 0.5])[:, None, None])
+
+    part = Trajectories(PART.ts, torch.tensor([[[1.0, 2.0]] * 3, [[0.0, 2.0]] * 3], dtype=torch.float64))
+    conserving = TrajectoryRegression(dataclasses.replace(SPEC, energy=lambda y: y[..., 0] ** 2 + y[..., 1]), {})
+    # From energies 3 and 2 to 9 + 6 and 6, later to 0.25 + 1 and 1.
+    for batch_size in (1, 2):
+        assert conserving.evaluate(Growing(2), part, batch_size)["energy_drift"] == pytest.approx((12 + 4) / (3 + 2))
+
+
+def test_a_model_s_scalars_are_measured_as_means_over_the_samples():
+    class Telling(Constant):
+        def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None):
+            return super().forward(y0, ts, t0)._replace(scalars={"size": y0.abs().sum(dim=1).mean()})
+
+    for batch_size in (1, 2):
+        assert task().evaluate(Telling(2), PART, batch_size)["size"] == pytest.approx(1.5)

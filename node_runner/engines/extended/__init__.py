@@ -1,1 +1,1 @@
-"""torchdiffeq's functions for the methods that its release lacks: tsit5 and the implicit Runge-Kutta methods."""
+"""torchdiffeq's functions for the methods that its release lacks: tsit5, leapfrog and implicit Runge-Kutta methods."""

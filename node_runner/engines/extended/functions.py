@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from node_runner.engines.extended import leapfrog
 from node_runner.engines.extended.implicit import make_solver
 from node_runner.tableaux import IMPLICIT, TSIT5
 from node_runner.types import Tableau
@@ -23,7 +24,7 @@ from node_runner.types import Tableau
 
 COPY = "node_runner.engines.extended._torchdiffeq"
 
-METHODS = frozenset({"tsit5", *IMPLICIT})
+METHODS = frozenset({"tsit5", "leapfrog", *IMPLICIT})
 """The methods that are ours, whether or not the installed torchdiffeq has methods of these names."""
 
 
@@ -41,6 +42,7 @@ def package() -> ModuleType:
     own.loader.exec_module(copy)
     table, common = part("odeint").SOLVERS, part("rk_common")
     table["tsit5"] = _explicit("tsit5", 5, TSIT5, common)
+    table["leapfrog"] = leapfrog.make_solver(part("solvers").FixedGridODESolver, part("misc"))
     for name, tableau in IMPLICIT.items():
         table[name] = make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
     return copy
