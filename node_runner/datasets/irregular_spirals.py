@@ -90,7 +90,8 @@ class IrregularSpirals:
     @functools.cached_property
     def _splits(self) -> Splits[Series]:
         train, val, test = self.sizes
-        return Splits(self._part(TRAIN, train, 0), self._part(VAL, val, self.stretch), self._part(TEST, test, self.stretch))
+        beyond = self.stretch
+        return Splits(self._part(TRAIN, train, 0), self._part(VAL, val, beyond), self._part(TEST, test, beyond))
 
     def _part(self, part: int, count: int, stretch: int) -> Series:
         length = self.times + stretch
