@@ -157,6 +157,23 @@ class Velocity(Enum):
     learned = "learned"
 
 
+class ControlPath(Enum):
+    """How a path is drawn through observations.
+
+    hermite: cubic with backward differences, once differentiable and causal but for one interval. linear: straight.
+    """
+
+    hermite = "hermite"
+    linear = "linear"
+
+
+class Recognition(Enum):
+    """What reads a series backwards to infer where it began: a GRU, or an ODE-RNN."""
+
+    gru = "gru"
+    ode_rnn = "ode_rnn"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.

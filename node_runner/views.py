@@ -22,6 +22,8 @@ class View(enum.Enum):
     trajectories = "trajectories"
     labelled = "labelled"
     points = "points"
+    series = "series"
+    paths = "paths"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,42 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Series observed at some times of a common grid, in some channels.
+
+    Attributes:
+        ts: (T,) times, increasing, shared by all series.
+        ys: (N, T, D) measured values, 0 where nothing was measured.
+        seen: (N, T, D) true where a model may look.
+        known: (N, T, D) true where a prediction can be held against something.
+        labels: (N,) int64 class indices (None: there are no classes).
+        truth: (N, T, D) exact values, which predictions are held against (None: `ys`, with the noise in them).
+    """
+
+    ts: Tensor
+    ys: Tensor
+    seen: Tensor
+    known: Tensor
+    labels: Tensor | None = None
+    truth: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ys)
+
+    @property
+    def target(self) -> Tensor:
+        """(N, T, D) what predictions are held against, where `known`."""
+        return self.ys if self.truth is None else self.truth
+
+    def to(self, *args: Any) -> Series:
+        ys = self.ys.to(*args)
+        seen, known = self.seen.to(ys.device), self.known.to(ys.device)
+        labels = None if self.labels is None else self.labels.to(ys.device)
+        truth = None if self.truth is None else self.truth.to(*args)
+        return Series(self.ts.to(*args), ys, seen, known, labels, truth)
+
+
+@dataclass(frozen=True)
 class Splits(Generic[V]):
     """Disjoint parts of a view. `extra` holds further test sets by name, such as "test_long"."""
 
@@ -110,7 +148,7 @@ class DataSpec:
         dataset: its name.
         view: the view that was chosen.
         shape: of one state, example or point, without batch: (D,) or (channels, height, width).
-        num_classes: of the labelled view (0 elsewhere).
+        num_classes: of the views with classes (0 elsewhere).
         mean, std: (D,) or () of the training part, float64; the model standardises with them.
         levels: grey levels of integer-valued images (256), 0 for continuous data.
         image: (channels, height, width) where the points are flattened images, else ().
@@ -189,3 +227,32 @@ class PointBatch(NamedTuple):
     """x: (B, D...)."""
 
     x: Tensor
+
+
+class Lesson(NamedTuple):
+    """What a model that has an objective of its own is taught by.
+
+    target: (T, B, D) values; known: (T, B, D) true where there is one; progress: share of the training that is done.
+    """
+
+    target: Tensor
+    known: Tensor
+    progress: float
+
+
+class SeriesBatch(NamedTuple):
+    """Series to be predicted. ts: (T,), values: (T, B, D), 0 where not seen, seen: (T, B, D), and what is taught."""
+
+    ts: Tensor
+    values: Tensor
+    seen: Tensor
+    lesson: Lesson
+
+
+class PathBatch(NamedTuple):
+    """Series to be classified. ts: (T,), values: (T, B, D), 0 where not seen, seen: (T, B, D), y: (B,)."""
+
+    ts: Tensor
+    values: Tensor
+    seen: Tensor
+    y: Tensor

@@ -67,7 +67,7 @@ def make_run(
     return run
 
 
-SMALL = {"train": 12, "val": 6, "test": 6, "long": 2, "times": 20, "horizon": 1.0}
+SMALL = {"train": 12, "val": 6, "test": 6, "long": 2, "times": 20, "horizon": 1.0, "observed": 8}
 
 
 def smaller(dataset: Any) -> dict[str, Any]:

@@ -58,13 +58,20 @@ class ODEBlock(nn.Module):
             return y
         return torch.cat((y, y.new_zeros(len(y), self.augment, *y.shape[2:])), dim=1)
 
-    def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> Flow:
+    def forward(
+        self,
+        y0: Tensor,
+        ts: Tensor,
+        t0: Tensor | None = None,
+        around: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> Flow:
         """Solve from y0 at ts.
 
         Args:
             y0: (B, D...) initial states, not widened.
             ts: (T,) times, from the start of each sample.
             t0: (B,) time at which each sample starts, for fields that depend on time.
+            around: what is put around the field for this solve, such as a pace of each sample or a control.
 
         Returns:
             States with their augmented dimensions, (T, B, D + augment...).
@@ -73,6 +80,8 @@ class ODEBlock(nn.Module):
         field = self.field
         if t0 is not None and getattr(field, "time_dependent", True):
             field = Shifted(field, t0)
+        if around is not None:
+            field = around(field)
         if not (self.regularisers and self.training):
             solution = self.solve(field, y0, ts)
             return Flow(solution.ys, {}, solution.stats)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from node_runner.learning import Regulariser, Task
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.density import Density
+from node_runner.tasks.paths import PathClassification
+from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.views import DataSpec, View
 
@@ -13,6 +15,8 @@ TASKS: dict[View, type] = {
     View.trajectories: TrajectoryRegression,
     View.labelled: Classification,
     View.points: Density,
+    View.series: SeriesRegression,
+    View.paths: PathClassification,
 }
 
 
@@ -22,4 +26,12 @@ def make_task(spec: DataSpec, regularisers: dict[str, Regulariser]) -> Task:
     return task
 
 
-__all__ = ["TASKS", "Classification", "Density", "TrajectoryRegression", "make_task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Density",
+    "PathClassification",
+    "SeriesRegression",
+    "TrajectoryRegression",
+    "make_task",
+]

@@ -75,7 +75,7 @@ class Meter:
                 totals[name] = totals.get(name, 0.0) + next(values)
                 counts[name] = counts.get(name, 0) + count
         means = {_public(name): total / counts[name] for name, total in totals.items()}
-        solver = dict(self.solver_sums())
+        solver = {"nfe/forward": 0.0, "nfe/backward": 0.0, **self.solver_sums()}  # a model need not solve anything
         solving = solver.pop("solve_seconds", 0.0)
         means |= {name: total / self.steps for name, total in solver.items()}
         means["time/step_ms"] = 1000 * seconds / self.steps

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_runner.datasets import DATASETS
 from node_runner.errors import ConfigError
-from node_runner.views import Dataset, DataSpec, Labelled, Points, Splits, Trajectories, View
+from node_runner.views import Dataset, DataSpec, Labelled, Points, Series, Splits, Trajectories, View
 from tests.runs import smaller
 
 
@@ -22,6 +22,14 @@ def declared_views(name: str) -> tuple[View, ...]:
     component = DATASETS.get(name)
     return getattr(component, "func", component).views
 
+
+KINDS = {
+    View.trajectories: Trajectories,
+    View.labelled: Labelled,
+    View.points: Points,
+    View.series: Series,
+    View.paths: Series,
+}
 
 OFFERED = [(name, view) for name in DATASETS.names() for view in declared_views(name)]
 OFFERED_IDS = [f"{name}-{view.value}" for name, view in OFFERED]
@@ -63,7 +71,7 @@ def tensors(part: Any) -> dict[str, Tensor]:
 
 def samples(part: Any) -> Tensor:
     """One row a sample."""
-    content = part.ys if isinstance(part, Trajectories) else part.x
+    content = part.ys if isinstance(part, Trajectories | Series) else part.x
     return content.reshape(len(part), -1).double()
 
 
@@ -88,12 +96,12 @@ def test_another_seed_gives_other_data(name: str, view: View):
 def test_parts_are_of_the_kind_and_shape_that_the_specification_says(name: str, view: View):
     data = shared(name)
     splits, spec = data.splits(view), data.spec(view)
-    kind = {View.trajectories: Trajectories, View.labelled: Labelled, View.points: Points}[view]
+    kind = KINDS[view]
     assert (spec.dataset, spec.view) == (name, view)
     for key, part in splits.items():
         assert isinstance(part, kind), key
         assert len(part) > 0
-        if isinstance(part, Trajectories):
+        if isinstance(part, Trajectories | Series):
             assert part.ys.shape == (len(part), len(part.ts), *spec.shape)
             assert bool((part.ts.diff() > 0).all())
         else:
@@ -102,6 +110,15 @@ def test_parts_are_of_the_kind_and_shape_that_the_specification_says(name: str, 
             assert part.y.dtype is torch.int64
             assert part.y.shape == (len(part),)
             assert 0 <= int(part.y.min()) <= int(part.y.max()) < spec.num_classes
+        if isinstance(part, Series):
+            assert part.seen.dtype is part.known.dtype is torch.bool
+            assert part.seen.shape == part.known.shape == part.target.shape == part.ys.shape
+            assert not (part.seen & ~part.known).any(), "what may be seen was measured"
+            assert not part.ys[~part.known].any()
+            assert (part.labels is not None) == (view is View.paths)
+            if part.labels is not None:
+                assert part.labels.dtype is torch.int64
+                assert 0 <= int(part.labels.min()) <= int(part.labels.max()) < spec.num_classes
 
 
 @pytest.mark.parametrize(("name", "view"), OFFERED, ids=OFFERED_IDS)
@@ -130,6 +147,11 @@ def test_the_statistics_are_those_of_the_training_part_only(name: str, view: Vie
     assert spec.mean.dtype is spec.std.dtype is torch.float64
     assert bool((spec.std > 0).all())
     train = data.splits(view).train
+    if isinstance(train, Series):
+        channels = [train.ys[..., i][train.known[..., i]] for i in range(train.ys.shape[-1])]
+        torch.testing.assert_close(spec.mean, torch.stack([x.mean() for x in channels]))
+        torch.testing.assert_close(spec.std, torch.stack([x.std(correction=0) for x in channels]))
+        return
     content = train.ys.flatten(0, 1) if isinstance(train, Trajectories) else train.x
     content = content.double()
     if spec.levels:
@@ -171,7 +193,7 @@ def test_further_parts_are_tests_and_sizes_are_those_that_were_asked_for(name: s
 @pytest.mark.parametrize(("name", "view"), OFFERED, ids=OFFERED_IDS)
 def test_a_part_moves_as_a_whole(name: str, view: View):
     part = shared(name).splits(view).train.to(torch.device("cpu"), torch.float32)
-    floats = {field: tensor for field, tensor in tensors(part).items() if field != "y"}
+    floats = {field: tensor for field, tensor in tensors(part).items() if field not in ("y", "labels")}
     assert {tensor.dtype for tensor in floats.values()} <= {torch.float32, torch.bool}
 
 

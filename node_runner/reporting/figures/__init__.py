@@ -38,6 +38,8 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
+    View.series: {},
+    View.paths: {},
 }
 """What may be drawn of each view. A function gives None where its figure does not suit the data."""
 

@@ -1,0 +1,83 @@
+"""Paths through observations, differentiable in time: what drives a controlled differential equation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from node_runner.settings import ControlPath
+
+
+class Control(NamedTuple):
+    """A path of a batch, piece by piece. ts: (T,) knots; x: (T, B, C) values at them; secant and tangent: (T - 1, B, C).
+
+    Between t_i and t_i+1, at u = (t - t_i)/h, its slope is tangent + (secant - tangent)(4u - 3u^2): a cubic that has
+    slope `tangent` at u = 0 and `secant` at u = 1. Where both are the same it is straight.
+    """
+
+    ts: Tensor
+    x: Tensor
+    secant: Tensor
+    tangent: Tensor
+
+    def _place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Index (1,) of the piece that holds t (), how far into it, and its length."""
+        piece = (torch.searchsorted(self.ts, t.detach().reshape(1), right=True) - 1).clamp(0, len(self.ts) - 2)
+        left = self.ts.index_select(0, piece)
+        return piece, t - left, self.ts.index_select(0, piece + 1) - left
+
+    def value(self, t: Tensor) -> Tensor:
+        """X(t) (B, C) at t ()."""
+        piece, since, length = self._place(t)
+        u = since / length
+        secant, tangent = (slopes.index_select(0, piece)[0] for slopes in (self.secant, self.tangent))
+        return self.x.index_select(0, piece)[0] + since * (tangent + (secant - tangent) * (2 * u - u**2))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """dX/dt (B, C) at t ()."""
+        piece, since, length = self._place(t)
+        u = since / length
+        secant, tangent = (slopes.index_select(0, piece)[0] for slopes in (self.secant, self.tangent))
+        return tangent + (secant - tangent) * (4 * u - 3 * u**2)
+
+
+def through(ts: Tensor, x: Tensor, kind: ControlPath) -> Control:
+    """The path through x (T, B, C) at ts (T,).
+
+    hermite: at each knot it leaves with the slope with which it arrived, the backward difference, so that it is once
+    differentiable and knows one observation ahead only (Morrill, Kidger, Yang, Lyons, Neural Controlled Differential
+    Equations for Online Prediction Tasks, 2021, section 3.2). linear: straight lines.
+    """
+    secant = x.diff(dim=0) / ts.diff().view(-1, 1, 1)
+    tangent = secant if kind is ControlPath.linear else torch.cat((secant[:1], secant[:-1]))
+    return Control(ts, x, secant, tangent)
+
+
+def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """Values (T, B, D) with straight lines through those that are seen, and the nearest one beyond them.
+
+    A channel of which nothing is seen is 0. ts: (T,), values and seen: (T, B, D).
+    """
+    places = torch.arange(len(ts), device=ts.device).view(-1, 1, 1).expand_as(values)
+    end = len(ts) - 1
+    before = torch.where(seen, places, -1).cummax(dim=0).values
+    after = torch.where(seen, places, end + 1).flip(0).cummin(dim=0).values.flip(0)
+    none = (before < 0) & (after > end)
+    left = torch.where(before < 0, after, before).clamp(max=end)
+    right = torch.where(after > end, left, after).clamp(max=end)
+    span = ts[right] - ts[left]
+    share = torch.where(span > 0, (ts.view(-1, 1, 1) - ts[left]) / torch.where(span > 0, span, 1), 0)
+    low, high = values.gather(0, left), values.gather(0, right)
+    return torch.where(none, 0, low + share * (high - low))
+
+
+def channels(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, and the share of the times seen so far.
+
+    The counts tell the equation how often it was observed, which is information too (Kidger et al. 2020, section 3.6).
+    """
+    time = (ts - ts[0]).view(-1, 1, 1).expand(-1, values.shape[1], 1)
+    counts = seen.to(values.dtype).cumsum(dim=0) / len(ts)
+    return torch.cat((time, filled(ts, values, seen), counts), dim=2)

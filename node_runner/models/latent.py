@@ -1,0 +1,127 @@
+"""The latent ODE: a distribution over where a hidden trajectory began, inferred from irregular observations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.learning import ModelOutput, Regulariser
+from node_runner.models import MODELS
+from node_runner.models.block import Flow, MakeField, ODEBlock
+from node_runner.models.observations import backwards, observations
+from node_runner.models.recurrence import Recurrence, costs
+from node_runner.models.views import learns_from
+from node_runner.settings import Count, Positive, Recognition, Share
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, Lesson, View
+
+
+@MODELS.register("latent", "latent ODE: a variational model of irregular series that interpolates and continues them")
+@learns_from(View.series)
+class LatentODE(nn.Module):
+    """z(t0) ~ q(z | observations), dz/dt = f(z), x(t) ~ N(g(z(t)), noise^2), in standardised units.
+
+    The observations are read backwards in time. Trained on the evidence lower bound, in nats a series, of the values
+    that training knows; outside of training z(t0) is the posterior's mean.
+
+    Source: Chen et al., Neural Ordinary Differential Equations (2018), section 5; the ODE-RNN as recognition network
+    is Rubanova et al., Latent ODEs for Irregularly-Sampled Time Series (2019), section 3.2.
+
+    Args:
+        spec: of the series.
+        make_field: makes the fields of the latent state, and of the recognition network's memory where that has one.
+        solve: the differentiable solve.
+        regularisers: integrated along the latent solve while training.
+        latent: numbers in z.
+        hidden: width of the recognition network's memory and of the decoder g.
+        recognition: what reads the observations.
+        noise: standard deviation of an observation, in units of the training data's deviation.
+        kl: weight of KL(q || N(0, 1)) once annealed; 1 is the bound.
+        kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
+    """
+
+    view = View.series
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        make_field: MakeField,
+        solve: Integrate,
+        regularisers: Mapping[str, Regulariser],
+        /,
+        *,
+        latent: Count = 6,
+        hidden: Count = 32,
+        recognition: Recognition = Recognition.gru,
+        noise: Positive = 0.1,
+        kl: Positive = 1.0,
+        kl_share: Share = 0.3,
+    ) -> None:
+        super().__init__()
+        self.block = ODEBlock(make_field, solve, regularisers, (latent,))
+        memory = ODEBlock(make_field, solve, {}, (hidden,)) if recognition is Recognition.ode_rnn else None
+        self.recurrence = Recurrence(spec.shape[0], hidden, memory)
+        # Beside the memory: the time between t0 and the first observation, which a GRU's memory knows nothing of.
+        self.posterior_head = nn.Linear(hidden + 1, 2 * latent)
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, spec.shape[0]))
+        self.noise, self.kl, self.kl_share = noise, kl, kl_share
+        self.register_buffer("mean", spec.mean.clone())
+        self.register_buffer("std", spec.std.clone())
+
+    def posterior(
+        self, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the deviation (B, latent) of z at ts[0]; its solves are added to `flows`.
+
+        ts: (T,), values: (T, B, D), seen: (T, B, D).
+        """
+        z = torch.where(seen, (values - self.mean) / self.std, 0)
+        back, *series = backwards(ts, z, seen)
+        known = observations(back, *series)
+        memory = self.recurrence(known)
+        left = torch.where(known.valid[0], back[-1] - known.times[-1], 0)
+        h = self.recurrence.carry(memory.states[-1], left, memory.flows)
+        if flows is not None:
+            flows += memory.flows
+        mean, log_std = self.posterior_head(torch.cat((h, left.unsqueeze(1)), dim=1)).chunk(2, dim=1)
+        return mean, log_std
+
+    def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
+        """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught."""
+        flows: list[Flow] = []
+        mean, log_std = self.posterior(ts, values, seen, flows)
+        z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
+        flow = self.block(z0, ts - ts[0])
+        solves, penalties = costs([*flows, flow])
+        predicted = self.decoder(flow.ys)
+        ys = predicted * self.std + self.mean
+        if lesson is None:
+            return ModelOutput(ys, solves, penalties)
+        error = torch.where(lesson.known, ((lesson.target - self.mean) / self.std - predicted) / self.noise, 0)
+        constant = math.log(self.noise) + 0.5 * math.log(2 * math.pi)
+        nll = (0.5 * error.pow(2).sum() + constant * lesson.known.sum()) / len(mean)
+        divergence = gaussian_divergence(mean, log_std).mean()
+        weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
+        scalars = {"nll": nll, "kl": divergence, "mse": error.pow(2).sum() * self.noise**2 / lesson.known.sum()}
+        return ModelOutput(ys, solves, penalties, nll + weight * divergence, scalars)
+
+    @torch.no_grad()
+    def imagine(
+        self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Trajectories (count, T, B, D) from draws of the posterior, without the noise of observations."""
+        mean, log_std = self.posterior(ts, values, seen)
+        draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
+        z0 = (mean + log_std.exp() * draws).flatten(0, 1)
+        ys = self.decoder(self.block(z0, ts - ts[0]).ys) * self.std + self.mean
+        return ys.unflatten(1, (count, -1)).transpose(0, 1)
+
+
+def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)) (B,) from (B, Z)."""
+    return 0.5 * (mean.pow(2) + (2 * log_std).exp() - 1 - 2 * log_std).sum(dim=1)

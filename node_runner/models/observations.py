@@ -1,0 +1,43 @@
+"""Irregular observations, drawn together so that a recurrence needs no step where nothing was seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Observations(NamedTuple):
+    """The k-th observation of each series of a batch, K the most that any has.
+
+    times: (K, B), of padding the series' last; values: (K, B, D), 0 where not seen; seen: (K, B, D);
+    valid: (K, B) false in padding; gaps: (K, B) since the observation before, 0 at the first and in padding.
+    """
+
+    times: Tensor
+    values: Tensor
+    seen: Tensor
+    valid: Tensor
+    gaps: Tensor
+
+
+def observations(ts: Tensor, values: Tensor, seen: Tensor) -> Observations:
+    """Those of series on a common grid: ts (T,), values (T, B, D), seen (T, B, D).
+
+    A time at which any channel is seen is an observation. Series without any have padding only.
+    """
+    some = seen.any(dim=2)
+    most = max(1, int(some.sum(dim=0).max()))
+    order = (~some).to(torch.uint8).argsort(dim=0, stable=True)[:most]  # seen times first, in their order
+    valid = some.gather(0, order)
+    places = order.unsqueeze(-1).expand(-1, -1, seen.shape[2])
+    times = torch.where(valid, ts[order], ts[0])
+    last = torch.where(valid, times, times.max(dim=0).values)
+    gaps = torch.cat((torch.zeros_like(last[:1]), last.diff(dim=0)))
+    return Observations(last, values.gather(0, places), seen.gather(0, places), valid, gaps)
+
+
+def backwards(ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same series with time running back from the last of ts: (T,) from 0 on, (T, B, D), (T, B, D)."""
+    return ts[-1] - ts.flip(0), values.flip(0), seen.flip(0)
