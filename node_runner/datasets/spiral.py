@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive, SpiralForm
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import DataSpec, Equation, Splits, View
 
 
 @DATASETS.register("spiral", "a decaying spiral in the plane, linear, or cubic as in torchdiffeq's demo")
@@ -63,6 +64,7 @@ class Spiral:
             flow=self._flow,
             draw=self._draw,
             labels=("x", "y"),
+            equation=self.equation(),
             remedy="lower dataset.horizon, dataset.long_factor or dataset.radius_max, or raise dataset.alpha",
             train=train,
             val=val,
@@ -79,9 +81,17 @@ class Spiral:
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
-        u = y**3 if self.form is SpiralForm.cubic else y
-        first, second = u[..., 0], u[..., 1]
-        return stack_last(-self.alpha * first - self.beta * second, self.beta * first - self.alpha * second)
+        return turning(t, y, alpha=self.alpha, beta=self.beta, power=self._power)
+
+    def equation(self) -> Equation | None:
+        """The equation with decay and rotation unknown, where both are above 0."""
+        if self.alpha <= 0 or self.beta <= 0:
+            return None
+        return Equation(functools.partial(turning, power=self._power), {"alpha": 0.5, "beta": 1.0})
+
+    @property
+    def _power(self) -> int:
+        return 3 if self.form is SpiralForm.cubic else 1
 
     def exact(self, ts: Array, y0: Array) -> Array | None:
         """y0 exp(A t) of the linear form, (T, B, 2) from ts (T,) and y0 (B, 2); None for the cubic one."""
@@ -111,3 +121,10 @@ class Spiral:
     def _draw(self, generator: np.random.Generator, count: int) -> Array:
         radius, angle = generator.uniform((self.radii[0], 0.0), (self.radii[1], 2 * np.pi), (count, 2)).T
         return stack_last(radius * np.cos(angle), radius * np.sin(angle))
+
+
+def turning(t: Any, y: Any, *, alpha: Any, beta: Any, power: int) -> Any:
+    """y^power A at y (..., 2), an array or a tensor."""
+    u = y**power
+    first, second = u[..., 0], u[..., 1]
+    return stack_last(-alpha * first - beta * second, beta * first - alpha * second)
