@@ -28,7 +28,7 @@ def greybox(
     /,
     *,
     network: bool = False,
-    pace: Positive = 4.0,
+    pace: Positive = 10.0,
     start: dict[str, float] | None = None,
 ) -> nn.Module:
     """dy/dt = f(t, y; parameters), plus a network if asked for, on trajectories of a system whose equation is known.

@@ -1,0 +1,54 @@
+"""A residual network with the neural ODE's field: what it is worth to be continuous."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from node_runner.learning import Regulariser
+from node_runner.models import MODELS
+from node_runner.models.block import MakeField
+from node_runner.models.node import build
+from node_runner.models.residual import Layers
+from node_runner.models.views import learns_from
+from node_runner.settings import Count, Encoder, Positive
+from node_runner.types import Integrate
+from node_runner.views import DataSpec, View
+
+
+@MODELS.register(
+    "resnet", "residual network of the field and size of model=node, without a solve: its discrete twin"
+)
+@learns_from(View.trajectories, View.labelled)
+def resnet(
+    spec: DataSpec,
+    make_field: MakeField,
+    solve: Integrate,
+    regularisers: Mapping[str, Regulariser],
+    /,
+    *,
+    layers: Count = 6,
+    layers_per_output: Count = 1,
+    encoder: Encoder = Encoder.auto,
+    encoder_width: Count = 128,
+    state: Count = 64,
+    end_time: Positive = 1.0,
+) -> nn.Module:
+    """y_{k+1} = y_k + h f(y_k) for trajectories or for classification, all layers with the same weights.
+
+    Solver, tolerance and adjoint play no part. A field that is learned so is right for the steps that it was learned
+    with: between other times it predicts something else.
+
+    Args:
+        spec: of the data; its view decides what is built.
+        make_field: makes the field for a state shape.
+        solve: not used.
+        regularisers: summed along the layers.
+        layers: of a classifier.
+        layers_per_output: on trajectories, from each observation time to the next.
+        encoder, encoder_width, state, end_time: as for `node`; h is end_time / layers in a classifier.
+    """
+    del solve
+    steps = Layers(layers_per_output if spec.view is View.trajectories else layers)
+    return build(spec, make_field, steps, regularisers, 0, encoder, encoder_width, state, end_time)
