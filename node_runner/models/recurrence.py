@@ -70,12 +70,12 @@ class Recurrence(nn.Module):
         return Memory(torch.stack(states), flows)
 
     def jump(self, h: Tensor, values: Tensor, seen: Tensor, gap: Tensor) -> Tensor:
-        """h (B, H) after values (B, D) that are seen (B, D), `gap` (B,) after the last."""
+        """H (B, H) after values (B, D) that are seen (B, D), `gap` (B,) after the last."""
         told = [values, seen.to(values.dtype)]
         return self.cell(torch.cat(told if self.block is not None else [*told, gap.unsqueeze(1)], dim=1), h)
 
     def carry(self, h: Tensor, gap: Tensor, flows: list[Flow]) -> Tensor:
-        """h (B, H) a time `gap` (B,) later; a solve is added to `flows`."""
+        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`."""
         if self.block is None:
             return h
         flow = self.block(h, gap.new_tensor([0.0, 1.0]), around=lambda field: Paced(field, gap))
@@ -95,9 +95,13 @@ class Recurrence(nn.Module):
             h (T, B, H), and the time (T, B) since the last observation (since ts[0] where there is none).
         """
         known = torch.cat((ts[:1].expand(1, before.shape[1]), seen.times))
+        # As fine where nothing was seen for long as it is between two observations.
+        pieces = (
+            max(1, round(float(seen.gaps.max() / seen.gaps.sum(dim=0).max() * len(seen.gaps)))) if self.block else 1
+        )
         gaps = ts.unsqueeze(1) - known.gather(0, before)
         states = memory.states.gather(0, before.unsqueeze(-1).expand(-1, -1, memory.states.shape[2]))
-        carried = self.carry(states.flatten(0, 1), gaps.flatten(), memory.flows)
+        carried = self.carry(states.flatten(0, 1), gaps.flatten(), memory.flows, pieces)
         return carried.unflatten(0, before.shape), gaps
 
 
