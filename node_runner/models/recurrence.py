@@ -60,7 +60,8 @@ class Recurrence(nn.Module):
     def forward(self, seen: Observations) -> Memory:
         """Read every observation in turn."""
         h = self.start.expand(seen.values.shape[1], -1)
-        states, flows = [h], []
+        flows: list[Flow] = []
+        states = [h]
         for k in range(len(seen.times)):
             if k:
                 h = self.carry(h, seen.gaps[k], flows)
@@ -74,11 +75,15 @@ class Recurrence(nn.Module):
         told = [values, seen.to(values.dtype)]
         return self.cell(torch.cat(told if self.block is not None else [*told, gap.unsqueeze(1)], dim=1), h)
 
-    def carry(self, h: Tensor, gap: Tensor, flows: list[Flow]) -> Tensor:
-        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`."""
+    def carry(self, h: Tensor, gap: Tensor, flows: list[Flow], pieces: int = 1) -> Tensor:
+        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`, by way of `pieces` equal parts of the gap.
+
+        A solver with fixed steps takes one for each piece.
+        """
         if self.block is None:
             return h
-        flow = self.block(h, gap.new_tensor([0.0, 1.0]), around=lambda field: Paced(field, gap))
+        parts = torch.linspace(0, 1, pieces + 1, dtype=gap.dtype, device=gap.device)
+        flow = self.block(h, parts, around=lambda field: Paced(field, gap))
         flows.append(flow)
         return flow.ys[-1]
 

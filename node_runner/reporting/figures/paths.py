@@ -43,7 +43,9 @@ def draw(scene: Scene) -> Figure | None:
         shown = upper.scatter(
             *points.T, c=ts[seen], cmap="viridis", s=14, linewidths=0, zorder=3, vmin=ts[0], vmax=ts[-1]
         )
-        upper.set(xlim=limits(points[:, 0], 0.1), ylim=limits(points[:, 1], 0.1))
+        (left, right), (low, high) = limits(points[:, 0], 0.1), limits(points[:, 1], 0.1)
+        x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
+        upper.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
         upper.set_aspect("equal")
         verdict = "right" if predicted[row] == labels[row] else f"taken for class {predicted[row]}"
         upper.set_title(f"class {labels[row]}, {verdict}\n{own[row]:.1%} for its class")
@@ -64,4 +66,5 @@ def _shares(scene: Scene, batch: PathBatch, final: Array) -> Array:
     if not hasattr(scene.model, "verdicts"):
         return np.broadcast_to(final, (len(batch.ts), *final.shape))
     with torch.no_grad():
-        return host(scene.model.verdicts(batch.ts, batch.values, batch.seen).softmax(dim=-1))
+        logits: torch.Tensor = scene.model.verdicts(batch.ts, batch.values, batch.seen)  # type: ignore[operator]
+        return host(logits.softmax(dim=-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def draw_times(scene: Scene) -> Figure:
             axes = clean(grid[axis, place])
             if found.ts[-1] > found.end:
                 axes.axvspan(found.end, found.ts[-1], color=SHADE, linewidth=0, label="nothing is seen here")
-            _lines(axes, found, row, lambda states, axis=axis: (found.ts, states[..., axis]))
+            _lines(axes, found, row, functools.partial(_in_time, found.ts, axis))
             if place == 0:
                 axes.set_ylabel(label)
     for axis in range(len(names)):
@@ -130,6 +131,10 @@ def title(scene: Scene) -> str:
     measured = {name: scene.measured(key) for name, key in shares.items()}
     numbers = [f"{name} mse {figure_of(value)}" for name, value in measured.items() if value is not None]
     return ", ".join([f"{scene.spec.dataset}: irregular series and their continuation", *numbers])
+
+
+def _in_time(ts: Array, axis: int, states: Array) -> tuple[Array, Array]:
+    return ts, states[..., axis]
 
 
 def _lines(
