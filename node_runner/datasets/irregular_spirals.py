@@ -33,8 +33,9 @@ class IrregularSpirals:
 
     Counter-clockwise r = 0.3 theta about (5, 0); clockwise r = 15 / theta about (-5, 0), with theta falling. A
     series has `times` places in the window, of which `observed` are seen with noise, and `stretch` places after
-    it. Training knows the seen observations and nothing else. Validation knows every place of window and stretch,
-    with noise; the test knows them exactly.
+    it. Training knows the seen observations and nothing else; its windows lie anywhere on the spirals, those of the
+    other parts where the stretch still fits. Validation knows every place of window and stretch, with noise; the test
+    knows them exactly.
 
     Args:
         observed: places that are seen, drawn for each series without replacement.
@@ -95,7 +96,7 @@ class IrregularSpirals:
 
     def _part(self, part: int, count: int, stretch: int) -> Series:
         length = self.times + stretch
-        last = POINTS - ROOM - self.times - self.stretch
+        last = POINTS - ROOM - self.times - (0 if part == TRAIN else self.stretch)
         first = stream(self.seed, part, START).uniform(FIRST, last, count)
         kinds = stream(self.seed, part, KIND).permutation(np.arange(count) % 2)
         spacing = TURN / POINTS

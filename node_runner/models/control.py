@@ -11,7 +11,7 @@ from node_runner.settings import ControlPath
 
 
 class Control(NamedTuple):
-    """A path of a batch, piece by piece. ts: (T,) knots; x: (T, B, C) values at them; secant and tangent: (T - 1, B, C).
+    """A path of a batch, piece by piece. ts: (T,) knots; x: (T, B, C) values there; secant, tangent: (T - 1, B, C).
 
     Between t_i and t_i+1, at u = (t - t_i)/h, its slope is tangent + (secant - tangent)(4u - 3u^2): a cubic that has
     slope `tangent` at u = 0 and `secant` at u = 1. Where both are the same it is straight.

@@ -60,7 +60,8 @@ class Recurrence(nn.Module):
     def forward(self, seen: Observations) -> Memory:
         """Read every observation in turn."""
         h = self.start.expand(seen.values.shape[1], -1)
-        states, flows = [h], []
+        flows: list[Flow] = []
+        states = [h]
         for k in range(len(seen.times)):
             if k:
                 h = self.carry(h, seen.gaps[k], flows)
@@ -74,11 +75,15 @@ class Recurrence(nn.Module):
         told = [values, seen.to(values.dtype)]
         return self.cell(torch.cat(told if self.block is not None else [*told, gap.unsqueeze(1)], dim=1), h)
 
-    def carry(self, h: Tensor, gap: Tensor, flows: list[Flow]) -> Tensor:
-        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`."""
+    def carry(self, h: Tensor, gap: Tensor, flows: list[Flow], pieces: int = 1) -> Tensor:
+        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`, by way of `pieces` equal parts of the gap.
+
+        A solver with fixed steps takes one for each piece.
+        """
         if self.block is None:
             return h
-        flow = self.block(h, gap.new_tensor([0.0, 1.0]), around=lambda field: Paced(field, gap))
+        parts = torch.linspace(0, 1, pieces + 1, dtype=gap.dtype, device=gap.device)
+        flow = self.block(h, parts, around=lambda field: Paced(field, gap))
         flows.append(flow)
         return flow.ys[-1]
 
@@ -95,9 +100,13 @@ class Recurrence(nn.Module):
             h (T, B, H), and the time (T, B) since the last observation (since ts[0] where there is none).
         """
         known = torch.cat((ts[:1].expand(1, before.shape[1]), seen.times))
+        # As fine where nothing was seen for long as it is between two observations.
+        pieces = (
+            max(1, round(float(seen.gaps.max() / seen.gaps.sum(dim=0).max() * len(seen.gaps)))) if self.block else 1
+        )
         gaps = ts.unsqueeze(1) - known.gather(0, before)
         states = memory.states.gather(0, before.unsqueeze(-1).expand(-1, -1, memory.states.shape[2]))
-        carried = self.carry(states.flatten(0, 1), gaps.flatten(), memory.flows)
+        carried = self.carry(states.flatten(0, 1), gaps.flatten(), memory.flows, pieces)
         return carried.unflatten(0, before.shape), gaps
 
 

@@ -15,9 +15,9 @@ class Recurrent(nn.Module):
     """A recurrence over observations, and a decoder of its memory.
 
     Series: the value at every time of the grid from the observations before that time, those of the same time left
-    out. A memory that stands still between observations is decoded together with the time since the last one, and
-    after the last time at which anything is seen in the batch it goes on from its own predictions, one time of the
-    grid after the other. Paths: logits from the memory after the last observation.
+    out. After the last time at which anything is seen in the batch, an ODE is simply solved on. A memory that stands
+    still is decoded together with the time since the last observation, and goes on from its own predictions, which
+    it reads as often as it was given observations. Paths: logits from the memory after the last observation.
 
     Args:
         spec: of the data; its view decides what is decoded.
@@ -47,27 +47,35 @@ class Recurrent(nn.Module):
         if self.view is View.paths:
             return ModelOutput(self.decoder(memory.states[-1]), *costs(memory.flows))
         some = seen.any(dim=2)
-        before = some.cumsum(dim=0) - some.long()
-        if self.still:
-            last = int(some.any(dim=1).nonzero().max()) if bool(some.any()) else 0
-            h, gaps = self.recurrence.at(memory, known, ts[: last + 1], before[: last + 1])
-            near = self._decode(h, gaps)
-            ys = torch.cat((near, *self._onward(memory.states[-1], ts[last:], ts[last] - known.times[-1])))
+        last = int(some.any(dim=1).nonzero().max()) if bool(some.any()) else 0
+        before = (some.cumsum(dim=0) - some.long())[: last + 1]
+        near = self._decode(*self.recurrence.at(memory, known, ts[: last + 1], before))
+        if last == len(ts) - 1:
+            ys = near
+        elif self.recurrence.block is None:
+            stride = max(1, round(last / len(known.times)))
+            ys = torch.cat((near, *self._onward(memory.states[-1], ts[last:], ts[last] - known.times[-1], stride)))
         else:
-            h, gaps = self.recurrence.at(memory, known, ts, before)
-            ys = self.decoder(h)
+            h = self.recurrence.carry(memory.states[-1], ts[last] - known.times[-1], memory.flows)
+            flow = self.recurrence.block(h, ts[last:] - ts[last])
+            memory.flows.append(flow)
+            ys = torch.cat((near, self.decoder(flow.ys[1:])))
         return ModelOutput(ys * self.std + self.mean, *costs(memory.flows))
 
     def _decode(self, h: Tensor, gaps: Tensor) -> Tensor:
-        return self.decoder(torch.cat((h, gaps.unsqueeze(-1)), dim=-1))
+        return self.decoder(torch.cat((h, gaps.unsqueeze(-1)), dim=-1) if self.still else h)
 
-    def _onward(self, h: Tensor, ts: Tensor, since: Tensor) -> list[Tensor]:
-        """Predictions (1, B, D) at ts[1:], each read as if it had been observed; `since` (B,) is known at ts[0]."""
+    def _onward(self, h: Tensor, ts: Tensor, since: Tensor, stride: int) -> list[Tensor]:
+        """Predictions (1, B, D) at ts[1:]; every `stride`-th is read as if it had been observed.
+
+        since: (B,) time from the last observation to ts[0].
+        """
         found = []
-        for step in ts.diff():
-            gap = since + step
-            y = self._decode(h, gap)
-            h = self.recurrence.jump(h, y, torch.ones_like(y), gap)
-            since = torch.zeros_like(gap)
+        for place, step in enumerate(ts.diff(), 1):
+            since = since + step
+            y = self._decode(h, since)
             found.append(y.unsqueeze(0))
+            if place % stride == 0:
+                h = self.recurrence.jump(h, y, torch.ones_like(y), since)
+                since = torch.zeros_like(since)
         return found

@@ -20,8 +20,10 @@ from node_runner.reporting.figures import (
     error_over_time,
     flow,
     mistakes,
+    paths,
     phase_portrait,
     samples,
+    series,
     trajectories,
 )
 from node_runner.reporting.figures.scene import Scene
@@ -38,8 +40,8 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
-    View.series: {},
-    View.paths: {},
+    View.series: {"series": series.draw_times, "plane": series.draw_plane},
+    View.paths: {"paths": paths.draw, "confusion": confusion.draw},
 }
 """What may be drawn of each view. A function gives None where its figure does not suit the data."""
 

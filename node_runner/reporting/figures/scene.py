@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node_runner.errors import SolveFailed
-from node_runner.views import Dataset, DataSpec, Labelled, Splits, Trajectories
+from node_runner.tasks.paths import path_batch
+from node_runner.views import Dataset, DataSpec, Labelled, Series, Splits, Trajectories
 
 
 Array = NDArray[np.float64]
@@ -125,9 +126,20 @@ class Scene:
         return ((name, prediction) for name, prediction in self.predictions.items() if name != "train")
 
     @functools.cached_property
+    def series(self) -> Series:
+        """The test series where the model is, in its floating point type."""
+        test: Series = self.splits.test
+        ts, ys = self.to_model(test.ts), self.to_model(test.ys)
+        truth = None if test.truth is None else self.to_model(test.truth)
+        labels = None if test.labels is None else test.labels.to(ys.device)
+        return Series(ts, ys, test.seen.to(ys.device), test.known.to(ys.device), labels, truth)
+
+    @functools.cached_property
     def examples(self) -> Labelled:
         """Test examples that figures classify: all, or evenly chosen ones where all would take long."""
         test = self.splits.test
+        if isinstance(test, Series):
+            return Labelled(test.ys, test.labels)  # type: ignore[arg-type]
         state = getattr(getattr(self.model, "block", None), "state_shape", ())
         slow = len(state) == 3 and self.to_model(test.x[:1]).device.type == "cpu"  # convolutions
         every = -(-len(test) // FEW) if slow else 1
@@ -140,7 +152,16 @@ class Scene:
     @functools.cached_property
     def probabilities(self) -> Array:
         """(N, C) of the classes of every one of `examples`."""
+        if isinstance(self.splits.test, Series):
+            with torch.no_grad():
+                rows = torch.arange(len(self.series), device=self.series.ys.device).split(CHUNK)
+                return np.concatenate([host(self._classify_paths(some)) for some in rows])
         return self.classify(self.examples.x)
+
+    def _classify_paths(self, rows: Tensor) -> Tensor:
+        batch = path_batch(self.series, rows)
+        value: Tensor = self.model(batch.ts, batch.values, batch.seen).value.softmax(dim=1)
+        return value
 
     @property
     def accuracy(self) -> str:
