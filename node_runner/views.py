@@ -102,6 +102,7 @@ class DataSpec:
         levels: grey levels of integer-valued images (256), 0 for continuous data.
         image: (channels, height, width) where the points are flattened images, else ().
         labels: names of the axes of the state, for figures.
+        entropy: of the density that points come from, in nats (None: not known).
     """
 
     dataset: str
@@ -113,6 +114,7 @@ class DataSpec:
     levels: int = 0
     image: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
+    entropy: float | None = None
 
     @property
     def numel(self) -> int:

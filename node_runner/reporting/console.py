@@ -85,6 +85,7 @@ MEANINGS = {
     "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
     "nll": "nats, -log likelihood",
+    "entropy": "nats, of the true density: the least nll",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",
     "nfe": "evaluations per solve",
