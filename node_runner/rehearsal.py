@@ -52,10 +52,12 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
         model.train()
         task.step(model, batch(0))
         served = list(choices)
-        if any(choice.work is not None for choice in served):  # else there is nothing to find out
+        # Else there is nothing to find out: the engine of the training solves serves those of evaluation too.
+        if not served or any(choice.work is not None for choice in served):
             model.eval()
             for name, part in experiment.splits.items():
                 if name != "train":
                     task.evaluate(model, part, config.eval_batch_size)
     model.train(training)
+    served = served or list(choices)  # a model that trains without a solve evaluates with one
     return Rehearsal(served, list(dict.fromkeys(choice.work for choice in choices if choice.work is not None)))

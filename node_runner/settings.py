@@ -174,6 +174,13 @@ class Recognition(Enum):
     ode_rnn = "ode_rnn"
 
 
+class Pairing(Enum):
+    """How flow matching pairs data with noise. optimal: the batch's shortest lines, which cross less."""
+
+    independent = "independent"
+    optimal = "optimal"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.

@@ -156,6 +156,7 @@ class DataSpec:
         labels: names of the axes of the state, for figures.
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         equation: of the true system, with its parameters unknown (None: not given).
+        entropy: of the density that points come from, in nats (None: not known).
     """
 
     dataset: str
@@ -170,6 +171,7 @@ class DataSpec:
     labels: tuple[str, ...] = ()
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
+    entropy: float | None = None
 
     @property
     def numel(self) -> int:

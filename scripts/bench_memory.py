@@ -4,8 +4,8 @@
     python scripts/bench_memory.py --problems spirals-tight --engines native
 
 Method. A step is a solve, a loss, its gradient and an Adam update, as in bench_engines. Every figure comes from a
-process of its own: a first step compiles and warms up, freed memory is given back to the system, and the peak is how
-far resident memory then rises in a second step. The median of several such processes.
+process of its own: a step over a short time compiles and warms up, freed memory is given back to the system, and the
+peak is how far resident memory rises in the first whole step. The median of several such processes.
 
 Reading. `off` keeps what the gradient of the computed numbers needs, `checkpoint` only the state of every accepted
 step, `on` and `seminorm` solve backward in time. x is the peak over that of torchdiffeq's adjoint.
@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -51,8 +52,11 @@ def contestants(problem: Problem, engines: Sequence[str]) -> Iterator[Contestant
 def peak_mb(name: str, contestant: str, engines: Sequence[str]) -> float:
     """Rise of resident memory in a step, in MiB."""
     problem = PROBLEMS[name]()
-    step = next(c.step for c in contestants(problem, engines) if c.name == contestant)
-    step()
+    short = replace(problem, ts=problem.ts[0] + 1e-3 * (problem.ts[:2] - problem.ts[0]), target=problem.target[:2])
+    warm_up, step = (
+        next(c.step for c in contestants(each, engines) if c.name == contestant) for each in (short, problem)
+    )
+    warm_up()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     memory = PeakMemory(torch.device("cpu"))

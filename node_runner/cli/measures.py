@@ -45,7 +45,8 @@ def measure(folder: RunFolder) -> Measures:
     metrics, totals = result["metrics"], result["totals"]
     steps = totals["steps"]
     costs = {"saved_mb": metrics.get("memory/saved_mb"), "peak_mb": metrics.get("memory/peak_mb")}
-    if steps and totals["nfe_forward"]:
+    # A run that completed without an evaluation has trained without a solve; another has not been booked.
+    if steps and (totals["nfe_forward"] or result["status"] == "completed"):
         costs |= {
             "nfe_forward": totals["nfe_forward"] / steps,
             "nfe_backward": totals["nfe_backward"] / steps,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
-from node_runner.datasets.shapes import SHAPES
+from node_runner.datasets.shapes import SHAPES, entropy
 from node_runner.settings import Count, CountOrZero, NonNegative
 from node_runner.views import DataSpec, Labelled, Points, Splits, View
 
@@ -72,7 +72,15 @@ class PlaneDensity:
             raise not_offered(self.shape, view, self.views)
         mean, std = mean_std(self._labelled.train.x)
         num_classes = SHAPES[self.shape].num_classes if view is View.labelled else 0
-        return DataSpec(self.shape, view, (2,), mean, std, num_classes=num_classes, labels=("x", "y"))
+        return DataSpec(
+            self.shape, view, (2,), mean, std, num_classes=num_classes, labels=("x", "y"),
+            entropy=self.entropy if view is View.points else None,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def entropy(self) -> float | None:
+        """Of the true density in nats; None where it is not known."""
+        return entropy(SHAPES[self.shape], self.noise)
 
     def log_prob(self, x: Tensor) -> Tensor | None:
         """True log-density (N,) at x (N, 2); None where the shape has no closed form, or no density (noise 0)."""

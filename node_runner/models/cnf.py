@@ -13,8 +13,9 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.dynamics import Hutchinson, Widened, divergence_exact, leading_norm
 from node_runner.models.scaling import Logit, Standardise
+from node_runner.models.steer import check_steer, steered
 from node_runner.models.views import learns_from
-from node_runner.settings import Noise, Positive, Trace
+from node_runner.settings import Noise, NonNegative, Positive, Trace
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -41,6 +42,11 @@ class CNF(nn.Module):
         trace: how the divergence is computed.
         noise: distribution of Hutchinson's probes, which stay fixed within one solve.
         end_time: T.
+        steer: half the width of the interval about T from which training draws the end of each solve
+            (Ghosh et al., STEER: Simple Temporal Regularization For Neural ODEs, 2020). 0: T itself.
+
+    Raises:
+        ConfigError: steer reaches back to the start of the solve.
     """
 
     view = View.points
@@ -57,8 +63,10 @@ class CNF(nn.Module):
         trace: Trace = Trace.auto,
         noise: Noise = Noise.rademacher,
         end_time: Positive = 1.0,
+        steer: NonNegative = 0.0,
     ) -> None:
         super().__init__()
+        check_steer(steer, end_time)
         self.dim = spec.numel
         image_state = spec.image and getattr(make_field, "state_ndim", 1) == 3
         self.shape = spec.image if image_state else (self.dim,)
@@ -69,6 +77,7 @@ class CNF(nn.Module):
         exact = trace is Trace.exact or (trace is Trace.auto and self.dim <= EXACT_UP_TO)
         self.trace = Trace.exact if exact else Trace.hutchinson
         self.noise = noise
+        self.steer = steer
         self.register_buffer("times", torch.tensor([0.0, end_time], dtype=torch.float64))
 
     def _divergence(self, z: Tensor) -> Integrand:
@@ -80,21 +89,26 @@ class CNF(nn.Module):
 
     def forward(self, x: Tensor) -> ModelOutput:
         """x: (B, D) -> log-densities (B,) in nats, in the units of the data."""
+        return self.density(x)
+
+    def density(self, x: Tensor) -> ModelOutput:
+        """x: (B, D) -> log-densities (B,) by a solve."""
         z, log_det = self.scaling(x)
         z = z.reshape(len(z), *self.shape)
         active = self.regularisers if self.training else {}
         wide = Widened(self.field, self.shape, [self._divergence(z), *(r.begin(z) for r in active.values())])
         # The log-density is part of the answer and steers the step size; penalties do not.
         norm = leading_norm(self.dim + 1) if active else None
-        solution = self.solve(wide, wide.begin(z), self.times, norm=norm)
+        times, scalars = steered(self.times, self.steer if self.training else 0.0)
+        solution = self.solve(wide, wide.begin(z), times, norm=norm)
         end, integrals = wide.split(solution.ys[-1])
         log_prob = standard_normal(end.reshape(len(x), -1)) + integrals[:, 0] + log_det
         penalties = dict(zip(active, integrals[:, 1:].mean(dim=0), strict=True))
-        return ModelOutput(log_prob, [solution.stats], penalties)
+        return ModelOutput(log_prob, [solution.stats], penalties, scalars=scalars)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x (B, D) in nats, (B,)."""
-        return self(x).value
+        return self.density(x).value
 
     @torch.no_grad()
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -17,9 +17,7 @@ from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
 
-@MODELS.register(
-    "resnet", "residual network of the field and size of model=node, without a solve: its discrete twin"
-)
+@MODELS.register("resnet", "residual network of the field and size of model=node, without a solve: its discrete twin")
 @learns_from(View.trajectories, View.labelled)
 def resnet(
     spec: DataSpec,

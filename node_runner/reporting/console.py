@@ -86,6 +86,7 @@ MEANINGS = {
     "relative_rmse": "RMS error / RMS of the truth",
     "energy_drift": "largest change of energy / energy",
     "nll": "nats, -log likelihood",
+    "entropy": "nats, of the true density: the least nll",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",
     "nfe": "evaluations per solve",

@@ -47,7 +47,7 @@ class Density:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Points, batch_size: int) -> dict[str, float]:
-        """Loss, nll, bits_per_dim (grey levels only) and the mean evaluations of a solve."""
+        """Loss, nll, bits_per_dim (grey levels only), entropy of the true density (if known), mean nfe of a solve."""
         total, nfe, solves = torch.zeros((), dtype=torch.float64), 0, 0
         for rows in torch.arange(len(part), device=part.x.device).split(batch_size):
             output = model(self._continuous(part.x[rows]))
@@ -56,7 +56,8 @@ class Density:
             solves += 1
         nll = total / len(part)
         bits = {name: float(value) for name, value in self._bits(nll).items()}
-        return {"loss": float(nll), "nll": float(nll), **bits, "nfe": nfe / solves}
+        entropy = {} if self.spec.entropy is None else {"entropy": self.spec.entropy}
+        return {"loss": float(nll), "nll": float(nll), **entropy, **bits, "nfe": nfe / solves}
 
     def _continuous(self, x: Tensor) -> Tensor:
         return x + torch.rand_like(x) if self.spec.levels else x

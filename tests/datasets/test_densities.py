@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -71,7 +73,7 @@ def test_densities_have_no_trajectories(ask):
 def test_the_true_density_is_offered_where_it_is_known():
     x = torch.zeros(3, 2)
     known = {shape for shape in SHAPES if PlaneDensity(shape=shape).log_prob(x) is not None}
-    assert known == {"eight_gaussians", "checkerboard", "rings"}
+    assert known == {"two_moons", "eight_gaussians", "checkerboard", "rings"}
     assert PlaneDensity(shape="rings").log_prob(x).shape == (3,)
 
 
@@ -85,3 +87,26 @@ def test_the_noise_asked_for_reaches_samples_and_density():
     ]
     torch.testing.assert_close(spread[0], 0.01, rtol=0.1, atol=0)
     torch.testing.assert_close(spread[1], 0.3, rtol=0.1, atol=0)
+
+
+def test_the_entropy_is_the_mean_of_the_negative_log_density(shape):
+    density = PlaneDensity(shape=shape, train=100_000, val=1, test=1)
+    found = density.spec(View.points).entropy
+    x = density.splits(View.points).train.x
+    true = density.log_prob(x)
+    assert (found is None) == (true is None)
+    if true is not None:
+        assert found == pytest.approx(-float(true.mean()), abs=4 * float(true.std()) / len(x) ** 0.5 + 1e-7)
+    assert density.spec(View.labelled).entropy is None
+
+
+def test_gaussians_far_apart_have_the_entropy_of_one_and_of_the_choice():
+    found = PlaneDensity(shape="eight_gaussians", noise=0.1).entropy
+    assert found == pytest.approx(math.log(8) + math.log(2 * math.pi * math.e * 0.1**2), abs=1e-9)
+
+
+def test_a_blurred_board_has_more_entropy_than_a_sharp_one_and_a_hair_of_noise_none_that_is_known():
+    sharp, blurred, hair = (PlaneDensity(shape="checkerboard", noise=noise).entropy for noise in (0, 0.1, 0.01))
+    assert sharp == math.log(32)
+    assert sharp < blurred < sharp + 0.5
+    assert hair is None

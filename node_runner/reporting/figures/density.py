@@ -63,7 +63,8 @@ def title(scene: Scene) -> str:
         text += f", test nll {figure_of(nll)} nats"
     true = true_log_prob(scene, scene.splits.test.x.cpu().double())
     if true is not None and np.isfinite(true).all():
-        text += f" (true density: {figure_of(-float(true.mean()))})"
+        text += f" (true density: {figure_of(-float(true.mean()))}"
+        text += ")" if scene.spec.entropy is None else f", its entropy: {figure_of(scene.spec.entropy)})"
     return text
 
 
