@@ -12,7 +12,9 @@ from node_runner.regularisers import REGULARISERS
 from node_runner.settings import Between, NonNegative
 
 
-@REGULARISERS.register("taylor", "integral of |d^K y/dt^K|^2 / D: solutions that a solver of order K steps along easily")
+@REGULARISERS.register(
+    "taylor", "integral of |d^K y/dt^K|^2 / D: solutions that a solver of order K steps along easily"
+)
 class Taylor:
     """Mean over the state's D numbers of the squared K-th total derivative of the solution, integrated.
 

@@ -67,7 +67,9 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
         small = smaller_overrides(DATASETS.schema(dataset)())
         run = compose_run([f"dataset={dataset}", f"model={model}", "debug=fast", "device=cpu", "logger=[]", *small])
     else:
-        run = make_run(dataset=dataset, model=model, field="concatsquash" if model in ("cnf", "flow_matching") else "mlp")
+        run = make_run(
+            dataset=dataset, model=model, field="concatsquash" if model in ("cnf", "flow_matching") else "mlp"
+        )
     fits = set(declared_views(dataset)) & set(views_of(MODELS.get(model)))
     assert fits or (dataset, model) not in MUST_TRAIN
     if fits:
