@@ -75,7 +75,8 @@ class Annuli:
 
     @functools.cached_property
     def _splits(self) -> Splits[Labelled]:
-        return Splits(*map(self._sample, (TRAIN, VAL, TEST), self.sizes))
+        train, val, test = map(self._sample, (TRAIN, VAL, TEST), self.sizes)
+        return Splits(train, val, test)
 
     def _sample(self, part: int, size: int) -> Labelled:
         generator = stream(self.seed, part)

@@ -61,7 +61,8 @@ class Crossing:
 
     @functools.cached_property
     def _splits(self) -> Splits[Trajectories]:
-        return Splits(*map(self._paths, (TRAIN, VAL, TEST), self.sizes))
+        train, val, test = map(self._paths, (TRAIN, VAL, TEST), self.sizes)
+        return Splits(train, val, test)
 
     def _paths(self, part: int, size: int) -> Trajectories:
         side = 2.0 * (np.arange(size) % 2) - 1
