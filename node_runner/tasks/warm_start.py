@@ -43,8 +43,8 @@ class WarmStart:
     def __init__(self, task: Task, spec: DataSpec, steps: int) -> None:
         if spec.view is not View.trajectories:
             raise ConfigError(
-                f"trainer.warm_start={steps} matches derivatives of trajectories, and dataset={spec.dataset} is learned "
-                f"as {spec.view.value}: use trainer.warm_start=0"
+                f"trainer.warm_start={steps} matches derivatives of trajectories, and dataset={spec.dataset} is "
+                f"learned as {spec.view.value}: use trainer.warm_start=0"
             )
         self.task, self.steps, self._std = task, steps, spec.std
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
