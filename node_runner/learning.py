@@ -12,7 +12,10 @@ from node_runner.views import View
 
 
 Integrand = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(t (), y (B, D...) that requires grad, dy = f(t, y)) -> (B,): what is integrated beside the state."""
+"""(t (), y (B, D...) that requires grad, dy = f(t, y)) -> (B,): what is integrated beside the state.
+
+One with a true attribute `differentiates_time` is given a t that requires grad too.
+"""
 
 
 class Regulariser(Protocol):

@@ -50,7 +50,7 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
     devices = [experiment.device] if experiment.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), experiment.solve.rehearsal() as choices:
         model.train()
-        task.step(model, batch(0))
+        task.step(model, batch(config.warm_start))  # the first that solves
         served = list(choices)
         # Else there is nothing to find out: the engine of the training solves serves those of evaluation too.
         if not served or any(choice.work is not None for choice in served):

@@ -247,6 +247,10 @@ class TrainerConfig:
         max_seconds: stop after this much training time (null: never).
         average: decay of the weights' moving average, which is what gets validated and kept as
             best (null: the weights themselves).
+        input_noise: standard deviation of Gaussian noise on the inputs of training (first states, examples,
+            points), as a share of the data's own (0: none).
+        warm_start: first steps of training, in which the field is matched to the slopes of trajectories
+            without a solve (0: none).
     """
 
     steps: Count | None = 1000
@@ -262,6 +266,8 @@ class TrainerConfig:
     patience: Count | None = None
     max_seconds: Positive | None = None
     average: Share | None = None
+    input_noise: NonNegative = 0.0
+    warm_start: CountOrZero = 0
 
 
 def ranges(annotation: Any) -> list[Range]:

@@ -11,7 +11,7 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.node import build
 from node_runner.models.views import learns_from
-from node_runner.settings import Count, Encoder, Positive
+from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -30,6 +30,7 @@ def augmented(
     encoder_width: Count = 128,
     state: Count = 64,
     end_time: Positive = 1.0,
+    steer: NonNegative = 0.0,
 ) -> nn.Module:
     """An augmented neural ODE for trajectories or for classification.
 
@@ -41,6 +42,6 @@ def augmented(
         solve: the differentiable solve.
         regularisers: integrated along the solve.
         augment: zeros appended to the state: features, or channels of images.
-        encoder, encoder_width, state, end_time: as for `node`.
+        encoder, encoder_width, state, end_time, steer: as for `node`.
     """
-    return build(spec, make_field, solve, regularisers, augment, encoder, encoder_width, state, end_time)
+    return build(spec, make_field, solve, regularisers, augment, encoder, encoder_width, state, end_time, steer)

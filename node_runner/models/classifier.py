@@ -8,6 +8,7 @@ from node_runner.errors import ConfigError
 from node_runner.fields.conv import groups
 from node_runner.learning import ModelOutput
 from node_runner.models.block import MakeField, ODEBlock
+from node_runner.models.steer import check_steer, steered
 from node_runner.settings import Encoder
 from node_runner.views import DataSpec, View
 
@@ -21,6 +22,7 @@ class Classifier(nn.Module):
         block: the ODE block.
         head: final state -> logits.
         end_time: T of the solve over [0, T].
+        steer: half the width of the interval about T from which training draws the end; see `steer`.
     """
 
     view = View.labelled
@@ -28,8 +30,18 @@ class Classifier(nn.Module):
     std: Tensor
     times: Tensor
 
-    def __init__(self, spec: DataSpec, encoder: nn.Module, block: ODEBlock, head: nn.Module, end_time: float) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        encoder: nn.Module,
+        block: ODEBlock,
+        head: nn.Module,
+        end_time: float,
+        steer: float = 0.0,
+    ) -> None:
         super().__init__()
+        check_steer(steer, end_time)
+        self.steer = steer
         self.encoder = encoder
         self.block = block
         self.head = head
@@ -39,8 +51,9 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> ModelOutput:
         """x: (B, P...) -> logits (B, C)."""
-        flow = self.block(self.encoder((x - self.mean) / self.std), self.times)
-        return ModelOutput(self.head(flow.ys[-1]), [flow.stats], flow.penalties)
+        times, scalars = steered(self.times, self.steer if self.training else 0.0)
+        flow = self.block(self.encoder((x - self.mean) / self.std), times)
+        return ModelOutput(self.head(flow.ys[-1]), [flow.stats], flow.penalties, scalars=scalars)
 
 
 def choose_encoder(encoder: Encoder, spec: DataSpec, make_field: MakeField) -> Encoder:

@@ -73,6 +73,8 @@ class Widened(nn.Module):
         with torch.enable_grad():
             if not tracked or not y.requires_grad:
                 y = y.detach().requires_grad_(True)
+            if any(getattr(integrand, "differentiates_time", False) for integrand in self.integrands):
+                t = t.detach().requires_grad_(True)
             dy = self.field(t, y)
             integrals = [integrand(t, y, dy) for integrand in self.integrands]
             change = torch.cat((dy.reshape(len(y), self.numel), torch.stack(integrals, dim=1)), dim=1)

@@ -12,7 +12,7 @@ from node_runner.models.block import MakeField, ODEBlock
 from node_runner.models.classifier import Classifier, choose_encoder, make_encoder, make_head
 from node_runner.models.trajectory import TrajectoryModel
 from node_runner.models.views import learns_from
-from node_runner.settings import Count, Encoder, Positive
+from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -30,6 +30,7 @@ def node(
     encoder_width: Count = 128,
     state: Count = 64,
     end_time: Positive = 1.0,
+    steer: NonNegative = 0.0,
 ) -> nn.Module:
     """A neural ODE for trajectories or for classification.
 
@@ -44,8 +45,10 @@ def node(
         encoder_width: hidden width of the mlp encoder.
         state: width of the state after an mlp encoder, channels after a conv encoder.
         end_time: T of a classifier's solve over [0, T].
+        steer: half the width of the interval about T from which a classifier in training draws the end of each
+            solve (Ghosh et al., STEER, 2020). 0: T itself.
     """
-    return build(spec, make_field, solve, regularisers, 0, encoder, encoder_width, state, end_time)
+    return build(spec, make_field, solve, regularisers, 0, encoder, encoder_width, state, end_time, steer)
 
 
 def build(
@@ -58,6 +61,7 @@ def build(
     encoder_width: int,
     state: int,
     end_time: float,
+    steer: float = 0.0,
 ) -> nn.Module:
     """The model of `node` (augment = 0) and `augmented` for the view of `spec`."""
     if spec.view is View.trajectories:
@@ -66,4 +70,4 @@ def build(
     layers, shape = make_encoder(chosen, spec, encoder_width, state)
     block = ODEBlock(make_field, solve, regularisers, shape, augment)
     head = make_head(block.state_shape, spec.num_classes)
-    return Classifier(spec, layers, block, head, end_time)
+    return Classifier(spec, layers, block, head, end_time, steer)

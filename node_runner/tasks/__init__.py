@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from node_runner.learning import Regulariser, Task
+from node_runner.settings import TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.density import Density
+from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.trajectory import TrajectoryRegression
+from node_runner.tasks.warm_start import WarmStart
 from node_runner.views import DataSpec, View
 
 
@@ -20,9 +23,13 @@ TASKS: dict[View, type] = {
 }
 
 
-def make_task(spec: DataSpec, regularisers: dict[str, Regulariser]) -> Task:
-    """The task of a view."""
+def make_task(spec: DataSpec, regularisers: dict[str, Regulariser], config: TrainerConfig | None = None) -> Task:
+    """The task of a view, with what `config` adds to its training: input noise, a warm start."""
     task: Task = TASKS[spec.view](spec, regularisers)
+    if config is not None and config.input_noise:
+        task = InputNoise(task, spec, config.input_noise)
+    if config is not None and config.warm_start:
+        task = WarmStart(task, spec, config.warm_start)
     return task
 
 

@@ -144,7 +144,7 @@ def test_the_true_density_and_its_likelihood_are_shown_where_they_are_known() ->
     _, figure = next(draw(built.model, built.spec, built.splits, built.dataset, {"test/nll": 2.9}))
     assert [axes.get_title() for axes in figure.axes[2:4]] == ["density of the model", "true density"]
     truth = -float(built.dataset.log_prob(built.splits.test.x).mean())
-    assert f"test nll 2.9 nats (true density: {truth:.3g})" in heading(figure)
+    assert f"test nll 2.9 nats (true density: {truth:.3g}, its entropy: 2.83)" in heading(figure)
 
 
 def test_a_field_that_is_the_true_one_is_off_by_nothing() -> None:

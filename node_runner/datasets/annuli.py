@@ -1,0 +1,89 @@
+"""A ball inside a shell: two classes that no ODE without further dimensions can part by a plane."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+
+from node_runner.datasets import DATASETS
+from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
+from node_runner.errors import ConfigError
+from node_runner.settings import Count, CountOrZero, Positive
+from node_runner.views import DataSpec, Labelled, Splits, View
+
+
+@DATASETS.register("annuli", "a disc inside a ring, or a ball inside a shell: classes that only extra dimensions part")
+class Annuli:
+    """Class 0 uniform on |x| <= inner, class 1 on gap_end <= |x| <= outer, equally likely.
+
+    A flow of the same dimension is a homeomorphism: what it makes of the ring still surrounds what it makes of
+    the disc, so that a linear head cannot tell them apart everywhere.
+
+    Args:
+        dim: of the space.
+        inner: radius of the ball.
+        gap_end, outer: radii of the shell.
+        train, val, test: numbers of examples.
+        seed: of the examples.
+
+    Raises:
+        ConfigError: the radii do not increase.
+
+    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3, proposition 2.
+    """
+
+    views = (View.labelled,)
+
+    def __init__(
+        self,
+        *,
+        dim: Count = 2,
+        inner: Positive = 0.5,
+        gap_end: Positive = 1.0,
+        outer: Positive = 1.5,
+        train: Count = 3000,
+        val: Count = 1000,
+        test: Count = 2000,
+        seed: CountOrZero = 0,
+    ) -> None:
+        if not inner <= gap_end < outer:
+            raise ConfigError(
+                f"dataset=annuli: expected inner <= gap_end < outer, got {inner:g}, {gap_end:g}, {outer:g}; "
+                "use radii that increase, such as 0.5, 1, 1.5"
+            )
+        self.dim, self.seed = dim, seed
+        self.radii = np.array([[0.0, inner], [gap_end, outer]])
+        self.sizes = (train, val, test)
+
+    def check(self) -> None:
+        """Nothing can be missing: the data come from a formula."""
+
+    def splits(self, view: View) -> Splits[Any]:
+        """labelled: x (N, dim)."""
+        if view not in self.views:
+            raise not_offered("annuli", view, self.views)
+        return self._splits
+
+    def spec(self, view: View) -> DataSpec:
+        """Mean and deviation (dim,) are those of the training examples."""
+        mean, std = mean_std(self.splits(view).train.x)
+        labels = tuple(f"x{axis + 1}" for axis in range(self.dim))
+        return DataSpec("annuli", view, (self.dim,), mean, std, num_classes=2, labels=labels)
+
+    @functools.cached_property
+    def _splits(self) -> Splits[Labelled]:
+        train, val, test = map(self._sample, (TRAIN, VAL, TEST), self.sizes)
+        return Splits(train, val, test)
+
+    def _sample(self, part: int, size: int) -> Labelled:
+        generator = stream(self.seed, part)
+        y = generator.integers(2, size=size)
+        low, high = self.radii[y].T ** self.dim
+        # The volume within a radius grows as its power: uniform in that, so uniform in space.
+        radius = generator.uniform(low, high) ** (1 / self.dim)
+        direction = generator.standard_normal((size, self.dim))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        return Labelled(torch.from_numpy(radius[:, None] * direction), torch.from_numpy(y))

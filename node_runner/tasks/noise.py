@@ -1,0 +1,65 @@
+"""Noise on the inputs of training, a plain regulariser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.learning import StepOutput, Task
+from node_runner.settings import TrainerConfig
+from node_runner.views import DataSpec, TrajectoryBatch
+
+
+class InputNoise:
+    """A task whose training adds Gaussian noise to what the model is given: first states, examples, points.
+
+    Later states of trajectories are targets and stay as they are; evaluation has no noise. The scalar
+    "input_noise" is the noise's RMS, as a share like `size`.
+
+    Args:
+        task: what is trained otherwise.
+        spec: of the data.
+        size: standard deviation of the noise, as a share of the training data's (axis by axis where they have axes).
+
+    Raises:
+        ConfigError: grey levels as points, which a flow's logit maps only between the first and the last level.
+
+    Source: Bishop, Training with Noise is Equivalent to Tikhonov Regularization (1995).
+    """
+
+    def __init__(self, task: Task, spec: DataSpec, size: float) -> None:
+        if spec.levels:
+            raise ConfigError(
+                f"trainer.input_noise={size:g} would push grey levels of dataset={spec.dataset} beyond their range, "
+                "and they are dequantised with noise anyway: use trainer.input_noise=0"
+            )
+        self.task, self.size, self._std = task, size, spec.std
+        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
+
+    def batches(
+        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], Any]]:
+        """As the task's: noise is drawn where a batch is used."""
+        return self.task.batches(part, config, seed, progress)
+
+    def step(self, model: nn.Module, batch: Any) -> StepOutput:
+        """Loss and scalars of one batch, with noise on its inputs."""
+        trajectories = isinstance(batch, TrajectoryBatch)
+        noise = self.size * torch.randn_like(batch.ys[0] if trajectories else batch.x)
+        change = noise * self._std_like(noise)
+        if trajectories:
+            noisy = batch._replace(ys=torch.cat(((batch.ys[0] + change).unsqueeze(0), batch.ys[1:])))
+        else:
+            noisy = batch._replace(x=batch.x + change)
+        output = self.task.step(model, noisy)
+        return output._replace(scalars={**output.scalars, "input_noise": noise.pow(2).mean().sqrt()})
+
+    def _std_like(self, x: Tensor) -> Tensor:
+        # Moved to the device once: a copy in every step would wait for it.
+        if self._std.dtype != x.dtype or self._std.device != x.device:
+            self._std = self._std.to(x)
+        return self._std
