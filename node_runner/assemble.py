@@ -68,7 +68,7 @@ def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:
     fitting = [name for name in MODELS.names() if set(views_of(MODELS.get(name))) & set(dataset.views)]
     raise ConfigError(
         f"model={model_name} learns from {' or '.join(view.value for view in wanted)}, and dataset={dataset_name} "
-        f"offers {offered}: use model={' or '.join(fitting)}"
+        f"offers {offered}: use model={' or '.join(filter(None, (', '.join(fitting[:-1]), *fitting[-1:])))}"
     )
 
 

@@ -19,7 +19,7 @@ from node_runner.registry import MISSING, Registry
 from node_runner.settings import ranges
 from node_runner.signatures import REQUIRED
 from node_runner.types import Method, SolveStats
-from node_runner.views import View
+from node_runner.views import Equation, View
 from tests.models.builders import accurate_solve, field_factory, spec
 
 
@@ -135,7 +135,10 @@ SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
     "regulariser": lambda name, folder: (),
     "logger": lambda name, folder: (folder, 0),
     "model": lambda name, folder: (
-        spec(BY_GROUP["model"].get(name).views[0], (2,), mean=[0.0, 0.0], std=[1.0, 1.0], num_classes=3),
+        spec(
+            BY_GROUP["model"].get(name).views[0], (2,), mean=[0.0, 0.0], std=[1.0, 1.0], num_classes=3,
+            equation=Equation(lambda t, y, rate: -rate * y, {"rate": 1.0}),
+        ),
         field_factory(), accurate_solve(), {},
     ),
 }  # fmt: skip

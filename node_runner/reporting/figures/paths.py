@@ -41,8 +41,9 @@ def draw(scene: Scene) -> Figure | None:
         upper, lower = clean(grid[0, place]), clean(grid[1, place])
         upper.plot(*points.T, color=TRUE, linewidth=0.8)
         shown = upper.scatter(
-            *points.T, c=ts[seen], cmap="viridis", s=14, linewidths=0, zorder=3, vmin=ts[0], vmax=ts[-1]
-        )
+            points[:, 0], points[:, 1], c=ts[seen], cmap="viridis", s=14, linewidths=0, zorder=3,
+            vmin=ts[0], vmax=ts[-1],
+        )  # fmt: skip
         (left, right), (low, high) = limits(points[:, 0], 0.1), limits(points[:, 1], 0.1)
         x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
         upper.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
