@@ -10,7 +10,7 @@ from node_runner.engines import ENGINES
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
 
 
-ORDER = ("native", "torchdiffeq")
+ORDER = ("native", "lanes", "torchdiffeq")
 """Fastest first."""
 
 
@@ -29,14 +29,18 @@ class Auto:
         return self._engines
 
     def unsupported(self, method: Method) -> str | None:
-        """What the last engine says, which can do the most."""
-        return self._engines[-1].unsupported(method)
+        """What the last engine says, which can do the most, where none can."""
+        reasons = [engine.unsupported(method) for engine in self._engines]
+        return None if None in reasons else reasons[-1]
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """What the last engine says, where none can serve."""
-        if self._serving(method, f, y0, norm, adjoint) is not None:
-            return None
-        return self._engines[-1].refuses(method, f, y0, norm, adjoint)
+        """What the last of those that have the method says, where none can serve."""
+        reasons = [
+            engine.refuses(method, f, y0, norm, adjoint)
+            for engine in self._engines
+            if engine.unsupported(method) is None
+        ]
+        return None if None in reasons else reasons[-1]
 
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None

@@ -13,7 +13,7 @@ from node_runner.engines.compiler import LOOKED_FOR, compiler
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, form_of
-from node_runner.settings import Trace
+from node_runner.settings import Batching, Trace
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
 
 
@@ -48,6 +48,8 @@ class NativeEngine:
 
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
+        if method.batching is not Batching.shared:
+            return "engine=native has one step size for a whole batch: use engine=auto, or solver.batching=shared"
         if method.tableau is None:
             return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
         if compiler() is None:
