@@ -102,6 +102,13 @@ class Interpolation(Enum):
     cubic = "cubic"
 
 
+class Batching(Enum):
+    """Who shares a step size. shared: all samples of a batch. per_sample: none, each has steps of its own."""
+
+    shared = "shared"
+    per_sample = "per_sample"
+
+
 class ScipySolver(Enum):
     """Integrators of scipy.integrate.solve_ivp."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from node_runner.errors import ConfigError
-from node_runner.settings import ToleranceConfig
+from node_runner.settings import Batching, ToleranceConfig
 from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats
 
 
@@ -131,6 +132,8 @@ class Solve:
     def _differentiable(self, engine: Engine) -> Integrate:
         """One engine's solves: with the gradient from the engine itself, or from the adjoint around it."""
         own = self.adjoint.name in engine.adjoints
+        # The gradient of the parameters, which all samples share, is part of what is solved backward.
+        joint = replace(self.method, batching=Batching.shared)
 
         def forward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
             rtol, atol = self.tolerances.forward()
@@ -139,7 +142,7 @@ class Solve:
 
         def backward(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
             rtol, atol = self.tolerances.adjoint()
-            return engine.integrate(self.method, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
+            return engine.integrate(joint, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
 
         return forward if own else self.adjoint.wrap(forward, backward)
 

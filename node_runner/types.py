@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from node_runner.settings import Batching
+
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
 """A vector field f(t, y) -> dy/dt. t: () or (B,), y: (B, D...) -> (B, D...)."""
@@ -35,6 +37,9 @@ class SolveStats:
         seconds_backward: host time in the gradient of the solve.
         backward_began: clock reading when the loss's gradient reached the solution.
         kept_bytes: memory of the engine's own, beside autograd's, kept from the forward solve for the gradient.
+        steps_of_samples: (2, B) accepted and rejected steps of each sample, where samples have steps of their own;
+            `accepted` and `rejected` are then those of the sample that made most attempts, which is what the
+            solve took: the others wait for it.
     """
 
     nfe_forward: int = 0
@@ -47,6 +52,14 @@ class SolveStats:
     seconds_backward: float = 0.0
     backward_began: float | None = None
     kept_bytes: int = 0
+    steps_of_samples: Tensor | None = None
+
+    def book_samples(self, steps: Tensor) -> None:
+        """The steps (2, B) that each sample took in the forward solve."""
+        self.steps_of_samples = steps
+        if steps.numel():
+            slowest = steps[:, steps.sum(dim=0).argmax()]
+            self.accepted, self.rejected = slowest.tolist()
 
     def stop_backward(self) -> None:
         """The gradient has been carried through the solve: stop its clock, if it runs."""
@@ -95,6 +108,7 @@ class Method:
         tableau: coefficients of an explicit Runge-Kutta method (None: it is of another kind).
         implicit: coefficients of an implicit Runge-Kutta method (None likewise).
         halves: whether it treats the two halves of a state [q, p] differently.
+        batching: whether the samples of a batch share one step size.
     """
 
     name: str
@@ -106,6 +120,7 @@ class Method:
     tableau: Tableau | None = None
     implicit: Tableau | None = None
     halves: bool = False
+    batching: Batching = Batching.shared
 
 
 @dataclass(frozen=True)

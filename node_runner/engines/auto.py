@@ -15,6 +15,9 @@ from node_runner.settings import CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
 
 
+ORDER = ("native", "lanes", "torchdiffeq")
+"""Those that need not compile each field anew, the fastest first."""
+
 log = logging.getLogger("node_runner")
 
 
@@ -34,23 +37,27 @@ class Auto:
 
     def __init__(self, *, compile_from: CountOrZero = 1000) -> None:
         self.compile_from = compile_from
-        self._native, self._compiled, self._torchdiffeq = (
-            ENGINES.get(name)() for name in ("native", "compiled", "torchdiffeq")
-        )
+        self._compiled = ENGINES.get("compiled")()
+        self._engines: list[Engine] = [ENGINES.get(name)() for name in ORDER]
 
     def candidates(self, steps: int) -> Sequence[Engine]:
         """Every engine, the fastest first."""
-        return (self._native, InTraining(self._compiled, steps, self.compile_from), self._torchdiffeq)
+        fastest, *others = self._engines
+        return (fastest, InTraining(self._compiled, steps, self.compile_from), *others)
 
     def unsupported(self, method: Method) -> str | None:
-        """What the last engine says, which can do the most."""
-        return self._torchdiffeq.unsupported(method)
+        """What the last engine says, which can do the most, where none can."""
+        reasons = [engine.unsupported(method) for engine in self._engines]
+        return None if None in reasons else reasons[-1]
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """What the last engine says, where none can serve."""
-        if self._serving(method, f, y0, norm, adjoint) is not None:
-            return None
-        return self._torchdiffeq.refuses(method, f, y0, norm, adjoint)
+        """What the last of those that have the method says, where none can serve."""
+        reasons = [
+            engine.refuses(method, f, y0, norm, adjoint)
+            for engine in self._engines
+            if engine.unsupported(method) is None
+        ]
+        return None if None in reasons else reasons[-1]
 
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
@@ -78,7 +85,7 @@ class Auto:
 
     def _serving(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> Engine | None:
         """The first engine that can serve such a solve outside of a training."""
-        for engine in (self._native, self._torchdiffeq):
+        for engine in self._engines:
             if engine.unsupported(method) is None and engine.refuses(method, f, y0, norm, adjoint) is None:
                 return engine
         return None

@@ -13,6 +13,7 @@ from node_runner.engines import ENGINES
 from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
+from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats
 
 
@@ -37,7 +38,9 @@ class TorchdiffeqEngine:
         return (self,)
 
     def unsupported(self, method: Method) -> str | None:
-        """Every method of torchdiffeq, and those that are added to it."""
+        """Every method of torchdiffeq, and those that are added to it, with one step size for the batch."""
+        if method.batching is not Batching.shared:
+            return "engine=torchdiffeq has one step size for a whole batch: use engine=auto, or solver.batching=shared"
         known = method.name in extended.METHODS or method.name in extended.methods()
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 

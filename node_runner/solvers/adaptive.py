@@ -7,7 +7,7 @@ controller, which is Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., sectio
 from __future__ import annotations
 
 from node_runner.errors import ConfigError
-from node_runner.settings import Count, NonNegative, Positive
+from node_runner.settings import Batching, Count, NonNegative, Positive
 from node_runner.solvers import SOLVERS
 from node_runner.solvers.tableaux import adaptive_tableau
 from node_runner.types import Method
@@ -31,6 +31,7 @@ def adaptive(
     safety: Positive = 0.9,
     ifactor: Positive = 10.0,
     dfactor: Positive = 0.2,
+    batching: Batching = Batching.shared,
 ) -> Method:
     """An adaptive explicit Runge-Kutta method.
 
@@ -43,6 +44,8 @@ def adaptive(
         max_step: largest step (null: no limit).
         safety: factor on the step that the error estimate suggests.
         ifactor, dfactor: most that a step may grow, and shrink, from one attempt to the next.
+        batching: shared gives a batch one step size, from the error over all its samples. per_sample gives each
+            sample its own, from its own error, so that its result does not depend on its neighbours.
     """
     if max_step is not None and max_step < min_step:
         raise ConfigError(f"solver.max_step: expected at least solver.min_step={min_step:g}, got {max_step:g}")
@@ -54,4 +57,5 @@ def adaptive(
         "ifactor": ifactor,
         "dfactor": dfactor,
     }
-    return Method(name, order, adaptive=True, options=options, max_steps=max_steps, tableau=adaptive_tableau(name))
+    tableau = adaptive_tableau(name)
+    return Method(name, order, adaptive=True, options=options, max_steps=max_steps, tableau=tableau, batching=batching)

@@ -45,7 +45,7 @@ def test_the_start_is_not_the_truth_but_leads_there(name: str):
     part = data.splits(View.trajectories).train
     starts = {key: float(value.detach()) for key, value in model(part.ys[:, 0], part.ts).scalars.items()}
     assert all(abs(starts[key] / value - 1) > 0.2 for key, value in truth(name).items())
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=100)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.2, max_iter=80, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()

@@ -19,6 +19,7 @@ from node_runner.engines.compiled.systems import Augmented, Plain, System, rms
 from node_runner.engines.compiled.trial import trial
 from node_runner.engines.compiled.walk import Programs
 from node_runner.errors import ConfigError
+from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
 
 
@@ -62,7 +63,9 @@ class CompiledEngine:
         return (self,)
 
     def unsupported(self, method: Method) -> str | None:
-        """Explicit Runge-Kutta methods."""
+        """Explicit Runge-Kutta methods, with one step size for the batch."""
+        if method.batching is not Batching.shared:
+            return "engine=compiled has one step size for a whole batch: use engine=auto, or solver.batching=shared"
         if method.tableau is None:
             return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
         return None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from node_runner.engines.failures import spent, stopped
 from node_runner.errors import SolveFailed
+from node_runner.settings import Batching
 from node_runner.types import Gradient, Method, SolveStats
 
 
@@ -37,12 +38,14 @@ class Call(ctypes.Structure):
         *[(name, _POINTER) for name in ("c", "a", "b", "error", "middle")],
         *[(name, _NUMBER) for name in ("rtol", "atol", "first_step", "min_step", "max_step", "safety", "ifactor")],
         *[(name, _NUMBER) for name in ("dfactor", "step_size")],
-        *[(name, _INTEGER) for name in ("cubic", "perturb", "max_steps", "keep")],
+        *[(name, _INTEGER) for name in ("cubic", "perturb", "max_steps", "per_sample", "keep")],
         *[(name, _NUMBER) for name in ("adjoint_rtol", "adjoint_atol")],
         ("seminorm", _INTEGER),
         ("ys", _POINTER),
         ("status", _INTEGER),
         *[(name, _NUMBER) for name in ("t", "h")],
+        ("sample", _INTEGER),
+        ("steps", _POINTER),
         *[(name, _INTEGER) for name in ("nfe", "accepted", "rejected", "nfe_backward", "accepted_backward")],
         *[(name, _INTEGER) for name in ("rejected_backward", "kept_bytes")],
     ]
@@ -69,6 +72,7 @@ class Recipe:
         call.stages, call.order, call.adaptive = tableau.stages, method.order or 0, method.adaptive
         call.ends_in_solution, call.max_steps = tableau.ends_in_solution, method.max_steps
         call.rtol, call.atol = rtol, atol
+        call.per_sample = method.batching is Batching.per_sample
         if method.adaptive:
             call.first_step = -1.0 if options["first_step"] is None else options["first_step"]
             for name in ("min_step", "max_step", "safety", "ifactor", "dfactor"):
@@ -122,6 +126,10 @@ class NativeSolve:
         ys = y0.new_empty((len(clock), *y0.shape))
         self._ys: Tensor | None = ys
         self._holds: list[Any] = [recipe, y0, clock, tensors, pointers]
+        self._steps: Tensor | None = None
+        if call.per_sample:
+            self._steps = torch.zeros(2, len(y0), dtype=torch.int64)
+            call.steps = self._steps.data_ptr()
         for name, extra in (("start", start), ("noise", noise)):
             if extra is not None:
                 extra = extra.detach().to(y0.dtype).contiguous()
@@ -141,10 +149,15 @@ class NativeSolve:
         call, stats = self._call, self.stats
         self._kept = self.library.handle.node_forward(ctypes.byref(call))
         stats.nfe_forward, stats.accepted, stats.rejected = call.nfe, call.accepted, call.rejected
+        if self._steps is not None:
+            stats.book_samples(self._steps)
         stats.kept_bytes = call.kept_bytes if self._kept else 0
         stats.seconds_forward = time.perf_counter() - began
         if call.status != DONE:
-            raise SolveFailed(self._failure(-1, call.accepted, call.rejected))
+            if self._steps is None:
+                raise SolveFailed(self._failure(-1, call.accepted, call.rejected))
+            who = f" (sample {call.sample} of {call.batch})" if call.batch > 1 else ""
+            raise SolveFailed(self._failure(-1, *self._steps[:, call.sample].tolist()) + who)
         # Let go of: the graph of the result holds this object, which must not hold the result.
         ys, self._ys = self._ys, None
         assert ys is not None

@@ -13,7 +13,7 @@ from node_runner.engines.compiler import LOOKED_FOR, compiler
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, form_of
-from node_runner.settings import Trace
+from node_runner.settings import Batching, Trace
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
 
 
@@ -33,6 +33,9 @@ class NativeEngine:
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
+    With solver.batching=per_sample each lane of a vector takes the steps of its own sample; the discrete gradient
+    then evaluates the accepted steps once more, whatever the adjoint.
+
     A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
     """
 
@@ -56,7 +59,7 @@ class NativeEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no network of the kind that the source is written for."""
-        reason = _refusal(f, y0, norm)
+        reason = _refusal(f, y0, norm, per_sample=method.batching is Batching.per_sample)
         return None if reason is None else f"engine=native {reason}"
 
     def prepare(
@@ -102,7 +105,7 @@ class NativeEngine:
         return recipe
 
 
-def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None) -> str | None:
+def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
     if y0.device.type != "cpu":
         return f"runs on the CPU, and the state is on {y0.device.type}"
     if y0.dtype not in (torch.float32, torch.float64):
@@ -114,10 +117,10 @@ def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None) -> str | None:
         return f"is written for multilayer perceptrons, and {_name(f)} is none"
     if isinstance(f, nn.Module) and any(m._forward_hooks or m._forward_pre_hooks for m in f.modules()):
         return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
-    return _unfit(form, y0)
+    return _unfit(form, y0, per_sample)
 
 
-def _unfit(form: FieldForm, y0: Tensor) -> str | None:
+def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
@@ -131,6 +134,8 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
         return f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
+    if per_sample and layers[0].gate_weight is not None:
+        return "has gates for one time a batch, and solver.batching=per_sample gives samples times of their own"
     if form.noise is not None and form.noise.shape != (len(y0), dim):
         return "needs a probe for each sample"
     return None

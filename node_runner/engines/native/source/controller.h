@@ -33,14 +33,19 @@ static inline bool accepted(const Call& o, double h, Real ratio) {
 
 // Hairer, Norsett and Wanner, Solving ODEs I, section II.4: a first guess from the sizes of y and f, and the second
 // from the change of f over it. `sizes` gives the norms of y and f, `change` that of f(h0) - f(0), both scaled.
-template <class Change>
-static inline double first_step(const Call& o, Real d0, Real d1, Change change) {
-  Real h0 = d0 < Real(1e-5) || d1 < Real(1e-5) ? Real(1e-6) : Real(0.01) * d0 / d1;
-  Real d2 = std::abs(change(h0) / h0);
+static inline Real guess(Real d0, Real d1) {
+  return d0 < Real(1e-5) || d1 < Real(1e-5) ? Real(1e-6) : Real(0.01) * d0 / d1;
+}
+static inline double second_guess(const Call& o, Real h0, Real d1, Real d2) {
   Real h1;
   if (d1 <= Real(1e-15) && d2 <= Real(1e-15)) h1 = std::max(Real(1e-6), h0 * Real(1e-3));
   else h1 = std::pow(Real(0.01) / std::max(d1, d2), Real(1) / Real(o.order));
   return double(std::isnan(h1) || std::isnan(h0) ? std::numeric_limits<Real>::quiet_NaN() : std::min(100 * h0, h1));
+}
+template <class Change>
+static inline double first_step(const Call& o, Real d0, Real d1, Change change) {
+  const Real h0 = guess(d0, d1);
+  return second_guess(o, h0, d1, std::abs(change(h0) / h0));
 }
 
 // The ends of the steps of a fixed-step method from `from` to `to`, in the state's type as torchdiffeq has them.

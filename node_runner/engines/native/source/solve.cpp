@@ -238,12 +238,15 @@ struct Solve {
     if (o.keep == OUTPUTS) outputs.resize(size * o.times);
     for (int tile = 0; tile < tiles; tile++) load(o.y0, y.data() + size_t(tile) * Net::STATE, tile, true);
     write(o, 0, y);
-    if (o.adaptive) adaptive(o);
-    else fixed(o);
+    if (!o.adaptive) fixed(o);
+    else if (o.per_sample) per_sample(o);
+    else adaptive(o);
     o.nfe = nfe;
     o.kept_bytes = int64_t(outputs.size() + first_tape.size() + first_state.size()) * BYTES;
     for (const Step& step : steps)
       if (step.kept) o.kept_bytes += int64_t(step.kept->size()) * BYTES;
+    for (const auto& steps : lane_steps)
+      o.kept_bytes += int64_t(steps.size()) * int64_t(2 * Net::STATE * BYTES + 2 * TILE * sizeof(double));
   }
 
   void adaptive(Call& o) {
@@ -348,6 +351,8 @@ struct Solve {
     if (!o.cubic) return {1 - x, x, 0, 0};
     return {(1 + 2 * x) * (1 - x) * (1 - x), x * x * (3 - 2 * x), x * (1 - x) * (1 - x) * h, x * x * (x - 1) * h};
   }
+
+#include "per_sample.h"
 
   // Only the gradient that is wanted is compiled: it is half of the work.
 #if NODE_GRADIENT == 1

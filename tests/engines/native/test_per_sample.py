@@ -1,0 +1,135 @@
+"""Steps of each sample's own in the native engine: equal to those of engine=lanes, which is plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from node_runner.engines.compiler import compiler
+from node_runner.engines.native.engine import NativeEngine
+from node_runner.errors import SolveFailed
+from node_runner.fields.concatsquash import ConcatSquash
+from node_runner.models.dynamics import Shifted
+from node_runner.settings import Activation, Batching
+from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, answer, mlp, with_divergence
+from tests.engines.native.test_rules import steep
+from tests.problems import differentiable, make_method
+
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+
+def assert_equal_to_lanes(
+    field: nn.Module, *, columns: int = DIM, batch: int = 37, ts: Tensor = FORWARD, adjoint: str = "off",
+    name: str = "dopri5", **options: object,
+) -> Answer:  # fmt: skip
+    method = make_method(name, batching=Batching.per_sample, **options)
+    ours = answer(field, columns, batch, ts, "native", adjoint, method)
+    theirs = answer(field, columns, batch, ts, "lanes", "off" if adjoint == "checkpoint" else adjoint, method)
+    mine, other = ours.stats, theirs.stats
+    assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
+    assert mine.steps_of_samples is not None and other.steps_of_samples is not None
+    assert torch.equal(mine.steps_of_samples, other.steps_of_samples)
+    # The error estimate of dopri8 is so small beside its terms that their rounding moves the step.
+    values, gradients = (1e-6, 1e-7) if name == "dopri8" else (1e-10, 1e-10)
+    torch.testing.assert_close(ours.ys, theirs.ys, rtol=values, atol=values)
+    assert float((ours.gradient - theirs.gradient).norm() / theirs.gradient.norm()) < gradients
+    return ours
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on", "seminorm"])
+@pytest.mark.parametrize("name", ["dopri5", "dopri8", "bosh3", "fehlberg2"])
+def test_methods_and_gradients(name: str, adjoint: str, times: str):
+    ours = assert_equal_to_lanes(mlp(), name=name, adjoint=adjoint, ts=TIMES[times])
+    steps = ours.stats.steps_of_samples
+    assert steps is not None
+    assert name == "dopri8" or len(set(steps[0].tolist())) > 1  # lanes took different numbers of steps
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9, 100])
+def test_every_size_of_batch(batch: int):
+    assert_equal_to_lanes(mlp(), batch=batch)
+
+
+@pytest.mark.parametrize("activation", [Activation.softplus, Activation.relu])
+def test_other_activations(activation: Activation):
+    assert_equal_to_lanes(mlp(activation), first_step=0.7)
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
+def test_the_divergence(exact: bool):
+    assert_equal_to_lanes(with_divergence(mlp(), 37, exact), columns=DIM + 1)
+
+
+def test_samples_that_start_at_times_of_their_own():
+    assert_equal_to_lanes(Shifted(mlp(), torch.linspace(0, 1, 37, dtype=torch.float64)))
+
+
+def test_many_outputs_in_a_step_and_none_in_others():
+    assert_equal_to_lanes(mlp(), ts=torch.cat((torch.linspace(0, 0.1, 9), torch.tensor([3.0]))).double())
+
+
+def test_one_sample_takes_the_steps_of_the_reference():
+    field = mlp()
+    own = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5", batching=Batching.per_sample))
+    shared = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5"))
+    torch.testing.assert_close(own.ys, shared.ys, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(own.gradient, shared.gradient, rtol=1e-11, atol=1e-12)
+    mine, other = own.stats, shared.stats
+    assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
+
+
+def test_a_sample_s_result_is_that_of_solving_it_alone():
+    field, y0 = mlp(), torch.randn(40, DIM, dtype=torch.float64) * 3
+    solve = differentiable(make_method("dopri5", batching=Batching.per_sample), engine="native")
+    with torch.no_grad():
+        together = solve(field, y0, FORWARD).ys
+        alone = torch.cat([solve(field, part, FORWARD).ys for part in y0.split(1)], dim=1)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_threads_change_nothing_but_the_order_of_sums():
+    answers = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        method = make_method("dopri5", batching=Batching.per_sample)
+        torch.manual_seed(3)
+        answers.append(answer(mlp(), DIM, 100, FORWARD, "native", "off", method))
+    one, two = answers
+    assert torch.equal(one.ys, two.ys)
+    torch.testing.assert_close(two.gradient, one.gradient, rtol=1e-12, atol=1e-14)
+
+
+CASES = {
+    "not-finite": (steep(float("nan")), {}),
+    "budget": (steep(3.0), {"max_steps": 3}),
+    "underflow": (steep(-1e17), {}),
+}
+
+
+@pytest.mark.parametrize("ts", [[0.0, 5.0], [5.0, 0.0]], ids=["forward", "backward"])
+@pytest.mark.parametrize("case", CASES)
+def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: list[float]):
+    field, options = CASES[case]
+    times, said = torch.tensor(ts, dtype=torch.float64), []
+    for engine, batching in (("torchdiffeq", "shared"), ("native", "per_sample"), ("lanes", "per_sample")):
+        method = make_method("dopri5", batching=Batching(batching), **options)
+        try:
+            y0 = torch.ones(3, 1, dtype=torch.float64)
+            differentiable(method, rtol=1e-9, atol=1e-9, engine=engine)(field, y0, times)
+            said.append("solved")
+        except SolveFailed as error:
+            said.append(str(error))
+    shared, native, lanes = said
+    assert native == lanes
+    assert native == (shared if shared == "solved" else f"{shared} (sample 0 of 3)")
+
+
+def test_gates_of_one_time_are_refused_and_left_to_the_other_engine():
+    method, field, y0 = make_method("dopri5", batching=Batching.per_sample), ConcatSquash((2,)), torch.zeros(4, 2)
+    assert "gives samples times of their own" in (NativeEngine().refuses(method, field, y0, None, "off") or "")
+    solve = differentiable(method, engine="auto")
+    solve(field, y0, FORWARD.float())
+    assert getattr(solve, "served_by", None) == "lanes"
