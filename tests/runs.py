@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,22 @@ SMALL = {"train": 12, "val": 6, "test": 6, "long": 2, "times": 20, "horizon": 1.
 def smaller(dataset: Any) -> dict[str, Any]:
     """Settings that make any data set small."""
     known = {item.name for item in dataclasses.fields(dataset)}
+    if dataset.name == "file":
+        return {"dataset__path": str(example_file()), "dataset__val_share": 0.25, "dataset__test_share": 0.25}
     return {f"dataset__{name}": size for name, size in SMALL.items() if name in known}
+
+
+@functools.cache
+def example_file() -> Path:
+    """24 series of 20 states in a CSV file, for the data set that has none of its own."""
+    path = Path(tempfile.mkdtemp()) / "series.csv"
+    lines = ["id,t,x,y"]
+    for i in range(24):
+        for k in range(20):
+            t = k / 19
+            lines.append(f"series {i},{t!r},{(1 + i / 24) * math.cos(t + i)!r},{(1 + i / 24) * math.sin(t + i)!r}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def smaller_overrides(dataset: Any) -> list[str]:

@@ -48,14 +48,17 @@ class TrajectoryRegression:
             progress: share of the training that is done before a step, for the curriculum.
 
         Raises:
-            ConfigError: the window is longer than the trajectories.
+            ConfigError: the window is longer than the trajectories, or these have gaps on uneven times.
         """
         if config.window is None and config.window_start is None:
             shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
             return shuffled.steps_per_epoch, lambda step: whole(part, shuffled(step))
         full, start = window_lengths(config, len(part.ts))
-        lengths = torch.full((len(part),), len(part.ts)) if part.mask is None else part.mask.sum(dim=1)
         segments = Segments(part)
+        lengths = segments.lengths
+        if segments.begins is not None and not segments.even:
+            raise ConfigError(f"trainer.window={full}: segments must start where a state was observed, and these "
+                              "trajectories have gaps and uneven times; use trainer.window=null")  # fmt: skip
         size = config.batch_size or len(part)
         windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not segments.even)
 
@@ -167,6 +170,9 @@ class Segments:
     Attributes:
         even: whether the times have a constant spacing, so that all segments share their times. Otherwise
             the segments of a batch must start together, and have the times from there on.
+        lengths: (N,) points of each trajectory up to the last that was observed.
+        begins: (N, T) for each point the last one up to it that was observed, from which a segment can start
+            (None: there are no gaps).
     """
 
     def __init__(self, part: Trajectories) -> None:
@@ -175,10 +181,20 @@ class Segments:
         self.even = bool(torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4))
         self._since_start = part.ts - part.ts[0]
         self._times: dict[int, Tensor] = {}
+        self.lengths = torch.full((len(part),), len(part.ts))
+        self.begins: Tensor | None = None
+        if part.mask is not None:
+            places = torch.arange(len(part.ts), device=part.mask.device)
+            last = torch.where(part.mask, places, 0).cummax(dim=1).values
+            self.lengths = last[:, -1] + 1
+            if bool((part.mask.sum(dim=1) < self.lengths).any()):
+                self.begins = last
 
     def __call__(self, rows: Tensor, first: Tensor, length: int) -> list[TrajectoryBatch]:
         """S batches of segments of `length` points, from index `first` (S, B) of trajectories `rows` (S, B)."""
         part = self.part
+        if self.begins is not None:
+            first = self.begins[rows, first]
         points = first.unsqueeze(1) + torch.arange(length, device=rows.device).unsqueeze(1)  # (S, T, B)
         places = rows.unsqueeze(1) * len(part.ts) + points
         # Rows of a matrix: three times as fast as an index for each axis.

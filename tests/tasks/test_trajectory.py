@@ -260,3 +260,18 @@ def test_a_model_s_scalars_are_measured_as_means_over_the_samples():
 
     for batch_size in (1, 2):
         assert task().evaluate(Telling(2), PART, batch_size)["size"] == pytest.approx(1.5)
+
+
+def test_segments_of_trajectories_with_gaps_start_where_a_state_was_observed():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(6, 12, generator=generator) > 0.6
+    mask[:, 0] = True
+    ys = torch.where(mask, torch.arange(12.0), -1.0).unsqueeze(-1)
+    part = Trajectories(torch.linspace(0, 1, 12, dtype=torch.float64), ys, mask)
+    segments = Segments(part)
+    assert segments.lengths.tolist() == [int(row.nonzero().max()) + 1 for row in mask]
+    rows, first = torch.arange(6).repeat(2, 1), torch.tensor([[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]])
+    for batch in segments(rows, first, 4):
+        assert batch.mask is not None and bool(batch.mask[0].all())
+        assert bool((batch.ys[0] >= 0).all())
+        torch.testing.assert_close(batch.t0, part.ts[batch.ys[0, :, 0].long()])

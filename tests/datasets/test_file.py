@@ -1,0 +1,276 @@
+"""The user's own data: what is read, what is counted, and which row is to blame."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from node_runner.datasets.file import File
+from node_runner.datasets.tables import CHUNK
+from node_runner.errors import ConfigError
+from node_runner.views import Splits, View
+from tests.cli.conftest import SHORT, NodeRun, here, node_run  # noqa: F401
+
+
+def rows_of(series: int = 6, times: int = 5) -> list[str]:
+    """x = 10 i + t, y = -x at t = 0, 1, ..., one series after the other."""
+    return [f"s{i},{k},{10 * i + k},{-(10 * i + k)}" for i in range(series) for k in range(times)]
+
+
+def write(folder: Path, lines: list[str], header: str = "id,t,x,y", name: str = "data.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def states(splits: Splits[Any]) -> set[tuple[float, ...]]:
+    parts = [splits.train, splits.val, splits.test]
+    return {
+        (float(t), *y.tolist())
+        for part in parts
+        for ys, seen in zip(part.ys, part.mask if part.mask is not None else [None] * len(part), strict=True)
+        for i, (t, y) in enumerate(zip(part.ts, ys, strict=True))
+        if seen is None or bool(seen[i])
+    }
+
+
+def message(path: Path, **settings: Any) -> str:
+    """The one line that a file is refused with."""
+    with pytest.raises(ConfigError) as caught:
+        File(path=str(path), **settings).check()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what is read ----------------------------------------------------------------------------------
+
+
+def test_every_row_becomes_a_state_and_series_stay_whole(tmp_path: Path):
+    data = File(path=str(write(tmp_path, rows_of())))
+    splits = data.splits(View.trajectories)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (4, 1, 1)
+    assert torch.equal(splits.train.ts, torch.arange(5, dtype=torch.float64))
+    expected = {(float(k), 10.0 * i + k, -(10.0 * i + k)) for i in range(6) for k in range(5)}
+    assert states(splits) == expected
+    assert splits.train.mask is None
+    spec = data.spec(View.trajectories)
+    assert spec.labels == ("x", "y")
+    torch.testing.assert_close(spec.mean, splits.train.ys.flatten(0, 1).mean(0))
+
+
+def test_series_may_alternate_and_columns_stand_anywhere(tmp_path: Path):
+    lines = [f"{k}, {10 * i + k} ,skip me, s{i}" for k in range(5) for i in range(6)]
+    path = write(tmp_path, ["", *lines, ""], header="when, x, note, who")
+    splits = File(path=str(path), id="who", time="when", values=["x"]).splits(View.trajectories)
+    assert states(splits) == {(float(k), 10.0 * i + k) for i in range(6) for k in range(5)}
+
+
+def test_irregular_times_share_a_grid_and_gaps_are_masked(tmp_path: Path):
+    lines = [f"s{i},{100 * i + t},{i},{t}" for i in range(3) for t in ((0, 1, 4), (0, 2.5), (0, 1, 2.5, 4))[i]]
+    splits = File(path=str(write(tmp_path, lines))).splits(View.trajectories)
+    assert splits.train.ts.tolist() == [0, 1, 2.5, 4]
+    found = {}
+    for part in (splits.train, splits.val, splits.test):
+        seen = torch.ones(1, 4, dtype=torch.bool) if part.mask is None else part.mask
+        found[int(part.ys[0, 0, 0])] = (seen[0].tolist(), part.ys[0, :, 1].tolist())
+    # Times count from the start of each series, and what was not seen has the state before it.
+    assert found == {
+        0: ([True, True, False, True], [0, 1, 1, 4]),
+        1: ([True, False, True, False], [0, 0, 2.5, 2.5]),
+        2: ([True] * 4, [0, 1, 2.5, 4]),
+    }
+
+
+def test_a_series_begins_at_its_first_complete_row_and_all_left_out_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    lines = rows_of()
+    lines[0] = "s0,0,,0"  # before the first complete row
+    lines[7] = "s1,2,NA,nan"  # a gap
+    lines += ["s6,0,1,1", "s6,1,1,"]  # one observation only
+    with caplog.at_level(logging.INFO, logger="node_runner"):
+        data = File(path=str(write(tmp_path, lines)))
+        splits = data.splits(View.trajectories)
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 6
+    assert (0.0, 1.0, -1.0) in states(splits)  # s0 from its second row on
+    assert len(states(splits)) == 28
+    (line,) = [record.message for record in caplog.records]
+    assert "32 rows, 7 series of x, y; 4 missing values; left out: 1 rows before a series' first complete one, " in line
+    assert "2 rows with missing values, 1 series of fewer than two complete rows" in line
+    points = data.splits(View.points)
+    assert len(points.train) + len(points.val) + len(points.test) == 28
+
+
+def test_absolute_times_are_kept_where_all_series_begin_together(tmp_path: Path):
+    path = write(tmp_path, [line.replace(",", ",1", 1) for line in rows_of()])  # 10, 11, ...
+    assert File(path=str(path), relative=False).splits(View.trajectories).train.ts.tolist() == [10, 11, 12, 13, 14]
+    assert File(path=str(path)).splits(View.trajectories).train.ts.tolist() == [0, 1, 2, 3, 4]
+    late = write(tmp_path, rows_of()[:-5] + [f"s5,{k + 1},0,0" for k in range(5)])
+    assert "line 27, column 't': series 's5' begins at 1 and others at 0" in message(late, relative=False)
+
+
+def test_times_are_rounded_to_a_grid_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    lines = [f"s{i},{k + 0.02 * i * k},{i},{k}" for i in range(4) for k in range(5)]
+    with caplog.at_level(logging.INFO, logger="node_runner"):
+        splits = File(path=str(write(tmp_path, lines)), step=0.5).splits(View.trajectories)
+    assert splits.train.ts.tolist() == [0.5 * k for k in range(9)]
+    assert "times rounded by up to 0.24" in caplog.text
+    refused = message(write(tmp_path, lines), step=3.0)
+    assert "line 3, column 't': 1 and 0 of line 2 fall on one point of the grid; use a smaller dataset.step" in refused
+
+
+def test_one_long_series_is_cut_into_pieces(tmp_path: Path):
+    path = write(tmp_path, [f"{k / 10},{k}" for k in range(40)], header="t,x")
+    assert "expected at least 3 series" in message(path, id=None)
+    splits = File(path=str(path), id=None, cut=1.0).splits(View.trajectories)
+    torch.testing.assert_close(splits.train.ts, torch.arange(10, dtype=torch.float64) / 10)
+    starts = {int(ys[0, 0]) for part in (splits.train, splits.val, splits.test) for ys in part.ys}
+    assert starts == {0, 10, 20, 30}
+    assert states(splits) == {(float(splits.train.ts[k % 10]), float(k)) for k in range(40)}
+
+
+def test_the_long_horizon_test_holds_the_test_series_to_their_end(tmp_path: Path):
+    splits = File(path=str(write(tmp_path, rows_of())), until=2.0).splits(View.trajectories)
+    assert splits.train.ts.tolist() == splits.test.ts.tolist() == [0, 1, 2]
+    long = splits.extra["test_long"]
+    assert long.ts.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(long.ys[:, :3], splits.test.ys)
+    assert "dataset.until=9: expected a time within the data's" in message(tmp_path / "data.csv", until=9.0)
+
+
+def test_labels_and_points(tmp_path: Path):
+    lines = [f"{i},{i * i},{('b', 'a')[i % 2]}" for i in range(10)] + [",1,a"]
+    path = write(tmp_path, lines, header="x,y,kind")
+    data = File(path=str(path), label="kind")
+    assert data.views == (View.labelled, View.points)
+    splits = data.splits(View.labelled)
+    assert data.spec(View.labelled).num_classes == 2
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (6, 2, 2)
+    pairs = {(float(x[0]), int(y)) for _, part in splits.items() for x, y in zip(part.x, part.y, strict=True)}
+    assert pairs == {(float(i), (1, 0)[i % 2]) for i in range(10)}
+    points = File(path=str(path), time=None, values=["x", "y"])
+    assert points.views == (View.points,)
+    assert len(points.splits(View.points).train) == 6
+    with pytest.raises(ConfigError, match="offers no view 'trajectories', only points"):
+        points.splits(View.trajectories)
+
+
+def test_numbered_classes_keep_their_order(tmp_path: Path):
+    path = write(tmp_path, [f"{i},{(10, 9, 2)[i % 3]}" for i in range(9)], header="x,c")
+    splits = File(path=str(path), label="c").splits(View.labelled)
+    expected = {float(i): (2, 1, 0)[i % 3] for i in range(9)}
+    assert all(expected[float(x[0])] == int(y) for x, y in zip(splits.train.x, splits.train.y, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_other_files_hold_the_same(tmp_path: Path, kind: str):
+    rows = [line.split(",") for line in rows_of()]
+    columns = {"id": np.array([row[0] for row in rows]), "t": np.array([int(row[1]) for row in rows])}
+    columns |= {name: np.array([float(row[i]) for row in rows]) for i, name in ((2, "x"), (3, "y"))}
+    columns["x"][3] = np.inf
+    path = tmp_path / f"data.{kind}"
+
+    def save() -> None:
+        if kind == "npz":
+            np.savez(path, **columns)
+        else:
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), path)
+
+    save()
+    assert "row 4, column 'x': expected a finite number, got inf" in message(path)
+    columns["x"][3] = 3
+    save()
+    theirs = File(path=str(path)).splits(View.trajectories)
+    ours = File(path=str(write(tmp_path, rows_of()))).splits(View.trajectories)
+    assert torch.equal(theirs.train.ys, ours.train.ys)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path):
+    assert "expected a file ending in .csv" in message(tmp_path / "data.xlsx")
+    assert "no such file" in message(tmp_path / "nope.csv")
+    with pytest.raises(ConfigError, match=r"no file is given; use dataset.path=FILE"):
+        File().check()
+    (tmp_path / "x.npz").write_bytes(b"no zip")
+    assert "is not an NPZ file" in message(tmp_path / "x.npz")
+    (tmp_path / "empty.csv").write_text("")
+    assert "is empty" in message(tmp_path / "empty.csv")
+    assert "holds no row" in message(write(tmp_path, []))
+    (tmp_path / "latin.csv").write_bytes("id,t,x\nä,0,1\n".encode("latin-1"))
+    assert "is not text in UTF-8" in message(tmp_path / "latin.csv")
+
+
+# --- which row is to blame -------------------------------------------------------------------------
+
+WRONG = {
+    "s0,3,abc,-3": "line 5, column 'x': expected a number, got 'abc'",
+    "s0,soon,3,-3": "line 5, column 't': expected a number, got 'soon'",
+    "s0,3,-inf,-3": "line 5, column 'x': expected a finite number, got -inf",
+    "s0,inf,3,-3": "line 5, column 't': expected a finite number, got inf",
+    "s0,,3,-3": "line 5, column 't': expected a time, got nothing",
+    ",3,3,-3": "line 5, column 'id': expected the name of a series, got nothing",
+    "s0,2,3,-3": "line 5, column 't': time 2 of series 's0' is a duplicate of line 4",
+    "s0,1.5,3,-3": "line 5, column 't': time 1.5 of series 's0' comes after 2 of line 4",
+    "s0,3,3": "line 5: expected 4 fields, as the first line has, got 3",
+    's0,3,3,"-3': "unexpected end of data",
+}
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG.items(), ids=list(WRONG))
+def test_a_wrong_row_is_named(tmp_path: Path, line: str, said: str):
+    lines = rows_of()
+    lines[3] = line
+    assert said in message(write(tmp_path, lines))
+
+
+def test_lines_are_counted_through_empty_ones_and_cells_of_several_lines(tmp_path: Path):
+    lines = ['"s\n0",0,1,2', "", '"s\n0",1,x,2']
+    assert "line 6, column 'x': expected a number, got 'x'" in message(write(tmp_path, lines))
+
+
+def test_a_row_far_down_is_named(tmp_path: Path):
+    lines = [f"a,{k},0,0" for k in range(CHUNK + 10)]
+    lines[CHUNK + 5] = f"a,{CHUNK + 5},?,0"
+    assert f"line {CHUNK + 7}, column 'x': expected a number, got '?'" in message(write(tmp_path, lines))
+
+
+def test_columns_that_do_not_fit_are_refused(tmp_path: Path):
+    path = write(tmp_path, rows_of())
+    assert "no column 'tt' (dataset.time); " in message(path, time="tt")
+    assert "no column 'z' (dataset.values)" in message(path, values=["z"])
+    assert "expected different columns beside id, t, got t" in message(path, values=["t"])
+    assert "line 1: two columns are called 'x'" in message(write(tmp_path, rows_of(), header="id,t,x,x"))
+    with pytest.raises(ConfigError, match="leave nothing to train on"):
+        File(path="x.csv", val_share=0.5, test_share=0.5)
+
+
+def test_a_grid_beyond_all_memory_is_refused(tmp_path: Path):
+    assert "are too many for a common grid of times" in message(write(tmp_path, rows_of()), step=1e-9)
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path: Path, node_run: NodeRun):  # noqa: F811
+    lines = rows_of()
+    lines[3] = "s0,3,abc,-3"
+    path = write(tmp_path, lines)
+    done = node_run(*SHORT, "dataset=file", f"dataset.path={path}")
+    assert done.code == 2
+    assert done.line == f"node-run: {path}, line 5, column 'x': expected a number, got 'abc'"
+    assert node_run(*SHORT, "dataset=file").line == "node-run: dataset=file: no file is given; use dataset.path=FILE"
+
+
+def test_a_file_with_gaps_is_learned_from(tmp_path: Path, node_run: NodeRun):  # noqa: F811
+    lines = [
+        f"s{i},{t},{math.cos(t + i)},{'' if (i + k) % 4 == 1 else math.sin(t + i)}"
+        for i in range(8)
+        for k, t in enumerate([0.0, 0.3, 0.4, 1.0])
+    ]
+    path = write(tmp_path, lines)
+    assert node_run(*SHORT, "dataset=file", f"dataset.path={path}", "hydra.run.dir=a").code == 0
+    refused = node_run(*SHORT, "dataset=file", f"dataset.path={path}", "trainer.window=2", "hydra.run.dir=b")
+    assert "trajectories have gaps and uneven times; use trainer.window=null" in refused.last
