@@ -98,6 +98,7 @@ class Simulation:
         noise: standard deviation of the Gaussian noise on every training and validation observation,
             that at t = 0 included. Test trajectories are exact.
         seed: of initial states and noise; the seed of the training does not touch them.
+        events: (end, y0 (B, D)) -> (B, K) times up to `end` at which the exact solution jumps (None: it has no jumps).
     """
 
     name: str
@@ -116,6 +117,7 @@ class Simulation:
     long_start: list[list[float]] | None
     noise: float
     seed: int
+    events: Callable[[float, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         self._check_states("start", self.start)
@@ -176,7 +178,8 @@ class Simulation:
             )
         if noise > 0:
             ys = ys + noise * stream(self.seed, part, NOISE).standard_normal(ys.shape)
-        return Trajectories(torch.from_numpy(ts), torch.from_numpy(np.ascontiguousarray(ys)))
+        jumps = None if self.events is None else torch.from_numpy(self.events(float(ts[-1]), y0))
+        return Trajectories(torch.from_numpy(ts), torch.from_numpy(np.ascontiguousarray(ys)), events=jumps)
 
     def _check_states(self, setting: str, states: list[list[float]] | None) -> None:
         if states is None:
