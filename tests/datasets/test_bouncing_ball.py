@@ -60,7 +60,7 @@ def test_the_long_test_has_more_impacts_and_every_part_keeps_its_own():
 
 
 def test_a_ball_that_comes_to_rest_is_refused_with_what_to_use():
-    with pytest.raises(ConfigError, match="comes to rest at t=.* use a lower dataset.horizon"):
+    with pytest.raises(ConfigError, match=r"comes to rest at t=.* use a lower dataset.horizon"):
         BouncingBall(restitution=0.5).check()
 
 
