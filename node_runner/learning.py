@@ -36,6 +36,7 @@ class ModelOutput(NamedTuple):
     penalties: the integral of each regulariser along the solve, by name, mean over the batch, ().
     objective: () what the model is trained on in place of the task's loss, such as a bound of the likelihood.
     scalars: further values () by name, such as the terms of a bound or a parameter that has a meaning.
+    events: (B, K) times of the events that a model with jumps predicts, in order, then -1.
     """
 
     value: Tensor
@@ -43,6 +44,7 @@ class ModelOutput(NamedTuple):
     penalties: Mapping[str, Tensor]
     objective: Tensor | None = None
     scalars: Mapping[str, Tensor] = {}
+    events: Tensor | None = None
 
 
 class StepOutput(NamedTuple):

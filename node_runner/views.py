@@ -34,18 +34,22 @@ class Trajectories:
         ts: (T,) times, increasing, shared by all trajectories.
         ys: (N, T, D) states.
         mask: (N, T) true where observed (None: everywhere). Ragged lengths end in false.
+        events: (N, K) times at which the true states jump, in order, then -1 where there are fewer than K (None: not
+            known, or none). What predictions are measured with; no batch holds them.
     """
 
     ts: Tensor
     ys: Tensor
     mask: Tensor | None = None
+    events: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ys)
 
     def to(self, *args: Any) -> Trajectories:
         mask = None if self.mask is None else self.mask.to(self.ys.device)
-        moved = replace(self, ts=self.ts.to(*args), ys=self.ys.to(*args))
+        events = None if self.events is None else self.events.to(*args)
+        moved = replace(self, ts=self.ts.to(*args), ys=self.ys.to(*args), events=events)
         return replace(moved, mask=None if mask is None else mask.to(moved.ys.device))
 
 

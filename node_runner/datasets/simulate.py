@@ -100,6 +100,7 @@ class Simulation:
         seed: of initial states and noise; the seed of the training does not touch them.
         energy: conserved along the solutions, if anything is.
         equation: of the system, with its parameters unknown.
+        events: (end, y0 (B, D)) -> (B, K) times up to `end` at which the exact solution jumps (None: it has no jumps).
     """
 
     name: str
@@ -120,6 +121,7 @@ class Simulation:
     seed: int
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
+    events: Callable[[float, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         self._check_states("start", self.start)
@@ -183,7 +185,8 @@ class Simulation:
             )
         if noise > 0:
             ys = ys + noise * stream(self.seed, part, NOISE).standard_normal(ys.shape)
-        return Trajectories(torch.from_numpy(ts), torch.from_numpy(np.ascontiguousarray(ys)))
+        jumps = None if self.events is None else torch.from_numpy(self.events(float(ts[-1]), y0))
+        return Trajectories(torch.from_numpy(ts), torch.from_numpy(np.ascontiguousarray(ys)), events=jumps)
 
     def _check_states(self, setting: str, states: list[list[float]] | None) -> None:
         if states is None:

@@ -109,6 +109,7 @@ class TrajectoryRegression:
         named: dict[str, float] = {}
         squares = torch.zeros(3, dtype=torch.float64)  # of standardised error, error, truth
         observed, nfe, solves = 0.0, 0, 0
+        jumps: list[Tensor] = []
         for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
             batch = whole(part, rows)
             output = model(batch.ys[0], batch.ts, batch.t0)
@@ -128,6 +129,8 @@ class TrajectoryRegression:
             observed += float(seen.sum())
             nfe += sum(stats.nfe_forward for stats in output.solves)
             solves += 1
+            if part.events is not None and output.events is not None:
+                jumps.append(event_errors(output.events, part.events[rows], float(part.ts[-1])))
         loss, mse, power = (squares / max(observed, 1)).tolist()
         return {
             "loss": loss,
@@ -136,7 +139,30 @@ class TrajectoryRegression:
             "nfe": nfe / max(solves, 1),
             **({} if self.spec.energy is None else {"energy_drift": drift / energies if energies else math.inf}),
             **named,
+            **event_metrics(jumps, len(part)),
         }
+
+
+def event_errors(predicted: Tensor, true: Tensor, end: float) -> Tensor:
+    """(3,) on the CPU: sum of |error| of the events' times, true events, sum of |error| of their number.
+
+    The k-th predicted event (B, K') belongs to the k-th true one (B, K); -1 stands for none. One that is not
+    predicted counts as predicted at the end.
+    """
+    short = max(0, true.shape[1] - predicted.shape[1])
+    matched = torch.nn.functional.pad(predicted, (0, short), value=-1.0)[:, : true.shape[1]].double()
+    late = torch.where(matched >= 0, matched, end) - true
+    real = true >= 0
+    counts = (predicted >= 0).sum(dim=1) - real.sum(dim=1)
+    return torch.stack((torch.where(real, late, 0).abs().sum(), real.sum(), counts.abs().sum().double())).cpu()
+
+
+def event_metrics(batches: list[Tensor], count: int) -> dict[str, float]:
+    """Mean error of an event's time, and of the number of events in a trajectory; nothing without events."""
+    if not batches:
+        return {}
+    time, events, number = torch.stack(batches).sum(dim=0).tolist()
+    return {"event_time_error": time / max(events, 1), "event_count_error": number / max(count, 1)}
 
 
 def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:

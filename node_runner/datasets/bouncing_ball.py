@@ -1,0 +1,161 @@
+"""A ball that bounces: free fall, and a jump of the velocity at every impact, all in closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from node_runner.datasets import DATASETS
+from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, stack_last
+from node_runner.errors import ConfigError
+from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.views import DataSpec, Splits, View
+
+
+MOST_BOUNCES = 10_000
+"""Impacts that one trajectory may have."""
+
+
+@DATASETS.register("bouncing_ball", "a ball that bounces: height and velocity, with exact times of impact")
+class BouncingBall:
+    """h' = v, v' = -gravity while h > 0; at h = 0 the velocity jumps to v+ = -restitution v-.
+
+    Balls are let go at rest from random heights, or thrown with a random velocity. The data and the times of
+    impact are closed forms; the times are kept beside the test trajectories to measure predictions, and no
+    training batch holds them. Training states may, by chance, lie near an impact; none is placed there.
+
+    Args:
+        gravity: acceleration, units of height a unit of time squared.
+        restitution: speed after an impact, as a share of that before it.
+        height_min, height_max: range of the initial heights.
+        speed: largest initial speed, up or down.
+        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
+            `simulate.Simulation`. With `start` given, `train` is ignored.
+
+    Raises:
+        ConfigError: heights that are not in order or not above the ground.
+    """
+
+    views = VIEWS
+
+    def __init__(
+        self,
+        *,
+        gravity: Positive = 9.81,
+        restitution: Annotated[float, Between(0.05, 1)] = 0.9,
+        height_min: Annotated[float, Above(0)] = 0.5,
+        height_max: Annotated[float, Above(0)] = 1.5,
+        speed: NonNegative = 1.0,
+        train: Count = 20,
+        val: Count = 8,
+        test: Count = 8,
+        long: CountOrZero = 4,
+        times: Annotated[int, AtLeast(2)] = 100,
+        horizon: Positive = 2.0,
+        long_factor: Annotated[float, AtLeast(1)] = 2.0,
+        start: list[list[float]] | None = None,
+        long_start: list[list[float]] | None = None,
+        noise: NonNegative = 0.0,
+        seed: CountOrZero = 0,
+    ) -> None:
+        if height_min > height_max:
+            raise ConfigError(f"dataset.height_min={height_min:g} is above dataset.height_max={height_max:g}: use less")
+        for setting, states in (("start", start), ("long_start", long_start)):
+            if any(state and state[0] <= 0 for state in states or []):
+                raise ConfigError(
+                    f"dataset.{setting}: a ball starts above the ground, got {states}: use heights above 0"
+                )
+        self.gravity = gravity
+        self.restitution = restitution
+        self._range = ((height_min, -speed), (height_max, speed))
+        self._simulation = Simulation(
+            name="bouncing_ball",
+            flow=self.exact,
+            events=self.event_times,
+            draw=lambda generator, count: generator.uniform(*self._range, (count, 2)),
+            labels=("height", "velocity"),
+            remedy="lower dataset.horizon or dataset.long_factor, or raise dataset.restitution",
+            train=train,
+            val=val,
+            test=test,
+            long=long,
+            times=times,
+            horizon=horizon,
+            long_factor=long_factor,
+            start=start,
+            long_start=long_start,
+            noise=noise,
+            seed=seed,
+        )
+
+    def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
+        """dy/dt at y (..., 2) between impacts, an array or a tensor; t is not used."""
+        velocity = y[..., 1]
+        return stack_last(velocity, 0 * velocity - self.gravity)
+
+    def event_times(self, end: float, y0: Array) -> Array:
+        """Times of impact (B, K) up to `end` of balls that start at y0 (B, 2); -1 where a ball has fewer than K.
+
+        The first is t_1 = (v_0 + v_1) / gravity with the speed v_1 = sqrt(v_0^2 + 2 gravity h_0); the flight
+        after impact k takes 2 restitution^k v_1 / gravity.
+
+        Raises:
+            ConfigError: a ball comes to rest (after infinitely many impacts) before `end`.
+        """
+        speed, times = self._impact(y0)
+        if self.restitution < 1:
+            rest = times + 2 * self.restitution * speed / (self.gravity * (1 - self.restitution))
+            if (rest <= end).any():
+                raise ConfigError(
+                    f"dataset=bouncing_ball: a ball comes to rest at t={rest.min():.4g}, and data are asked for until "
+                    f"t={end:.4g}: use a lower dataset.horizon or dataset.long_factor, or a higher dataset.restitution"
+                )
+        columns: list[Array] = []
+        while (times <= end).any():
+            columns.append(np.where(times <= end, times, -1.0))
+            if len(columns) > MOST_BOUNCES:
+                raise ConfigError(
+                    f"dataset=bouncing_ball: more than {MOST_BOUNCES} impacts before t={end:.4g}: "
+                    "use a lower dataset.horizon, dataset.long_factor or dataset.gravity"
+                )
+            speed = self.restitution * speed
+            times = times + 2 * speed / self.gravity
+        return np.stack(columns, axis=1) if columns else np.empty((len(y0), 0))
+
+    def exact(self, ts: Array, y0: Array) -> Array:
+        """The solution in closed form, (T, B, 2) from ts (T,) and y0 (B, 2), starting at ts[0].
+
+        At an impact itself the state is that after it.
+        """
+        t = ts - ts[0]
+        impacts = self.event_times(float(t[-1]), y0)
+        first_speed, _ = self._impact(y0)
+        ys = np.empty((len(t), len(y0), 2))
+        for ball, (height, velocity) in enumerate(y0):
+            times = impacts[ball][impacts[ball] >= 0]
+            passed = np.searchsorted(times, t, side="right")  # impacts up to each time
+            since = t - np.concatenate(([0.0], times))[passed]
+            after = first_speed[ball] * self.restitution ** np.arange(1, len(times) + 1)
+            v = np.concatenate(([velocity], after))[passed]
+            h = np.where(passed == 0, height, 0.0)
+            ys[:, ball] = stack_last(h + v * since - self.gravity * since**2 / 2, v - self.gravity * since)
+        return ys
+
+    def check(self) -> None:
+        """Make the data, so that a ball that comes to rest too early is refused before any work."""
+        self._simulation.splits(View.trajectories)
+
+    def splits(self, view: View) -> Splits[Any]:
+        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
+        return self._simulation.splits(view)
+
+    def spec(self, view: View) -> DataSpec:
+        """States (height, velocity)."""
+        return self._simulation.spec(view)
+
+    def _impact(self, y0: Array) -> tuple[Array, Array]:
+        """Speed (B,) and time (B,) of the first impact."""
+        height, velocity = y0.T
+        speed = np.sqrt(velocity**2 + 2 * self.gravity * height)
+        return speed, (velocity + speed) / self.gravity
