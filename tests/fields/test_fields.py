@@ -122,7 +122,7 @@ def test_the_convolutional_field_of_64_channels_has_the_size_of_the_ode_net():
 
 
 @pytest.mark.parametrize("activation", list(Activation), ids=lambda activation: activation.value)
-@pytest.mark.parametrize("name", FIELDS.names())
+@pytest.mark.parametrize("name", [name for name in FIELDS.names() if name != "affine"])  # which has none
 def test_every_activation_is_used(name: str, activation: Activation):
     torch.manual_seed(0)
     field = build(name, activation=activation)
