@@ -135,8 +135,8 @@ def make_grid(
     ys = np.zeros((*seen.shape, len(values)))
     ys[owner_of, place] = y[order]
     if not seen.all():
-        latest: Integers = np.where(seen, np.arange(len(ts)), 0)
-        before: Any = np.maximum.accumulate(latest, axis=1)
+        latest = np.where(seen, np.arange(len(ts)), 0)
+        before = np.asarray(np.maximum.accumulate(latest, axis=1))
         ys = np.take_along_axis(ys, before[:, :, None], axis=1)
     return Grid([names[i] for i in kept], ts, ys, seen, counts)
 
