@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
+from node_runner.datasets.drawn import Drawn
+from node_runner.datasets.parts import mean_std, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import Count, CountOrZero, Positive
-from node_runner.views import DataSpec, Labelled, Splits, View
+from node_runner.views import DataSpec, Labelled, View
 
 
 @DATASETS.register("annuli", "a disc inside a ring, or a ball inside a shell: classes that only extra dimensions part")
-class Annuli:
+class Annuli(Drawn[Labelled]):
     """Class 0 uniform on |x| <= inner, class 1 on gap_end <= |x| <= outer, equally likely.
 
     A flow of the same dimension is a homeomorphism: what it makes of the ring still surrounds what it makes of
@@ -35,6 +33,7 @@ class Annuli:
     Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3, proposition 2.
     """
 
+    name = "annuli"
     views = (View.labelled,)
 
     def __init__(
@@ -58,27 +57,14 @@ class Annuli:
         self.radii = np.array([[0.0, inner], [gap_end, outer]])
         self.sizes = (train, val, test)
 
-    def check(self) -> None:
-        """Nothing can be missing: the data come from a formula."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """labelled: x (N, dim)."""
-        if view not in self.views:
-            raise not_offered("annuli", view, self.views)
-        return self._splits
-
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation (dim,) are those of the training examples."""
         mean, std = mean_std(self.splits(view).train.x)
         labels = tuple(f"x{axis + 1}" for axis in range(self.dim))
-        return DataSpec("annuli", view, (self.dim,), mean, std, num_classes=2, labels=labels)
+        return DataSpec(self.name, view, (self.dim,), mean, std, num_classes=2, labels=labels)
 
-    @functools.cached_property
-    def _splits(self) -> Splits[Labelled]:
-        train, val, test = map(self._sample, (TRAIN, VAL, TEST), self.sizes)
-        return Splits(train, val, test)
-
-    def _sample(self, part: int, size: int) -> Labelled:
+    def _part(self, part: int, size: int) -> Labelled:
+        """Examples x (N, dim)."""
         generator = stream(self.seed, part)
         y = generator.integers(2, size=size)
         low, high = self.radii[y].T ** self.dim

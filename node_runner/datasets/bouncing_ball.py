@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, stack_last
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import View
 
 
 MOST_BOUNCES = 10_000
@@ -18,7 +18,7 @@ MOST_BOUNCES = 10_000
 
 
 @DATASETS.register("bouncing_ball", "a ball that bounces: height and velocity, with exact times of impact")
-class BouncingBall:
+class BouncingBall(Simulated):
     """h' = v, v' = -gravity while h > 0; at h = 0 the velocity jumps to v+ = -restitution v-.
 
     Balls are let go at rest from random heights, or thrown with a random velocity. The data and the times of
@@ -36,8 +36,6 @@ class BouncingBall:
     Raises:
         ConfigError: heights that are not in order or not above the ground.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -145,14 +143,6 @@ class BouncingBall:
     def check(self) -> None:
         """Make the data, so that a ball that comes to rest too early is refused before any work."""
         self._simulation.splits(View.trajectories)
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (height, velocity)."""
-        return self._simulation.spec(view)
 
     def _impact(self, y0: Array) -> tuple[Array, Array]:
         """Speed (B,) and time (B,) of the first impact."""

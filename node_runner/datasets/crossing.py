@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
+from node_runner.datasets.drawn import Drawn
+from node_runner.datasets.parts import mean_std, stream
 from node_runner.settings import AtLeast, Count, CountOrZero, Positive
-from node_runner.views import DataSpec, Splits, Trajectories, View
+from node_runner.views import DataSpec, Trajectories, View
 
 
 @DATASETS.register("crossing", "the map x -> -x on the line: -1 goes to 1 and 1 to -1, so that paths must cross")
-class Crossing:
+class Crossing(Drawn[Trajectories]):
     """Two observations of each path: x near -1 or 1 at t = 0, and -x at t = horizon.
 
     Solutions of an ODE do not cross, so that a model on the line keeps the order of the starts. The best that it
@@ -30,6 +30,7 @@ class Crossing:
     Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3, equation 4.
     """
 
+    name = "crossing"
     views = (View.trajectories,)
 
     def __init__(
@@ -45,26 +46,13 @@ class Crossing:
         self.spread, self.horizon, self.seed = spread, horizon, seed
         self.sizes = (train, val, test)
 
-    def check(self) -> None:
-        """Nothing can be missing: the data come from a formula."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories of two points, ys (N, 2, 1). Starts alternate between the two sides."""
-        if view not in self.views:
-            raise not_offered("crossing", view, self.views)
-        return self._splits
-
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations, first and last."""
         mean, std = mean_std(self.splits(view).train.ys.flatten(0, 1))
-        return DataSpec("crossing", view, (1,), mean, std, labels=("x",))
+        return DataSpec(self.name, view, (1,), mean, std, labels=("x",))
 
-    @functools.cached_property
-    def _splits(self) -> Splits[Trajectories]:
-        train, val, test = map(self._paths, (TRAIN, VAL, TEST), self.sizes)
-        return Splits(train, val, test)
-
-    def _paths(self, part: int, size: int) -> Trajectories:
+    def _part(self, part: int, size: int) -> Trajectories:
+        """Two points each, ys (N, 2, 1). Starts alternate between the two sides."""
         side = 2.0 * (np.arange(size) % 2) - 1
         start = torch.from_numpy(side + self.spread * stream(self.seed, part).standard_normal(size))
         ts = torch.tensor([0.0, self.horizon], dtype=torch.float64)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
 import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
+from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std
-from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered, stream
+from node_runner.datasets.parts import TEST, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Series, Splits, View
+from node_runner.views import DataSpec, Series, View
 
 
 DRAWS, NOISE, CHOICE = range(3)
@@ -21,7 +21,7 @@ DRAWS, NOISE, CHOICE = range(3)
 
 
 @DATASETS.register("irregular_oscillations", "damped oscillations, each channel with gaps of its own, to be continued")
-class IrregularOscillations:
+class IrregularOscillations(Drawn[Series]):
     """Position and velocity over frequency, x = exp(-zeta w t) cos(w' t + phi) a and (x' + zeta w x) / w'.
 
     Amplitude, phase and frequency are drawn for each series: a from 0.5 to 1.5, w' from `slow` to `fast`. Up to
@@ -40,6 +40,7 @@ class IrregularOscillations:
         seed: of the data; the seed of the training does not touch them.
     """
 
+    name = "irregular_oscillations"
     views = (View.series,)
 
     def __init__(
@@ -68,29 +69,19 @@ class IrregularOscillations:
         if self.slow > self.fast:
             raise ConfigError(f"dataset.slow={self.slow:g}: expected at most dataset.fast={self.fast:g}; use less")
 
-    def splits(self, view: View) -> Splits[Series]:
-        """Series (N, T, 2)."""
-        if view not in self.views:
-            raise not_offered("irregular_oscillations", view, self.views)
-        return self._splits
-
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training values."""
         mean, std = known_mean_std(self.splits(view).train)
-        return DataSpec("irregular_oscillations", view, (2,), mean, std, labels=("x", "v"))
+        return DataSpec(self.name, view, (2,), mean, std, labels=("x", "v"))
 
-    @functools.cached_property
-    def _splits(self) -> Splits[Series]:
-        train, val, test = map(self._part, (TRAIN, VAL, TEST), self.sizes)
-        return Splits(train, val, test)
-
-    def _part(self, part: int, count: int) -> Series:
+    def _part(self, part: int, size: int) -> Series:
+        """Series (N, T, 2)."""
         ts = self.horizon * np.arange(round(self.stretch * (self.times - 1)) + 1) / (self.times - 1)
         draws = stream(self.seed, part, DRAWS)
-        size = draws.uniform(0.5, 1.5, (count, 1))
-        phase = draws.uniform(0, 2 * np.pi, (count, 1))
-        frequency = draws.uniform(self.slow, self.fast, (count, 1))
-        damped = size * np.exp(-self.zeta / np.sqrt(1 - self.zeta**2) * frequency * ts)
+        amplitude = draws.uniform(0.5, 1.5, (size, 1))
+        phase = draws.uniform(0, 2 * np.pi, (size, 1))
+        frequency = draws.uniform(self.slow, self.fast, (size, 1))
+        damped = amplitude * np.exp(-self.zeta / np.sqrt(1 - self.zeta**2) * frequency * ts)
         angle = frequency * ts + phase
         exact = np.stack((damped * np.cos(angle), -damped * np.sin(angle)), axis=-1)
         noisy = exact + self.noise * stream(self.seed, part, NOISE).standard_normal(exact.shape)

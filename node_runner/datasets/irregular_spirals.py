@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
 import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
+from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered, stream
+from node_runner.datasets.parts import TEST, TRAIN, stream
 from node_runner.datasets.simulate import Array
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative
-from node_runner.views import DataSpec, Series, Splits, View
+from node_runner.views import DataSpec, Series, View
 
 
 TURN, POINTS = 6 * np.pi, 500
@@ -28,7 +28,7 @@ START, NOISE, CHOICE, KIND = range(4)
 
 
 @DATASETS.register("irregular_spirals", "spirals of two kinds, seen at a few irregular times, to be continued")
-class IrregularSpirals:
+class IrregularSpirals(Drawn[Series]):
     """Half of the spirals open clockwise, half counter-clockwise; each starts at its own place on its spiral.
 
     Counter-clockwise r = 0.3 theta about (5, 0); clockwise r = 15 / theta about (-5, 0), with theta falling. A
@@ -49,6 +49,7 @@ class IrregularSpirals:
     two curves are those of torchdiffeq's examples/latent_ode.py.
     """
 
+    name = "irregular_spirals"
     views = (View.series,)
 
     def __init__(
@@ -77,34 +78,23 @@ class IrregularSpirals:
             raise ConfigError(f"dataset.times + dataset.stretch = {self.times + self.stretch}: a spiral has only "
                               f"{longest} places; use fewer of either")  # fmt: skip
 
-    def splits(self, view: View) -> Splits[Series]:
-        """Series (N, T, 2): T = times in training, times + stretch in validation and test."""
-        if view not in self.views:
-            raise not_offered("irregular_spirals", view, self.views)
-        return self._splits
-
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the seen training observations."""
         mean, std = known_mean_std(self.splits(view).train)
-        return DataSpec("irregular_spirals", view, (2,), mean, std, labels=("x", "y"))
+        return DataSpec(self.name, view, (2,), mean, std, labels=("x", "y"))
 
-    @functools.cached_property
-    def _splits(self) -> Splits[Series]:
-        train, val, test = self.sizes
-        beyond = self.stretch
-        return Splits(self._part(TRAIN, train, 0), self._part(VAL, val, beyond), self._part(TEST, test, beyond))
-
-    def _part(self, part: int, count: int, stretch: int) -> Series:
-        length = self.times + stretch
-        last = POINTS - ROOM - self.times - (0 if part == TRAIN else self.stretch)
-        first = stream(self.seed, part, START).uniform(FIRST, last, count)
-        kinds = stream(self.seed, part, KIND).permutation(np.arange(count) % 2)
+    def _part(self, part: int, size: int) -> Series:
+        """Series (N, T, 2): T = times in training, times + stretch in validation and test."""
+        length = self.times + (0 if part == TRAIN else self.stretch)
+        last = POINTS - ROOM - length
+        first = stream(self.seed, part, START).uniform(FIRST, last, size)
+        kinds = stream(self.seed, part, KIND).permutation(np.arange(size) % 2)
         spacing = TURN / POINTS
         places = spacing * (first[:, None] + np.arange(length))
         exact = np.where(kinds[:, None, None] == 0, clockwise(places), counter_clockwise(places))
         noisy = exact + self.noise * stream(self.seed, part, NOISE).standard_normal(exact.shape)
-        seen = np.zeros((count, length), dtype=bool)
-        seen[:, : self.times] = some_of(stream(self.seed, part, CHOICE), count, self.times, self.observed)
+        seen = np.zeros((size, length), dtype=bool)
+        seen[:, : self.times] = some_of(stream(self.seed, part, CHOICE), size, self.times, self.observed)
         both = torch.from_numpy(seen).unsqueeze(-1).expand(-1, -1, 2).contiguous()
         known = both if part == TRAIN else torch.ones_like(both)
         ys = torch.where(known, torch.from_numpy(noisy), 0)

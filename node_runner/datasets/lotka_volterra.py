@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Equation, Splits, View
+from node_runner.views import Equation, View
 
 
 @DATASETS.register("lotka-volterra", "populations of a predator and its prey, on closed orbits")
-class LotkaVolterra:
+class LotkaVolterra(Simulated):
     """prey' = alpha prey - beta prey predator, predator' = -gamma predator + delta prey predator.
 
     Orbits circle the equilibrium (gamma/delta, alpha/beta), (20, 10) by default, in about
@@ -32,8 +32,6 @@ class LotkaVolterra:
 
     Source: Lotka, Elements of Physical Biology, 1925, ch. VIII; Volterra, Nature 118, 1926, p. 558.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -102,14 +100,6 @@ class LotkaVolterra:
     def check(self) -> None:
         """Make the data, so that a population that grows too far is refused before any work."""
         self._simulation.splits(View.trajectories)
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (prey, predator)."""
-        return self._simulation.spec(view)
 
 
 def predation(t: Any, y: Any, *, alpha: Any, beta: Any, gamma: Any, delta: Any) -> Any:

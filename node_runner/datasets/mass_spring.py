@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Equation, Splits, View
+from node_runner.views import Equation
 
 
 @DATASETS.register("mass_spring", "unit masses on a chain of springs without friction, tested ten times as long")
-class MassSpring:
+class MassSpring(Simulated):
     """q'' = -k L q in the state (q_1..q_n, p_1..p_n), p = q'.
 
     The first mass hangs on a wall, each further one on the mass before it, and the last is free: L is tridiagonal,
@@ -29,8 +29,6 @@ class MassSpring:
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -101,17 +99,6 @@ class MassSpring:
     def equation(self) -> Equation:
         """The equation of motion with the springs' stiffness unknown."""
         return Equation(chain, {"stiffness": 0.5})
-
-    def check(self) -> None:
-        """Nothing can be missing: the data come from a formula."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2n), or the states observed along them as points (N * T, 2n)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (q_1..q_n, p_1..p_n)."""
-        return self._simulation.spec(view)
 
 
 def laplacian(n: int) -> Array:

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, stack_last
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, stack_last
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Equation, Splits, View
+from node_runner.views import Equation
 
 
 @DATASETS.register("oscillator", "a damped harmonic oscillator, position and velocity")
-class Oscillator:
+class Oscillator(Simulated):
     """x'' + 2 zeta omega_n x' + omega_n^2 x = 0 as a system in the state (x, v), v = x'.
 
     Trajectories start in the square [-radius, radius]^2; the long-horizon test is released from rest at
@@ -26,8 +26,6 @@ class Oscillator:
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -99,17 +97,6 @@ class Oscillator:
             s = slow * -np.expm1(-2 * w * t) / (2 * w)
         x, v = y0[:, 0], y0[:, 1]
         return stack_last(x * c + (v + rate * x) * s, v * c - (rate * v + self.omega_n**2 * x) * s)
-
-    def check(self) -> None:
-        """Nothing can be missing: the data come from a formula."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (x, v)."""
-        return self._simulation.spec(view)
 
 
 def damped(t: Any, y: Any, *, zeta: Any, omega_n: Any) -> Any:

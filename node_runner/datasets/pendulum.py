@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve, stack_last
 from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import DataSpec, Equation, Splits, View
+from node_runner.views import Equation
 
 
 @DATASETS.register("pendulum", "a frictionless pendulum, angle and angular velocity, tested ten times as long")
-class Pendulum:
+class Pendulum(Simulated):
     """theta'' = -omega_n^2 sin(theta) in the state (theta, omega), omega = theta'.
 
     Trajectories are released at rest from an angle drawn in [-swing, swing]. The energy per unit of inertia,
@@ -27,8 +27,6 @@ class Pendulum:
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -86,17 +84,6 @@ class Pendulum:
     def equation(self) -> Equation:
         """The equation of motion with its frequency unknown."""
         return Equation(pendulum, {"omega_n": 0.5})
-
-    def check(self) -> None:
-        """Nothing can be missing: the data are computed."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (theta, omega)."""
-        return self._simulation.spec(view)
 
 
 def pendulum(t: Any, y: Any, *, omega_n: Any) -> Any:

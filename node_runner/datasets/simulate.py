@@ -197,3 +197,21 @@ class Simulation:
                 f"dataset.{setting}: expected a list of states [{', '.join(self.labels)}], "
                 f"such as [[{', '.join(['1.0'] * width)}]], got {states}"
             )
+
+
+class Simulated:
+    """A data set that is one simulation."""
+
+    views = VIEWS
+    _simulation: Simulation
+
+    def check(self) -> None:
+        """Nothing can be missing: the data are computed."""
+
+    def splits(self, view: View) -> Splits[Any]:
+        """Trajectories (N, T, D), or the states observed along them as points (N * T, D)."""
+        return self._simulation.splits(view)
+
+    def spec(self, view: View) -> DataSpec:
+        """Mean and deviation are those of the training observations, noise included."""
+        return self._simulation.spec(view)

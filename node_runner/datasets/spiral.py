@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import VIEWS, AnyArray, Array, Simulation, solve, stack_last
+from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve, stack_last
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive, SpiralForm
-from node_runner.views import DataSpec, Equation, Splits, View
+from node_runner.views import Equation, View
 
 
 @DATASETS.register("spiral", "a decaying spiral in the plane, linear, or cubic as in torchdiffeq's demo")
-class Spiral:
+class Spiral(Simulated):
     """dy/dt = y^3 A (cubic) or y A (linear), with y a row vector and A = [[-alpha, beta], [-beta, -alpha]].
 
     Trajectories start in a ring about the origin. alpha = 0.1, beta = 2 and the cubic form are those of
@@ -30,8 +30,6 @@ class Spiral:
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -105,14 +103,6 @@ class Spiral:
     def check(self) -> None:
         """Make the data, so that a spiral that grows too fast is refused before any work."""
         self._simulation.splits(View.trajectories)
-
-    def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, 2), or the states observed along them as points (N * T, 2)."""
-        return self._simulation.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """States (x, y)."""
-        return self._simulation.spec(view)
 
     def _flow(self, ts: Array, y0: Array) -> Array:
         exact = self.exact(ts, y0)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
 import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
+from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered, stream
+from node_runner.datasets.parts import stream
 from node_runner.datasets.simulate import Array
 from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative
-from node_runner.views import DataSpec, Series, Splits, View
+from node_runner.views import DataSpec, Series, View
 
 
 CURVES, NOISE, CHOICE, CLASS = range(4)
@@ -21,7 +21,7 @@ CURVES, NOISE, CHOICE, CLASS = range(4)
 
 
 @DATASETS.register("turns", "closed random curves with dropped observations, by the sign of the area they enclose")
-class Turns:
+class Turns(Drawn[Series]):
     """x(t) = sum_k a_k cos 2 pi k t + b_k sin 2 pi k t, and y alike, on [0, 1]: class 1 if its signed area is positive.
 
     The area 1/2 int x dy - y dx = pi sum_k k (a_k d_k - b_k c_k) depends on the order in which points are passed, not
@@ -42,6 +42,7 @@ class Turns:
     Irregular Time Series (2020), section 4.1.
     """
 
+    name = "turns"
     views = (View.paths,)
 
     def __init__(
@@ -62,34 +63,21 @@ class Turns:
         self.sizes = (train, val, test)
         self.seed = seed
 
-    def check(self) -> None:
-        """Nothing can be missing: the data come from a formula."""
-
-    def splits(self, view: View) -> Splits[Series]:
-        """Series (N, T, 2) with labels (N,)."""
-        if view not in self.views:
-            raise not_offered("turns", view, self.views)
-        return self._splits
-
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations that are left."""
         mean, std = known_mean_std(self.splits(view).train)
-        return DataSpec("turns", view, (2,), mean, std, num_classes=2, labels=("x", "y"))
+        return DataSpec(self.name, view, (2,), mean, std, num_classes=2, labels=("x", "y"))
 
-    @functools.cached_property
-    def _splits(self) -> Splits[Series]:
-        train, val, test = map(self._part, (TRAIN, VAL, TEST), self.sizes)
-        return Splits(train, val, test)
-
-    def _part(self, part: int, count: int) -> Series:
-        labels = stream(self.seed, part, CLASS).permutation(np.arange(count) % 2)
-        waves = self._waves(stream(self.seed, part, CURVES), count)
+    def _part(self, part: int, size: int) -> Series:
+        """Series (N, T, 2) with labels (N,)."""
+        labels = stream(self.seed, part, CLASS).permutation(np.arange(size) % 2)
+        waves = self._waves(stream(self.seed, part, CURVES), size)
         # Mirrored where the curve turns the other way than its class says.
         waves[(signed_area(waves) > 0) != (labels == 1), 1] *= -1
         ts = np.linspace(0, 1, self.times)
-        ys = curve(waves, ts) + self.noise * stream(self.seed, part, NOISE).standard_normal((count, self.times, 2))
+        ys = curve(waves, ts) + self.noise * stream(self.seed, part, NOISE).standard_normal((size, self.times, 2))
         kept = max(1, round((1 - self.dropped) * self.times))
-        chosen = some_of(stream(self.seed, part, CHOICE), count, self.times, kept)
+        chosen = some_of(stream(self.seed, part, CHOICE), size, self.times, kept)
         seen = torch.from_numpy(chosen).unsqueeze(-1).expand(-1, -1, 2).contiguous()
         values = torch.where(seen, torch.from_numpy(ys), 0)
         return Series(torch.from_numpy(ts), values, seen, seen, labels=torch.from_numpy(labels))
