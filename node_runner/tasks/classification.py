@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from node_runner.learning import Regulariser, StepOutput
+from node_runner.learning import ModelOutput, Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
-from node_runner.views import DataSpec, Labelled, LabelledBatch, View
+from node_runner.views import DataSpec, LabelledBatch, View
 
 
 class Classification:
@@ -26,36 +27,43 @@ class Classification:
         self.regularisers = regularisers
 
     def batches(
-        self, part: Labelled, config: TrainerConfig, seed: int, progress: Callable[[int], float]
-    ) -> tuple[int, Callable[[int], LabelledBatch]]:
+        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], Any]]:
         """Steps in an epoch, and the batch of each step."""
         del progress
-        shuffled = Shuffled(len(part), config.batch_size, seed, part.x.device)
+        shuffled = Shuffled(len(part), config.batch_size, seed, self._device(part))
+        return shuffled.steps_per_epoch, lambda step: self._batch(part, shuffled(step))
 
-        def batch(step: int) -> LabelledBatch:
-            rows = shuffled(step)
-            return LabelledBatch(part.x.index_select(0, rows), part.y.index_select(0, rows))
-
-        return shuffled.steps_per_epoch, batch
-
-    def step(self, model: nn.Module, batch: LabelledBatch) -> StepOutput:
+    def step(self, model: nn.Module, batch: Any) -> StepOutput:
         """Loss and scalars of one batch."""
-        output = model(batch.x)
+        output = self._classify(model, batch)
         hits = (output.value.argmax(dim=1) == batch.y).mean(dtype=output.value.dtype)
         total, scalars = penalised(lambda: F.cross_entropy(output.value, batch.y), output, self.regularisers)
         return StepOutput(total, {**scalars, "accuracy": hits}, output.solves)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, part: Labelled, batch_size: int) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, part: Any, batch_size: int) -> dict[str, float]:
         """Loss, accuracy and the mean evaluations of a solve over the whole part."""
         sums = torch.zeros(2, dtype=torch.float64)
         nfe, solves = 0, 0
-        for rows in torch.arange(len(part), device=part.x.device).split(batch_size):
-            output = model(part.x[rows])
-            loss = F.cross_entropy(output.value, part.y[rows], reduction="sum")
-            hits = (output.value.argmax(dim=1) == part.y[rows]).sum()
+        for rows in torch.arange(len(part), device=self._device(part)).split(batch_size):
+            batch = self._batch(part, rows)
+            output = self._classify(model, batch)
+            loss = F.cross_entropy(output.value, batch.y, reduction="sum")
+            hits = (output.value.argmax(dim=1) == batch.y).sum()
             sums += torch.stack((loss.double(), hits.double())).cpu()
             nfe += sum(stats.nfe_forward for stats in output.solves)
             solves += 1
         loss_mean, accuracy = (sums / len(part)).tolist()
         return {"loss": loss_mean, "accuracy": accuracy, "nfe": nfe / solves}
+
+    def _device(self, part: Any) -> torch.device:
+        device: torch.device = part.x.device
+        return device
+
+    def _batch(self, part: Any, rows: Tensor) -> Any:
+        return LabelledBatch(part.x.index_select(0, rows), part.y.index_select(0, rows))
+
+    def _classify(self, model: nn.Module, batch: Any) -> ModelOutput:
+        output: ModelOutput = model(batch.x)
+        return output

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, TrajectoryBatch
 
 
@@ -37,7 +38,7 @@ class InputNoise:
                 f"trainer.input_noise={size:g} would push grey levels of dataset={spec.dataset} beyond their range, "
                 "and they are dequantised with noise anyway: use trainer.input_noise=0"
             )
-        self.task, self.size, self._std = task, size, spec.std
+        self.task, self.size, self._std = task, size, Placed(spec.std)
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
 
     def batches(
@@ -50,16 +51,10 @@ class InputNoise:
         """Loss and scalars of one batch, with noise on its inputs."""
         trajectories = isinstance(batch, TrajectoryBatch)
         noise = self.size * torch.randn_like(batch.ys[0] if trajectories else batch.x)
-        change = noise * self._std_like(noise)
+        change = noise * self._std.like(noise)
         if trajectories:
             noisy = batch._replace(ys=torch.cat(((batch.ys[0] + change).unsqueeze(0), batch.ys[1:])))
         else:
             noisy = batch._replace(x=batch.x + change)
         output = self.task.step(model, noisy)
         return output._replace(scalars={**output.scalars, "input_noise": noise.pow(2).mean().sqrt()})
-
-    def _std_like(self, x: Tensor) -> Tensor:
-        # Moved to the device once: a copy in every step would wait for it.
-        if self._std.dtype != x.dtype or self._std.device != x.device:
-            self._std = self._std.to(x)
-        return self._std

@@ -12,6 +12,7 @@ from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
+from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, Lesson, Series, SeriesBatch, View
 
 
@@ -30,7 +31,7 @@ class SeriesRegression:
     def __init__(self, spec: DataSpec, regularisers: Mapping[str, Regulariser]) -> None:
         self.spec = spec
         self.regularisers = regularisers
-        self._std = spec.std
+        self._std = Placed(spec.std)
 
     def batches(
         self, part: Series, config: TrainerConfig, seed: int, progress: Callable[[int], float]
@@ -47,9 +48,7 @@ class SeriesRegression:
 
     def _loss(self, ys: Tensor, lesson: Lesson) -> Tensor:
         """Mean squared error () of predictions (T, B, D), in units of the data's variance."""
-        if self._std.dtype != ys.dtype or self._std.device != ys.device:
-            self._std = self._std.to(ys)
-        error = torch.where(lesson.known, (ys - lesson.target) / self._std, 0)
+        error = torch.where(lesson.known, (ys - lesson.target) / self._std.like(ys), 0)
         return error.pow(2).sum() / lesson.known.sum().clamp(min=1)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
+from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, Trajectories, TrajectoryBatch, View
 
 
@@ -34,7 +35,7 @@ class TrajectoryRegression:
     def __init__(self, spec: DataSpec, regularisers: Mapping[str, Regulariser]) -> None:
         self.spec = spec
         self.regularisers = regularisers
-        self._std = spec.std
+        self._std = Placed(spec.std)
 
     def batches(
         self, part: Trajectories, config: TrainerConfig, seed: int, progress: Callable[[int], float]
@@ -83,19 +84,13 @@ class TrajectoryRegression:
 
     def _loss(self, ys: Tensor, batch: TrajectoryBatch) -> Tensor:
         """Mean squared error () of states (T, B, D), in units of the data's variance."""
-        error = (ys[1:] - batch.ys[1:]) / self._std_like(batch.ys)
+        error = (ys[1:] - batch.ys[1:]) / self._std.like(batch.ys)
         if batch.mask is None:
             return error.pow(2).mean()
         seen = batch.mask[1:].unsqueeze(-1)
         # Selected, not multiplied by zero: what was not observed may be NaN.
         squares = torch.where(seen, error, 0).pow(2)
         return squares.sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
-
-    def _std_like(self, ys: Tensor) -> Tensor:
-        # Moved to the device once: a copy in every step would wait for it.
-        if self._std.dtype != ys.dtype or self._std.device != ys.device:
-            self._std = self._std.to(ys)
-        return self._std
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:

@@ -1,0 +1,18 @@
+"""A constant of the data where it is needed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Placed:
+    """A tensor that follows others to their device and type, moved once: a copy in every step would wait for it."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+
+    def like(self, x: Tensor) -> Tensor:
+        """It, on the device and in the type of `x`."""
+        if self._value.dtype != x.dtype or self._value.device != x.device:
+            self._value = self._value.to(x)
+        return self._value
