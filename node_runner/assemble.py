@@ -12,7 +12,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.config import RunConfig
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
-from node_runner.errors import ConfigError
+from node_runner.errors import ConfigError, either
 from node_runner.fields import FIELDS
 from node_runner.learning import Task
 from node_runner.models import MODELS
@@ -67,8 +67,8 @@ def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:
     offered = ", ".join(view.value for view in dataset.views)
     fitting = [name for name in MODELS.names() if set(views_of(MODELS.get(name))) & set(dataset.views)]
     raise ConfigError(
-        f"model={model_name} learns from {' or '.join(view.value for view in wanted)}, and dataset={dataset_name} "
-        f"offers {offered}: use model={' or '.join(filter(None, (', '.join(fitting[:-1]), *fitting[-1:])))}"
+        f"model={model_name} learns from {either(view.value for view in wanted)}, and dataset={dataset_name} "
+        f"offers {offered}: use model={either(fitting)}"
     )
 
 

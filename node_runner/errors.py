@@ -30,6 +30,16 @@ class Diverged(RunError):
     """Training produced a loss or a gradient that is not finite."""
 
 
+def either(names: Iterable[str]) -> str:
+    """The names in words; nothing for none.
+
+    >>> either(["augmented", "node", "resnet"])
+    'augmented, node or resnet'
+    """
+    *others, last = list(names) or [""]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """A closing sentence for an unknown `name`: the nearest option, if one is near, and all of them.
 

@@ -33,7 +33,7 @@ class Rehearsal(NamedTuple):
         return ", ".join(words)
 
 
-def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
+def rehearse(experiment: Experiment, batch: Callable[[int], Any], steps: int = 0) -> Rehearsal:
     """A training batch through the task, and every evaluation, with solves that only say who would serve them.
 
     Draws from no generator, changes nothing, and takes about as long as the model without its solves.
@@ -41,10 +41,12 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any]) -> Rehearsal:
     Args:
         experiment: of the run.
         batch: the training batch of each step.
+        steps: of the training, which decide whether compiling pays.
 
     Raises:
         ConfigError: the configured engine cannot serve this field, with the reason.
     """
+    experiment.solve.expect(steps)
     model, task, config = experiment.model, experiment.task, experiment.config.trainer
     training = model.training
     devices = [experiment.device] if experiment.device.type == "cuda" else []

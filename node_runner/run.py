@@ -54,8 +54,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
     for item in config.logger.values():
         LOGGERS.get(item.name)  # refused now if its package is not installed
     trainer = make_trainer(experiment, folder)
-    experiment.solve.expect(trainer.total)
-    rehearsal = rehearse(experiment, trainer.batch)
+    rehearsal = rehearse(experiment, trainer.batch, trainer.total)
     with locked(path):
         refuse_if_taken(folder, resume)  # by a process that began and ended meanwhile
         if resume and go_back(trainer, folder):

@@ -88,13 +88,13 @@ class Solve:
         Raises:
             ConfigError: no engine can run the method.
         """
-        self._candidates: list[tuple[Engine, Integrate | None, str | None]] = []
-        for other in self.engine.candidates(steps):
-            unfit = other.unsupported(self.method)
-            solve = timed(self._differentiable(other)) if unfit is None else None
-            self._candidates.append((other, solve, unfit))
-        if all(unfit is not None for _, _, unfit in self._candidates):
-            raise ConfigError("; ".join(unfit for _, _, unfit in self._candidates if unfit is not None))
+        self._candidates = [
+            (engine, timed(self._differentiable(engine)), engine.unsupported(self.method))
+            for engine in self.engine.candidates(steps)
+        ]
+        unfit = [reason for _, _, reason in self._candidates if reason is not None]
+        if len(unfit) == len(self._candidates):
+            raise ConfigError("; ".join(unfit))
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -105,7 +105,7 @@ class Solve:
         refused: dict[str, str] = {}
         for engine, solve, unfit in self._candidates:
             reason = unfit or engine.refuses(self.method, f, y0, norm, self.adjoint.name)
-            if solve is not None and reason is None:
+            if reason is None:
                 if self._rehearsing is not None:
                     adjoint = self.adjoint.name if torch.is_grad_enabled() else None
                     work = engine.prepare(self.method, f, y0, norm, adjoint)
@@ -114,7 +114,7 @@ class Solve:
                 if self.served_by is None or torch.is_grad_enabled():  # evaluations may have another
                     self.served_by = engine.name
                 return solve(f, y0, ts, norm=norm)
-            refused[engine.name] = reason or ""
+            refused[engine.name] = reason
         raise ConfigError("; ".join(refused.values()))
 
     @contextmanager

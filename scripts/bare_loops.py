@@ -59,6 +59,7 @@ class Flow(nn.Module):
         self.last = Squash(width, 2)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        """t: (), state: points and log-density (B, 3) -> their slopes (B, 3)."""
         with torch.enable_grad():
             z = state[:, :2]
             if not z.requires_grad:

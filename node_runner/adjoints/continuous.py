@@ -92,6 +92,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        """Solve the adjoint backward in time, from each output to the one before it."""
         call: _Call = ctx.call
         ts, ys, *parameters = ctx.saved_tensors
         augmented = _Augmented(call, ys[0], parameters)

@@ -118,8 +118,7 @@ def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], in
             try:
                 experiment = assemble(config)
                 trainer = make_trainer(experiment, RunFolder(Path(folder) / name))
-                experiment.solve.expect(trainer.total)
-                rehearsal = rehearse(experiment, trainer.batch)
+                rehearsal = rehearse(experiment, trainer.batch, trainer.total)
             except ConfigError as error:
                 result.refused = str(error)
                 continue

@@ -125,20 +125,32 @@ def make_grid(
         raise ConfigError(f"{table.path}: {len(kept):,} series of {len(values)} values are too many for a common "
                           "grid of times; use a larger dataset.step, to which times are rounded")  # fmt: skip
     counts.moved = float(np.abs(ts[place] - times).max())
-    clash = (np.diff(place) == 0) & (np.diff(owner_of) == 0)
-    if clash.any():
-        one, other = order[clash.argmax()], order[clash.argmax() + 1]
-        raise table.refuse(int(other), time, f"{t[other]:.12g} and {t[one]:.12g} of {table.where(int(one))} fall on "
-                           "one point of the grid; use a smaller dataset.step")  # fmt: skip
-    seen = np.zeros((len(kept), len(ts)), dtype=bool)
-    seen[owner_of, place] = True
-    ys = np.zeros((*seen.shape, len(values)))
-    ys[owner_of, place] = y[order]
+    _check_apart(table, time, order, owner_of, place)
+    seen, ys = _filled(y[order], owner_of, place, (len(kept), len(ts)))
+    return Grid([names[i] for i in kept], ts, ys, seen, counts)
+
+
+def _check_apart(table: Table, time: str, order: Integers, owner: Integers, place: Integers) -> None:
+    clash = (np.diff(place) == 0) & (np.diff(owner) == 0)
+    if not clash.any():
+        return
+    one, other = int(order[clash.argmax()]), int(order[clash.argmax() + 1])
+    t = table.numbers[time]
+    raise table.refuse(other, time, f"{t[other]:.12g} and {t[one]:.12g} of {table.where(one)} fall on "
+                       "one point of the grid; use a smaller dataset.step")  # fmt: skip
+
+
+def _filled(y: Array, owner: Integers, place: Integers, size: tuple[int, int]) -> tuple[Flags, Array]:
+    """What is seen (N, T), and states (N, T, D) with the one before it where nothing is; from rows y (n, D)."""
+    seen = np.zeros(size, dtype=bool)
+    seen[owner, place] = True
+    ys = np.zeros((*size, y.shape[1]))
+    ys[owner, place] = y
     if not seen.all():
-        latest = np.where(seen, np.arange(len(ts)), 0)
+        latest = np.where(seen, np.arange(size[1]), 0)
         before = np.asarray(np.maximum.accumulate(latest, axis=1))
         ys = np.take_along_axis(ys, before[:, :, None], axis=1)
-    return Grid([names[i] for i in kept], ts, ys, seen, counts)
+    return seen, ys
 
 
 def _series(table: Table, column: str | None) -> tuple[list[str], Integers]:

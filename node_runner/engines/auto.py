@@ -25,6 +25,8 @@ log = logging.getLogger("node_runner")
 class Auto:
     """Native where it can; compiled in the steps of a training that is long enough; torchdiffeq for the rest.
 
+    With solver.batching=per_sample native where it can, and lanes for the rest.
+
     It runs no solve of its own.
 
     Args:

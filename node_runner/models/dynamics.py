@@ -1,4 +1,4 @@
-"""Wrappers that turn a vector field into what is solved: shifted in time, widened by integrals."""
+"""Wrappers that turn a vector field into what is solved: shifted and stretched in time, widened by integrals."""
 
 from __future__ import annotations
 
@@ -35,6 +35,28 @@ class Shifted(nn.Module):
         """What it is made of, for engines that write it out."""
         inner = form_of(self.field)
         return None if inner is None else replace(inner, start=self.t0)
+
+
+class UnitTime(nn.Module):
+    """dy/ds = T f(t0 + s T, y) for s in [0, 1]: samples that cover times of their own share one solve.
+
+    Args:
+        field: f.
+        duration: (B,) T, which has no gradient.
+        t0: (B,) time at which each sample starts (None: 0).
+    """
+
+    def __init__(self, field: nn.Module, duration: Tensor, t0: Tensor | None = None) -> None:
+        super().__init__()
+        self.field = field
+        self.time_dependent = getattr(field, "time_dependent", True)
+        self.duration = duration
+        self.t0 = t0
+
+    def forward(self, s: Tensor, y: Tensor) -> Tensor:
+        """s: (), y: (B, D) -> (B, D)."""
+        since = s * self.duration
+        return self.duration[:, None] * self.field(since if self.t0 is None else self.t0 + since, y)
 
 
 class Widened(nn.Module):

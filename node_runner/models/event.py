@@ -12,7 +12,8 @@ from node_runner.errors import ConfigError, SolveFailed
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.jumps import EventFunction, Jump, UnitTime
+from node_runner.models.dynamics import UnitTime
+from node_runner.models.jumps import EventFunction, Jump
 from node_runner.models.views import learns_from
 from node_runner.settings import AtLeast, Count, CountOrZero
 from node_runner.types import Integrate, SolveStats
@@ -240,7 +241,7 @@ class EventODE(nn.Module):
     ) -> Tensor:
         """States (points + 1, n, D) on the way of each sample from t (n,) to t + duration (n,)."""
         grid = torch.linspace(0, 1, (points or self.scan) + 1, dtype=t.dtype, device=t.device)
-        solution = self.solve(UnitTime(self.field, t, duration), z, grid)
+        solution = self.solve(UnitTime(self.field, duration, t), z, grid)
         costs.append(solution.stats)
         return solution.ys
 

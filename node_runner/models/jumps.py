@@ -1,4 +1,4 @@
-"""What a neural ODE with events is made of beside its field: the event function, the jump, and unit time."""
+"""What a neural ODE with events is made of beside its field: the event function and the jump."""
 
 from __future__ import annotations
 
@@ -67,24 +67,3 @@ def residual(dim: int, hidden: int, out: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), last)
-
-
-class UnitTime(nn.Module):
-    """dy/ds = T f(t0 + s T, y) for s in [0, 1]: samples with durations of their own share one solve.
-
-    Args:
-        field: f.
-        t0: (B,) time at which each sample starts.
-        duration: (B,) T, which has no gradient: `models.event` says where that of an event's time goes.
-    """
-
-    def __init__(self, field: nn.Module, t0: Tensor, duration: Tensor) -> None:
-        super().__init__()
-        self.field = field
-        self.time_dependent = getattr(field, "time_dependent", True)
-        self.t0 = t0
-        self.duration = duration
-
-    def forward(self, s: Tensor, y: Tensor) -> Tensor:
-        """s: (), y: (B, D) -> (B, D)."""
-        return self.duration[:, None] * self.field(self.t0 + s * self.duration, y)

@@ -8,27 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import Flow, ODEBlock
+from node_runner.models.dynamics import UnitTime
 from node_runner.models.observations import Observations
 from node_runner.types import SolveStats
-
-
-class Paced(nn.Module):
-    """pace * f(t, y): series of a batch that are to cover different times share a solve over [0, 1].
-
-    Args:
-        field: f; where it depends on time, it is given the time since each series' start of the solve.
-        pace: (B,) time that each series covers.
-    """
-
-    def __init__(self, field: nn.Module, pace: Tensor) -> None:
-        super().__init__()
-        self.field = field
-        self.pace = pace
-        self.time_dependent = getattr(field, "time_dependent", True)
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: (), y: (B, H) -> (B, H)."""
-        return self.pace.unsqueeze(1) * self.field(t * self.pace if self.time_dependent else t, y)
 
 
 class Memory(NamedTuple):
@@ -83,7 +65,7 @@ class Recurrence(nn.Module):
         if self.block is None:
             return h
         parts = torch.linspace(0, 1, pieces + 1, dtype=gap.dtype, device=gap.device)
-        flow = self.block(h, parts, around=lambda field: Paced(field, gap))
+        flow = self.block(h, parts, around=lambda field: UnitTime(field, gap))
         flows.append(flow)
         return flow.ys[-1]
 

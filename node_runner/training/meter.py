@@ -77,7 +77,6 @@ class Meter:
         means = {_public(name): total / counts[name] for name, total in totals.items()}
         solver = {"nfe/forward": 0.0, "nfe/backward": 0.0, **self.solver_sums()}  # a model need not solve anything
         solving = solver.pop("solve_seconds", 0.0)
-        means |= {"nfe/forward": 0.0, "nfe/backward": 0.0}  # where no step has solved anything
         means |= {name: total / self.steps for name, total in solver.items()}
         means["time/step_ms"] = 1000 * seconds / self.steps
         means["time/solve_share"] = min(1.0, solving / seconds) if seconds > 0 else 0.0

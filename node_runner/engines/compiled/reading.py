@@ -106,6 +106,7 @@ class _Reader:
         self.seen: dict[int, int] = {}
 
     def visit(self, value: Any, slot: Slot | None) -> None:
+        """Write down what `value` is made of; `slot` is where it was found, and where another can be put."""
         key = self.key
         if isinstance(value, Tensor):
             self._tensor(value, slot)

@@ -117,6 +117,7 @@ class Augmented:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def slope(self, t: Tensor, active: Parts, tensors: Sequence[Tensor]) -> Parts:
+        """The slopes of the gradient by time, the state, its adjoint, and the gradients of the parameters."""
         y, adjoint = active
         with torch.enable_grad():
             y = y.detach().requires_grad_(True)

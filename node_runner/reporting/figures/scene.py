@@ -91,8 +91,8 @@ class Scene:
     dataset: Dataset
     metrics: Mapping[str, float]
 
-    def to_model(self, x: Tensor) -> Tensor:
-        """`x` on the model's device, in its floating point type."""
+    def to_model(self, x: Any) -> Any:
+        """`x`, a tensor or a part of a view, on the model's device, in its floating point type."""
         like = next(itertools.chain(self.model.parameters(), self.model.buffers()))
         return x.to(like.dtype).to(like.device)  # in this order, because MPS has no float64
 
@@ -128,11 +128,8 @@ class Scene:
     @functools.cached_property
     def series(self) -> Series:
         """The test series where the model is, in its floating point type."""
-        test: Series = self.splits.test
-        ts, ys = self.to_model(test.ts), self.to_model(test.ys)
-        truth = None if test.truth is None else self.to_model(test.truth)
-        labels = None if test.labels is None else test.labels.to(ys.device)
-        return Series(ts, ys, test.seen.to(ys.device), test.known.to(ys.device), labels, truth)
+        series: Series = self.to_model(self.splits.test)
+        return series
 
     @functools.cached_property
     def examples(self) -> Labelled:
