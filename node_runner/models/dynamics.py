@@ -8,9 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from node_runner.forms import FieldForm, form_of
+from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.learning import Integrand
-from node_runner.settings import Trace
 from node_runner.types import Norm
 
 
@@ -103,25 +102,38 @@ class Widened(nn.Module):
         return change if tracked else change.detach()
 
     def form(self) -> FieldForm | None:
-        """What it is made of, if the one integral beside the state is that of the divergence."""
+        """What it is made of, if all that is integrated beside the state has a name that engines know."""
         inner = form_of(self.field)
-        if inner is None or len(self.integrands) != 1 or len(self.shape) != 1:
+        integrals = [integral_of(integrand) for integrand in self.integrands]
+        known = tuple(integral for integral in integrals if integral is not None)
+        if inner is None or len(self.shape) != 1 or len(known) < len(integrals):
             return None
-        (integrand,) = self.integrands
-        if integrand is divergence_exact:
-            return replace(inner, trace=Trace.exact)
-        if isinstance(integrand, Hutchinson):
-            return replace(inner, trace=Trace.hutchinson, noise=integrand.noise)
-        return None
+        noise = next((i.noise for i in self.integrands if isinstance(i, Hutchinson)), None)
+        return replace(inner, integrals=known, noise=noise)
+
+
+class LeadingNorm:
+    """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+
+    def __call__(self, error: Tensor) -> Tensor:
+        """error: (B, n) -> ()."""
+        return error[:, : self.columns].abs().pow(2).mean().sqrt()
 
 
 def leading_norm(columns: int) -> Norm:
-    """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
+    """A `LeadingNorm`."""
+    return LeadingNorm(columns)
 
-    def norm(error: Tensor) -> Tensor:
-        return error[:, :columns].abs().pow(2).mean().sqrt()
 
-    return norm
+def integral_of(integrand: Integrand) -> Integral | None:
+    """By what name engines know an integrand: what its attribute `integral` says."""
+    if integrand is divergence_exact or isinstance(integrand, Hutchinson):
+        return Integral.divergence
+    found = getattr(integrand, "integral", None)
+    return found if isinstance(found, Integral) else None
 
 
 def divergence_exact(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
