@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
 from node_runner.engines.compiler import LOOKED_FOR, compiler
+from node_runner.engines.failures import unheard
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
@@ -59,6 +60,8 @@ class NativeEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no network of the kind that the source is written for."""
+        if hasattr(f, "note"):
+            return unheard("native")
         reason = _refusal(f, y0, norm, per_sample=method.batching is Batching.per_sample)
         return None if reason is None else f"engine=native {reason}"
 
