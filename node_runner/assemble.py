@@ -92,7 +92,7 @@ def assemble(config: RunConfig) -> Experiment:
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
     model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
     placed = place(splits, device, dtype)
-    task = make_task(spec, regularisers, config.trainer)
+    task = make_task(spec, regularisers, config.trainer, model, placed.train)
     return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
 
 

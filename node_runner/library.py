@@ -147,7 +147,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            task=make_task(spec, {}, config),
+            task=make_task(spec, {}, config, model, splits.train),
             splits=splits,
             optimizer=OPTIMIZERS.build(settings(OPTIMIZERS, "adam", lr=lr), model.parameters()),
             make_factor=lambda total: SCHEDULES.build(settings(SCHEDULES, "cosine"), total),
