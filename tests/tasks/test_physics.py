@@ -11,7 +11,7 @@ from node_runner.errors import ConfigError
 from node_runner.tasks import TrajectoryRegression
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.residual import Residual
-from node_runner.views import Equation, TrajectoryBatch, Trajectories, View
+from node_runner.views import Equation, Trajectories, TrajectoryBatch, View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of
 
