@@ -27,14 +27,21 @@ from node_runner.views import Dataset, DataSpec, Splits, View
 
 
 class FieldFactory:
-    """Makes the configured field for the state shape that a model asks for."""
+    """Makes the configured field for the state shape that a model asks for.
+
+    Attributes:
+        made: every field so far.
+    """
 
     def __init__(self, config: Any) -> None:
         self._config = config
+        self.made: list[nn.Module] = []
         self.state_ndim: int = getattr(FIELDS.get(config.name), "state_ndim", 1)
 
     def __call__(self, shape: tuple[int, ...]) -> nn.Module:
-        return FIELDS.build(self._config, shape)
+        field = FIELDS.build(self._config, shape)
+        self.made.append(field)
+        return field
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Experiment:
     method: Method
     solve: Solve
     tolerances: Tolerances
+    fields: list[nn.Module]
 
 
 def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:
@@ -90,10 +98,13 @@ def assemble(config: RunConfig) -> Experiment:
     solve = Solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
     spec, splits = dataset.spec(view), dataset.splits(view)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
-    model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
+    make_field = FieldFactory(config.field)
+    model = MODELS.build(config.model, spec, make_field, solve, regularisers).to(device, dtype)
     placed = place(splits, device, dtype)
-    task = make_task(spec, regularisers, config.trainer)
-    return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
+    task = make_task(spec, regularisers, config.trainer, model, placed.train)
+    return Experiment(
+        config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances, make_field.made
+    )
 
 
 def place(splits: Splits[Any], device: torch.device, dtype: torch.dtype) -> Splits[Any]:

@@ -140,6 +140,9 @@ def fit(
     """
     config = TrainerConfig(**values)
     check(config, "trainer")
+    if config.field_weight_decay:
+        raise ConfigError("field_weight_decay: a module does not say which of its weights are the field's; "
+                          "use node-run, or an optimiser of your own")  # fmt: skip
     where, dtype = set_up(device or DeviceConfig(), seed)
     spec = data.spec(model.view)  # type: ignore[arg-type]
     splits = place(data.splits(spec.view), where, dtype)
@@ -147,7 +150,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            task=make_task(spec, {}, config),
+            task=make_task(spec, {}, config, model, splits.train),
             splits=splits,
             optimizer=OPTIMIZERS.build(settings(OPTIMIZERS, "adam", lr=lr), model.parameters()),
             make_factor=lambda total: SCHEDULES.build(settings(SCHEDULES, "cosine"), total),

@@ -258,6 +258,13 @@ class TrainerConfig:
             points), as a share of the data's own (0: none).
         warm_start: first steps of training, in which the field is matched to the slopes of trajectories
             without a solve (0: none).
+        conservation: weight of the drift of the data's conserved energy along predicted trajectories (0: none).
+        residual: weight of the data's known equation, whose parameters are learned along, at points drawn about the
+            data (0: none).
+        shooting: points in a segment of multiple shooting, each segment with a first state that is learned
+            (null: one solve from the first observation).
+        continuity: weight of the gaps between such segments.
+        field_weight_decay: of the field's parameters alone, apart from the gradient as in AdamW (0: none).
     """
 
     steps: Count | None = 1000
@@ -275,6 +282,11 @@ class TrainerConfig:
     average: Share | None = None
     input_noise: NonNegative = 0.0
     warm_start: CountOrZero = 0
+    conservation: NonNegative = 0.0
+    residual: NonNegative = 0.0
+    shooting: Annotated[int, AtLeast(2)] | None = None
+    continuity: NonNegative = 1.0
+    field_weight_decay: NonNegative = 0.0
 
 
 def ranges(annotation: Any) -> list[Range]:

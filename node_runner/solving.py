@@ -102,6 +102,8 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
+        if hasattr(f, "check"):
+            f.check(self.method, self.adjoint.name)
         refused: dict[str, str] = {}
         for engine, solve, unfit in self._candidates:
             reason = unfit or engine.refuses(self.method, f, y0, norm, self.adjoint.name)

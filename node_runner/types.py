@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from node_runner.settings import Batching
@@ -150,6 +151,34 @@ class Tableau:
     def ends_in_solution(self) -> bool:
         """Whether the last stage is evaluated at the new solution (first same as last)."""
         return self.b[-1] == 0 and self.a[-1] == self.b
+
+
+class Step(NamedTuple):
+    """An accepted step of an explicit Runge-Kutta method, with the graph that autograd has of it.
+
+    A field with a method `note` is handed each one: solves are then served by engines that can, with adjoint=off.
+
+    tableau: of the method. h: (), its size, a constant. y: (B, D...), the state before it. slopes: k_i of each stage.
+    """
+
+    tableau: Tableau
+    h: Tensor
+    y: Tensor
+    slopes: list[Tensor]
+
+    def leading(self, columns: int) -> Step:
+        """The step of the first `columns` of a state (B, n)."""
+        if self.y.ndim != 2 or self.y.shape[1] == columns:
+            return self
+        return self._replace(y=self.y[:, :columns], slopes=[slope[:, :columns] for slope in self.slopes])
+
+    def sum(self, weights: Sequence[float]) -> Tensor:
+        """H times the weighted sum of the slopes, (B, D...)."""
+        used = [(w, slope) for w, slope in zip(weights, self.slopes, strict=False) if w]
+        total = torch.zeros_like(self.y)
+        for weight, slope in used:
+            total = total + weight * slope
+        return self.h.to(total.dtype) * total
 
 
 @dataclass(frozen=True)

@@ -213,13 +213,15 @@ class TrajectoryBatch(NamedTuple):
     """Segments of trajectories.
 
     ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
-    ys: (T, B, D) observed states; mask: (T, B) or None.
+    ys: (T, B, D) observed states; mask: (T, B) or None; rows: (B,) which trajectories of their part they are, where
+    they are whole.
     """
 
     ts: Tensor
     t0: Tensor
     ys: Tensor
     mask: Tensor | None
+    rows: Tensor | None = None
 
 
 class LabelledBatch(NamedTuple):

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
-from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
+from node_runner.fields.spectral import bounds, cap
 from node_runner.forms import FieldForm, Layer
-from node_runner.settings import Activation, Count
+from node_runner.settings import Activation, Count, Positive
 
 
 @FIELDS.register("mlp", "multilayer perceptron, for states that are vectors")
@@ -24,6 +25,7 @@ class MLP(nn.Module):
         depth: number of hidden layers.
         activation: s.
         time_dependent: append t to the input.
+        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
 
     Raises:
         ConfigError: the state is not a vector.
@@ -40,6 +42,7 @@ class MLP(nn.Module):
         depth: Count = 2,
         activation: Activation = Activation.silu,
         time_dependent: bool = False,
+        spectral_norm: Positive | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -50,6 +53,8 @@ class MLP(nn.Module):
         sizes = [shape[0] + time_dependent, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
         self.out = nn.Linear(width, shape[0])
+        self.spectral_norm = spectral_norm
+        self.constrain()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""
@@ -57,6 +62,16 @@ class MLP(nn.Module):
         for layer in self.hidden:
             h = self.activation(layer(h))
         return self.out(h)
+
+    def constrain(self) -> None:
+        """Bring the weights' singular values down to `spectral_norm`."""
+        cap([layer.weight for layer in (*self.hidden, self.out)], self.spectral_norm)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The largest singular value, and the bound on |df/dy| that follows from all of them."""
+        first, *others = [layer.weight for layer in (*self.hidden, self.out)]
+        weights = [first[:, : self.out.out_features], *others]  # without the column of time
+        return bounds(weights, STEEPEST[self.kind])
 
     def form(self) -> FieldForm:
         """What it is made of, for engines that write it out."""

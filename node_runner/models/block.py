@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.learning import Regulariser
-from node_runner.models.dynamics import Shifted, Widened, leading_norm
+from node_runner.models.dynamics import Shifted, penalised_solve
 from node_runner.types import Dynamics, Integrate, SolveStats
 
 
@@ -85,11 +85,8 @@ class ODEBlock(nn.Module):
         if not (self.regularisers and self.training):
             solution = self.solve(field, y0, ts)
             return Flow(solution.ys, {}, solution.stats)
-        wide = Widened(field, self.state_shape, [r.begin(y0) for r in self.regularisers.values()])
-        solution = self.solve(wide, wide.begin(y0), ts, norm=leading_norm(wide.numel))
-        ys, integrals = wide.split(solution.ys)
-        means = integrals[-1].mean(dim=0)
-        return Flow(ys, dict(zip(self.regularisers, means, strict=True)), solution.stats)
+        solved = penalised_solve(self.solve, field, self.state_shape, y0, ts, self.regularisers)
+        return Flow(solved.ys, solved.penalties, solved.stats)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y) in the caller's dimensions, augmented ones at zero: (B, D...) -> (B, D...)."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from node_runner.learning import Regulariser, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.classification import Classification
+from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
+from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
+from node_runner.tasks.shooting import Shooting
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.tasks.warm_start import WarmStart
 from node_runner.views import DataSpec, View
@@ -23,9 +30,29 @@ TASKS: dict[View, type] = {
 }
 
 
-def make_task(spec: DataSpec, regularisers: dict[str, Regulariser], config: TrainerConfig | None = None) -> Task:
-    """The task of a view, with what `config` adds to its training: input noise, a warm start."""
+def make_task(
+    spec: DataSpec,
+    regularisers: dict[str, Regulariser],
+    config: TrainerConfig | None = None,
+    model: nn.Module | None = None,
+    part: Any = None,
+) -> Task:
+    """The task of a view, with what `config` adds to its training.
+
+    Args:
+        spec: of the data.
+        regularisers: by name.
+        config: multiple shooting, physics, input noise, a warm start.
+        model: gets the parameters of what is learned along.
+        part: the training data, placed.
+    """
     task: Task = TASKS[spec.view](spec, regularisers)
+    if config is not None and config.shooting is not None:
+        task = Shooting(task, spec, config, model, part)
+    if config is not None and config.conservation:
+        task = Conservation(task, spec, config.conservation)
+    if config is not None and config.residual:
+        task = Residual(task, spec, config.residual, model, part)
     if config is not None and config.input_noise:
         task = InputNoise(task, spec, config.input_noise)
     if config is not None and config.warm_start:

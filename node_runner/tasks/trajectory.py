@@ -179,7 +179,7 @@ def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
     """Whole trajectories, (T, B, D)."""
     mask = None if part.mask is None else part.mask[rows].T
     t0 = part.ts[:1].expand(len(rows))
-    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask)
+    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask, rows)
 
 
 class Segments:

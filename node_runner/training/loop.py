@@ -19,6 +19,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.solving import Tolerances
 from node_runner.training import checkpoint, saving
 from node_runner.training.average import MovingAverage
+from node_runner.training.field_weights import FieldDecay, Limits
 from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
 from node_runner.training.rates import LearningRate
@@ -59,6 +60,7 @@ class Trainer:
         device: where all of this is.
         checkpoints: folder for last.pt and best.pt.
         reporters: hear of the progress.
+        decay: of the field's weights (None: none).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Trainer:
         device: torch.device,
         checkpoints: Path,
         reporters: list[Reporter],
+        decay: FieldDecay | None = None,
     ) -> None:
         self.model, self.task, self.splits = model, task, splits
         self.optimizer, self.tolerances, self.config = optimizer, tolerances, config
@@ -84,6 +87,7 @@ class Trainer:
         self.total = total_steps(config, self.steps_per_epoch)
         self.rates = LearningRate(optimizer, make_factor(self.total))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.decay, self.limits = decay, Limits(model)
         self.average = MovingAverage(model, config.average) if config.average else None
         self.state = Trained()
         self.meter = Meter()
@@ -135,6 +139,7 @@ class Trainer:
         """One optimiser step; L-BFGS evaluates loss and gradient several times in it."""
         self.rates.set(self.state.step)
         self.optimizer.step(lambda: self.differentiate(measure_saved))  # type: ignore[arg-type, return-value]
+        self.limits.impose()
         if self.average is not None:
             self.average.update()
         self.meter.end_step()
@@ -153,6 +158,8 @@ class Trainer:
             out = self.task.step(self.model, batch)
         out.loss.backward()
         self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
+        if self.decay is not None:
+            self.decay.shrink(self.rates.at(self.state.step))
         return out.loss.detach()
 
     def clipped_norm(self) -> Tensor:
@@ -172,6 +179,7 @@ class Trainer:
         self.seconds_of_line = 0.0
         self.peak_mb = max(self.peak_mb, self.memory.peak_mb())
         rtol, _ = self.tolerances.forward()
+        values |= self.limits.scalars() | ({} if self.decay is None else self.decay.scalars())
         values |= self.pending | {
             "memory/peak_mb": self.peak_mb,
             "optim/lr": self.rates.at(self.state.step - steps),
