@@ -19,7 +19,7 @@ def radau5(
     min_step: NonNegative = 0.0,
     max_step: Positive | None = None,
     safety: Positive = 0.9,
-    ifactor: Positive = 8.0,
+    ifactor: Positive = 10.0,
     dfactor: Positive = 0.2,
     max_iters: Count = 10,
 ) -> Method:

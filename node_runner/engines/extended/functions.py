@@ -46,7 +46,7 @@ def package() -> ModuleType:
     table["leapfrog"] = leapfrog.make_solver(part("solvers").FixedGridODESolver, part("misc"))
     for name, tableau in IMPLICIT.items():
         table[name] = (
-            make_adaptive_solver(name, tableau, part("rk_common"))
+            make_adaptive_solver(name, tableau, part("rk_common"), part("misc"))
             if tableau.error
             else make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
         )

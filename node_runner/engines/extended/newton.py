@@ -73,13 +73,6 @@ class StageSolver:
             self._blocks = None
             return self._iterate(f, y0, f0, step, f0.expand(len(self.a), *f0.shape))
 
-    @torch.no_grad()
-    def damped(self, residual: Tensor, gamma: float, h: float) -> Tensor:
-        """(I - h gamma J)^-1 times a residual (*shape), with the Jacobian J that the last solve used at its last node."""
-        assert self._blocks is not None, "solve() comes first"
-        one = torch.tensor([[gamma]], dtype=torch.float64)
-        return _Factors(one, h, self._blocks[-1:]).correction(residual[None])[0]
-
     def differentiated(self, f: Stage, y0: Tensor, f0: Tensor, h: Tensor, k: Tensor) -> Tensor:
         """The slopes k (s, *shape) that `solve` found, with their gradient if autograd is on."""
         if not torch.is_grad_enabled() or not self._needs_gradient(f, y0, f0, h, k):
