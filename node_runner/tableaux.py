@@ -2,8 +2,8 @@
 
 Sources: Tsitouras, Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption, Computers
 and Mathematics with Applications 62 (2011) (tsit5, its interpolant too); Hairer and Wanner, Solving ODEs II, 2nd ed.,
-sections IV.5 (Gauss, Radau IIA), IV.8 (the error estimate of radau5) and IV.6 (sdirk2); Hosea and Shampine, Analysis and implementation of TR-BDF2,
-Applied Numerical Mathematics 20 (1996) (trbdf2).
+sections IV.5 (Gauss, Radau IIA), IV.6 (sdirk2) and IV.8 (the error estimate of radau5); Hosea and Shampine, Analysis
+and implementation of TR-BDF2, Applied Numerical Mathematics 20 (1996) (trbdf2).
 """
 
 from __future__ import annotations

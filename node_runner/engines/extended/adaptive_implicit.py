@@ -26,8 +26,8 @@ def make_solver(name: str, method: Tableau, common: ModuleType, misc: ModuleType
 
     The error estimate of radau5 is gamma h times what the slope at the start differs from that of the collocation
     polynomial there. RADAU5 evaluates the field for that slope, whose stiff part it must then damp by
-    (I - h gamma J)^-1; but with it goes the error of the dense output where fast modes are driven from outside. Here the
-    slope is the last stage of the step before, which Newton's method has made as smooth as the solution: nothing
+    (I - h gamma J)^-1; but with it goes the error of the dense output where fast modes are driven from outside. Here
+    the slope is the last stage of the step before, which Newton's method has made as smooth as the solution: nothing
     need be damped, and values between two steps are as accurate as those at their ends.
 
     Args:
@@ -79,7 +79,7 @@ def make_solver(name: str, method: Tableau, common: ModuleType, misc: ModuleType
             except NotConverged as failure:
                 if dt <= self.min_step:
                     raise SolveFailed(sentence(name, self.sign * float(t0), float(dt), failure)) from failure
-                ratio, dt_next = torch.inf, SHRINK * dt
+                ratio, dt_next = torch.full_like(dt, torch.inf), SHRINK * dt
             dt_next = dt_next.clamp(self.min_step, self.max_step)
             if not (ratio <= 1 or dt <= self.min_step):
                 self.func.callback_reject_step(t0, y0, dt)
