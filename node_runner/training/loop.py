@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from node_runner.memory import MB, PeakMemory, saved_for_backward
 from node_runner.runtime import synchronise
 from node_runner.settings import TrainerConfig
 from node_runner.solving import Tolerances
+from node_runner.stiffness import Stiffness
 from node_runner.training import checkpoint, saving
 from node_runner.training.average import MovingAverage
 from node_runner.training.interrupt import Interrupt
@@ -59,6 +61,7 @@ class Trainer:
         device: where all of this is.
         checkpoints: folder for last.pt and best.pt.
         reporters: hear of the progress.
+        stiffness: measures that of a step's solve (None: it is not measured).
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Trainer:
         device: torch.device,
         checkpoints: Path,
         reporters: list[Reporter],
+        stiffness: Stiffness | None = None,
     ) -> None:
+        self.stiffness = stiffness
         self.model, self.task, self.splits = model, task, splits
         self.optimizer, self.tolerances, self.config = optimizer, tolerances, config
         self.device, self.checkpoints, self.reporters = device, checkpoints, reporters
@@ -145,15 +150,21 @@ class Trainer:
             parameter.grad = None
         batch = self.batch(self.state.step)
         if measure_saved and "memory/saved_mb" not in self.pending:
-            with saved_for_backward(self.model) as saved:
+            with saved_for_backward(self.model) as saved, self.watching():
                 out = self.task.step(self.model, batch)
             # Autograd's own, and what the engine keeps beside it.
             self.pending["memory/saved_mb"] = saved.mb + sum(stats.kept_bytes for stats in out.solves) / MB
+            if self.stiffness is not None:
+                self.pending |= self.stiffness.measured()
         else:
             out = self.task.step(self.model, batch)
         out.loss.backward()
         self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
         return out.loss.detach()
+
+    def watching(self) -> AbstractContextManager[None]:
+        """A block whose solves are looked at."""
+        return nullcontext() if self.stiffness is None else self.stiffness.watching()
 
     def clipped_norm(self) -> Tensor:
         """Norm of the gradient, (); where it is above `grad_clip` the gradient is scaled down to that."""
