@@ -29,7 +29,7 @@ class VanDerPol(Simulated):
         train, val, test, long, times, long_factor, start, long_start, noise, seed: see `simulate.Simulation`. With
             `start` given, `train` is ignored.
 
-    Source: Van der Pol, On relaxation-oscillations, Philosophical Magazine 2, 1926; Liénard (1928); Hairer and Wanner, Solving ODEs
+    Source: Van der Pol, On relaxation-oscillations, Philosophical Magazine 2, 1926; Hairer and Wanner, Solving ODEs
     II, 2nd ed., section IV.1.
     """
 
