@@ -38,6 +38,8 @@ BATCH = 500
 
 STIFF_RTOL, STIFF_ATOL = 1e-10, 1e-12
 """Of LSODA, each trajectory by itself."""
+BEYOND = 1e6
+"""Times the largest number of an initial state, or 1: a state that gets there is taken to grow beyond all bounds."""
 
 
 def stack_last(*components: Any) -> Any:
@@ -98,9 +100,32 @@ def solve_stiff(field: Callable[[Any, Array], Array], ts: Array, y0: Array) -> A
     """
     ys = np.full((len(ts), *y0.shape), np.nan)
     for row, start in enumerate(y0):
-        solution = solve_ivp(field, (ts[0], ts[-1]), start, method="LSODA", t_eval=ts, rtol=STIFF_RTOL, atol=STIFF_ATOL)
-        ys[: len(solution.t), row] = solution.y.T
+        ys[0, row] = start
+        bound = BEYOND * max(1.0, np.abs(start).max())
+
+        def bounded(t: float, y: Array, bound: float = bound) -> Array:
+            if not np.abs(y).max() < bound:
+                raise _Beyond(t)  # in front of a pole LSODA would go on for ever
+            return field(t, y)
+
+        ahead = ts
+        while len(ahead) > 1:
+            try:
+                span = (ahead[0], ahead[-1])
+                solution = solve_ivp(bounded, span, start, "LSODA", ahead, rtol=STIFF_RTOL, atol=STIFF_ATOL)
+                ys[: len(solution.t), row] = solution.y.T
+                break
+            except _Beyond as reached:
+                ahead = ahead[:-1][ahead[:-1] < reached.t]
     return ys
+
+
+class _Beyond(Exception):
+    """The state is beyond all bounds at a time t."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__(t)
+        self.t = t
 
 
 @dataclass(frozen=True, kw_only=True)
