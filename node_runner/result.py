@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import RunConfig, config_hash
+from node_runner.stiffness import advice
 from node_runner.training.loop import Trainer
 
 
@@ -53,11 +55,18 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "metrics": {**state.last, **state.best, **ending.tests},
         "best_step": state.best_step,
         "totals": _totals(trainer),
+        "advice": _advice(experiment, state.last),
         "parameters": count_parameters(experiment.model),
         "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
         "config_hash": config_hash(config),
         "command": " ".join(sys.argv),
     }
+
+
+def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
+    """Sentences on what could be done better."""
+    found = advice(experiment.method, metrics.get("solver/stiffness"), metrics.get("solver/accepted"))
+    return [] if found is None else [found]
 
 
 def _choices(experiment: Experiment) -> dict[str, Any]:

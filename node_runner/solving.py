@@ -80,6 +80,7 @@ class Solve:
         self.engine, self.method, self.adjoint, self.tolerances = engine, method, adjoint, tolerances
         self.served_by: str | None = None
         self._rehearsing: list[Choice] | None = None
+        self._watching: list[Solved] | None = None
         self.expect(0)
 
     def expect(self, steps: int) -> None:
@@ -115,9 +116,21 @@ class Solve:
                     return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
                 if self.served_by is None or torch.is_grad_enabled():  # evaluations may have another
                     self.served_by = engine.name
-                return solve(f, y0, ts, norm=norm)
+                solution = solve(f, y0, ts, norm=norm)
+                if self._watching is not None:
+                    self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
+                return solution
             refused[engine.name] = reason
         raise ConfigError("; ".join(refused.values()))
+
+    @contextmanager
+    def watched(self) -> Iterator[list[Solved]]:
+        """Within this block every solve is kept, with its field."""
+        self._watching = []
+        try:
+            yield self._watching
+        finally:
+            self._watching = None
 
     @contextmanager
     def rehearsal(self) -> Iterator[list[Choice]]:
@@ -144,6 +157,13 @@ class Solve:
             return engine.integrate(joint, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
 
         return forward if own else self.adjoint.wrap(forward, backward)
+
+
+class Solved(NamedTuple):
+    """A field and its solution, whose states have no gradient."""
+
+    f: Dynamics
+    solution: Solution
 
 
 class Choice(NamedTuple):

@@ -132,7 +132,8 @@ class Tableau:
         c: (s,) nodes.
         a: (s, s) strictly lower triangular if the method is explicit.
         b: (s,) weights of the solution.
-        error: (s,) weights of its error estimate (empty: there is none, and steps are fixed).
+        error: (s,) weights of its error estimate (empty: there is none, and steps are fixed). An implicit method also
+            gives the slope at the start of the step a weight, that with which all of them sum to zero.
         middle: (s,) weights of the solution at t + h/2, from which the dense output is made (empty likewise).
     """
 

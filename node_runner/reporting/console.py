@@ -77,6 +77,7 @@ MEANINGS = {
     "nfe/backward": "evaluations per step, in the gradient",
     "solver/accepted": "accepted solver steps per optimiser step",
     "solver/rejected": "rejected solver steps per optimiser step",
+    "solver/stiffness": "step x fastest decay of a mode",
     "memory/peak_mb": "peak above the baseline",
     "memory/saved_mb": "kept by autograd for one backward",
     "time/step_ms": "per optimiser step",
@@ -97,8 +98,8 @@ UNITS = {"memory/peak_mb": "MiB", "memory/saved_mb": "MiB", "time/step_ms": "ms"
 SHARES = ("accuracy", "time/solve_share")
 
 COST = (
-    "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "memory/peak_mb", "memory/saved_mb",
-    "time/step_ms", "time/solve_share",
+    "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "solver/stiffness", "memory/peak_mb",
+    "memory/saved_mb", "time/step_ms", "time/solve_share",
 )  # fmt: skip
 
 
@@ -183,6 +184,7 @@ def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[
     run = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     word = shlex.quote(run)
     found = [] if result["reason"] == DONE else [("ended", result["reason"])]
+    found += [("advice", sentence) for sentence in result.get("advice", [])]
     found.append(("results", run))
     if figures:
         found.append(("figures", f"in figures/: {', '.join(figures)}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from node_runner.memory import MB, PeakMemory, saved_for_backward
 from node_runner.runtime import synchronise
 from node_runner.settings import TrainerConfig
 from node_runner.solving import Tolerances
+from node_runner.stiffness import Stiffness
 from node_runner.training import checkpoint, saving
 from node_runner.training.average import MovingAverage
 from node_runner.training.field_weights import FieldDecay, Limits
@@ -61,6 +63,7 @@ class Trainer:
         checkpoints: folder for last.pt and best.pt.
         reporters: hear of the progress.
         decay: of the field's weights (None: none).
+        stiffness: measures that of a step's solve (None: it is not measured).
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class Trainer:
         checkpoints: Path,
         reporters: list[Reporter],
         decay: FieldDecay | None = None,
+        stiffness: Stiffness | None = None,
     ) -> None:
+        self.stiffness = stiffness
         self.model, self.task, self.splits = model, task, splits
         self.optimizer, self.tolerances, self.config = optimizer, tolerances, config
         self.device, self.checkpoints, self.reporters = device, checkpoints, reporters
@@ -150,10 +155,12 @@ class Trainer:
             parameter.grad = None
         batch = self.batch(self.state.step)
         if measure_saved and "memory/saved_mb" not in self.pending:
-            with saved_for_backward(self.model) as saved:
+            with saved_for_backward(self.model) as saved, self.watching():
                 out = self.task.step(self.model, batch)
             # Autograd's own, and what the engine keeps beside it.
             self.pending["memory/saved_mb"] = saved.mb + sum(stats.kept_bytes for stats in out.solves) / MB
+            if self.stiffness is not None:
+                self.pending |= self.stiffness.measured()
         else:
             out = self.task.step(self.model, batch)
         out.loss.backward()
@@ -161,6 +168,10 @@ class Trainer:
         if self.decay is not None:
             self.decay.shrink(self.rates.at(self.state.step))
         return out.loss.detach()
+
+    def watching(self) -> AbstractContextManager[None]:
+        """A block whose solves are looked at."""
+        return nullcontext() if self.stiffness is None else self.stiffness.watching()
 
     def clipped_norm(self) -> Tensor:
         """Norm of the gradient, (); where it is above `grad_clip` the gradient is scaled down to that."""
