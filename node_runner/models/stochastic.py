@@ -7,32 +7,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from node_runner.types import Dynamics
-
-
 FLOOR = 1e-3
 """Least diffusion, in standardised units: the distance of two equations is divided by it."""
 
 
 class Equation(nn.Module):
-    """dy = f(t, y) dt + g(y) dW in the sense of Ito, with the key of its path drawn from torch's generator.
+    """dy = f(t, y) dt + g(y) dW in the sense of Ito.
 
     Args:
-        drift: f, of y (B, D).
+        drift: f, (t, y (B, D)) -> (B, D).
         diffusion: g, (B, D) -> (B, D), coordinate by coordinate.
+        entropy: key of the Brownian path.
         captured: tensors beside the parameters through which the solution is to be differentiated.
     """
 
     time_dependent = True
 
-    def __init__(self, drift: Dynamics, diffusion: nn.Module, captured: tuple[Tensor, ...] = ()) -> None:
+    def __init__(
+        self, drift: nn.Module, diffusion: nn.Module, entropy: int, captured: tuple[Tensor, ...] = ()
+    ) -> None:
         super().__init__()
-        self.drift, self.volatility, self.captured = drift, diffusion, captured
-        self.entropy = path_key()
+        self.drift, self.volatility = drift, diffusion
+        self.entropy, self.captured = entropy, captured
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """The drift (B, D)."""
-        return self.drift(t, y)
+        f: Tensor = self.drift(t, y)
+        return f
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """The diffusion (B, D)."""
@@ -50,13 +51,18 @@ class Guided(Equation):
         drift: f of the posterior.
         prior: h.
         diffusion: g of both.
-        captured: as for `Equation`.
+        entropy, captured: as for `Equation`.
     """
 
     def __init__(
-        self, drift: Dynamics, prior: Dynamics, diffusion: nn.Module, captured: tuple[Tensor, ...] = ()
+        self,
+        drift: nn.Module,
+        prior: nn.Module,
+        diffusion: nn.Module,
+        entropy: int,
+        captured: tuple[Tensor, ...] = (),
     ) -> None:
-        super().__init__(drift, diffusion, captured)
+        super().__init__(drift, diffusion, entropy, captured)
         self.prior = prior
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -92,6 +98,18 @@ class Diagonal(nn.Module):
         return F.softplus(found) + FLOOR
 
 
-def path_key() -> int:
+def path_key(generator: torch.Generator | None = None) -> int:
     """Key of a Brownian path, from torch's generator on the CPU: a run's seed and its steps so far decide it."""
-    return int(torch.randint(2**62, ()))
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def normal_draws(count: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers (count, *like.shape), the same on every device."""
+    draws = torch.randn(count, *like.shape, generator=generator, dtype=torch.float64)
+    return draws.to(like.device, like.dtype)
+
+
+def gaussian_nll(error: Tensor, log_std: Tensor, where: Tensor) -> Tensor:
+    """Sum () of -log N(error; 0, std^2) in nats over where (..., D); error (..., D), log_std (D,)."""
+    terms = 0.5 * (error / log_std.exp()).square() + log_std + 0.5 * math.log(2 * math.pi)
+    return torch.where(where, terms, 0).sum()

@@ -8,6 +8,7 @@ from node_runner.tasks.classification import Classification
 from node_runner.tasks.density import Density
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
+from node_runner.tasks.processes import ProcessLearning
 from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.tasks.warm_start import WarmStart
@@ -20,6 +21,7 @@ TASKS: dict[View, type] = {
     View.points: Density,
     View.series: SeriesRegression,
     View.paths: PathClassification,
+    View.processes: ProcessLearning,
 }
 
 
@@ -38,6 +40,7 @@ __all__ = [
     "Classification",
     "Density",
     "PathClassification",
+    "ProcessLearning",
     "SeriesRegression",
     "TrajectoryRegression",
     "make_task",
