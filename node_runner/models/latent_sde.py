@@ -67,7 +67,7 @@ class LatentSDE(nn.Module):
         regularisers: Mapping[str, Regulariser],
         /,
         *,
-        latent: Count = 2,
+        latent: Count = 4,
         hidden: Count = 32,
         decoder_hidden: CountOrZero = 0,
         diffusion: Positive = 0.5,
@@ -115,6 +115,19 @@ class LatentSDE(nn.Module):
         scalars = {"nll": nll, "kl_path": path, "kl_start": first, "noise": self.observation_std.mean()}
         objective = nll + weight * (path + first)
         return ModelOutput(ys * self.std + self.mean, [solution.stats], {}, objective, scalars)
+
+    def coefficients(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Drift and diffusion at states (N, 1) in the data's units, (N, 1) each, at time 0.
+
+        None where the equation is not one of the values themselves: they are so by a linear decoder of one number.
+        """
+        if self.latent > 1 or not isinstance(self.decoder, nn.Linear) or y.shape[1] > 1:
+            return None
+        slope = self.decoder.weight[0] * self.std
+        z = (y - self.mean - self.decoder.bias * self.std) / slope
+        drift: Tensor = self.prior(y.new_zeros(()), z)
+        diffusion: Tensor = self.diffusion(z)
+        return drift * slope, diffusion * slope.abs()
 
     @torch.no_grad()
     def generate(self, ts: Tensor, count: int, *, generator: torch.Generator | None = None) -> ModelOutput:

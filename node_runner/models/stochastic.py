@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 
 FLOOR = 1e-3
 """Least diffusion, in standardised units: the distance of two equations is divided by it."""

@@ -91,6 +91,8 @@ MEANINGS = {
     "marginal_w1": "of values drawn, from the true law",
     "increment_w1": "of steps drawn, from the true law",
     "forecast_w1": "of values forecast, from the true law",
+    "drift_error": "RMS error / RMS of the true drift",
+    "diffusion_error": "RMS error / RMS of the true diffusion",
     "coverage": "of the values are in 90 % of the draws",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",

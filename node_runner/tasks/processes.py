@@ -71,7 +71,7 @@ class ProcessLearning:
             ):
                 channels = [wasserstein(draws[..., i], law).mean() for i in range(draws.shape[2])]
                 found[name] = float(torch.stack(channels).mean())
-        found |= self._forecasts(model, part)
+        found |= self._coefficients(model, part) | self._forecasts(model, part)
         return {**found, "nfe": float(sum(stats.nfe_forward for stats in drawn.solves))}
 
     def _likelihood(self, model: Any, part: Series, batch_size: int) -> dict[str, float]:
@@ -86,6 +86,15 @@ class ProcessLearning:
         # The objective is of standardised values.
         nll = (nll + float((counts * self.spec.std.cpu().log()).sum())) / total
         return {"loss": nll, "nll": nll} | ({} if self.spec.law is None else {"exact_nll": exact / total})
+
+    def _coefficients(self, model: Any, part: Series) -> dict[str, float]:
+        law, y = self.spec.law, part.ys[part.seen.all(dim=2)]
+        learned = model.coefficients(y) if hasattr(model, "coefficients") else None
+        if law is None or learned is None:
+            return {}
+        true = law.drift(y), law.diffusion(y)
+        names = ("drift_error", "diffusion_error")
+        return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, learned, true, strict=True)}
 
     def _forecasts(self, model: Any, part: Series) -> dict[str, float]:
         end = last_seen(part)

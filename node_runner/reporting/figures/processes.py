@@ -92,7 +92,7 @@ def draw_process(scene: Scene) -> Figure:
         spread.set(title="standard deviation of an observation")
         steps.set(title="of the step to the next observation")
         for axes in (spread, steps):
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     for axes in grid[-1]:
         axes.set_xlabel("time")
     legend_below(figure, grid[0])
@@ -106,7 +106,10 @@ def draw_coefficients(scene: Scene) -> Figure | None:
     """
     if not hasattr(scene.model, "coefficients") or scene.spec.shape != (1,):
         return None
+    if scene.model.coefficients(scene.to_model(scene.spec.mean.unsqueeze(0))) is None:  # type: ignore[operator]
+        return None
     values = host(scene.series.ys)[host(scene.series.known) > 0]
+    some = values[:: max(1, len(values) // 300)]
     low, high = np.quantile(values, (0.005, 0.995))
     x = torch.linspace(float(low), float(high), 200, dtype=torch.float64).unsqueeze(1)
     learned = [host(found)[:, 0] for found in scene.model.coefficients(scene.to_model(x))]  # type: ignore[operator]
@@ -119,8 +122,10 @@ def draw_coefficients(scene: Scene) -> Figure | None:
         axes.plot(host(x)[:, 0], curve, color=LEARNED, label="learned")
         if exact is not None:
             axes.plot(host(x)[:, 0], host(exact)[:, 0], color="black", linestyle="--", label="exact")
-        axes.plot(values[:: max(1, len(values) // 400)], np.zeros(len(values[:: max(1, len(values) // 400)])), "|",
-                  transform=axes.get_xaxis_transform(), color="0.6", markersize=7, label="test values")  # fmt: skip
+        axes.plot(
+            some, np.full_like(some, 0.01), "|", transform=axes.get_xaxis_transform(), color="0.6", markersize=7,
+            label="test values",
+        )  # fmt: skip
         axes.set(xlabel=axis_names(scene)[0], ylabel=name)
     panels[1].set_ylim(bottom=0, top=1.5 * float(np.max(learned[1])))
     legend_below(figure, panels)
