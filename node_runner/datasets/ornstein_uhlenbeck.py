@@ -54,8 +54,8 @@ class OrnsteinUhlenbeck(Drawn[Series]):
         *,
         rate: Positive = 1.0,
         level: float = 0.0,
-        volatility: Positive = 0.7,
-        start: float = 1.5,
+        volatility: Positive = 0.5,
+        start: float = 1.0,
         spread: NonNegative = 0.2,
         noise: NonNegative = 0.2,
         dropped: Annotated[float, Between(0, 0.95)] = 0.75,
@@ -106,9 +106,10 @@ class OrnsteinUhlenbeck(Drawn[Series]):
         x = self._paths(stream(self.seed, part, PATHS), size)
         x = x + self.noise * stream(self.seed, part, NOISE).standard_normal(x.shape)
         kept = max(1, round((1 - self.dropped) * self.times))
-        known = some_of(stream(self.seed, part, CHOICE), size, self.times, kept)
-        seen = known & (ts <= self.seen_until * self.horizon) if part == TEST else known
-        values, known, seen = (torch.from_numpy(array).unsqueeze(-1) for array in (np.where(known, x, 0), known, seen))
+        chosen = some_of(stream(self.seed, part, CHOICE), size, self.times, kept)
+        shown = chosen & (ts <= self.seen_until * self.horizon) if part == TEST else chosen
+        known, seen = (torch.from_numpy(where).unsqueeze(-1) for where in (chosen, shown))
+        values = torch.where(known, torch.from_numpy(x).unsqueeze(-1), 0)
         return Series(torch.from_numpy(ts), values, seen, known)
 
     def _paths(self, generator: np.random.Generator, count: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class LatentSDE(nn.Module):
         latent: Count = 4,
         hidden: Count = 32,
         decoder_hidden: CountOrZero = 0,
-        diffusion: Positive = 0.5,
+        diffusion: Positive = 1.0,
         diffusion_hidden: CountOrZero = 0,
         noise: Positive = 0.3,
         kl: Positive = 1.0,
@@ -170,26 +171,25 @@ class LatentSDE(nn.Module):
         h = memory.states.gather(0, count.unsqueeze(-1).expand(-1, -1, memory.states.shape[2]))
         following, when = nearest(known, count)
         ahead = Ahead(torch.cat((h, following), dim=2), ts[-1] - ts[0] - when, count > 0)
-        left = torch.where(ahead.any[0], ahead.time[0], 0).unsqueeze(1)
+        left = torch.where(ahead.some[0], ahead.time[0], 0).unsqueeze(1)
         mean, log_std = self.posterior_head(torch.cat((memory.states[-1], left), dim=1)).chunk(2, dim=1)
         return ahead, mean, log_std
 
 
-class Ahead:
+class Ahead(NamedTuple):
     """What lies ahead of each time of a grid, that time included.
 
-    Args:
-        context: (T, B, C) memory of all observations from there on, and values and mask of the first of them.
-        time: (T, B) of that first one, since the start.
-        any: (T, B) whether there is one.
+    context: (T, B, C) memory of all observations from there on, and values and mask of the first of them;
+    time: (T, B) of that first one, since the start; some: (T, B) whether there is one.
     """
 
-    def __init__(self, context: Tensor, time: Tensor, any: Tensor) -> None:
-        self.context, self.time, self.any = context, time, any
+    context: Tensor
+    time: Tensor
+    some: Tensor
 
     def repeated(self, count: int) -> Ahead:
         """The same for `count` paths of each series, (T, count * B, ...)."""
-        return Ahead(self.context.repeat(1, count, 1), self.time.repeat(1, count), self.any.repeat(1, count))
+        return Ahead(self.context.repeat(1, count, 1), self.time.repeat(1, count), self.some.repeat(1, count))
 
 
 class Drift(nn.Module):
@@ -211,14 +211,17 @@ class Drift(nn.Module):
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """t: (), z: (B, Z) -> (B, Z)."""
         place = torch.searchsorted(self.starts, t.reshape(1), right=True).clamp(max=len(self.starts) - 1)
-        context, time, any = (x.index_select(0, place)[0] for x in (self.ahead.context, self.ahead.time, self.ahead.any))
-        to_go = torch.where(any, time - t, 0).unsqueeze(1)
+        context, time, some = (x.index_select(0, place)[0] for x in self.ahead)
+        to_go = torch.where(some, time - t, 0).unsqueeze(1)
         f = self.guide(t, torch.cat((z, context, to_go), dim=1))[:, : z.shape[1]]
-        return torch.where(any.unsqueeze(1), f, self.prior(t, z))
+        return torch.where(some.unsqueeze(1), f, self.prior(t, z))
 
 
 def nearest(known: Observations, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and mask (T, B, 2 D) and time (T, B) of the last of the first `count` (T, B) observations; 0 where none."""
+    """Values and mask (T, B, 2 D) and time (T, B) of the last of the first `count` (T, B) observations.
+
+    Values and mask are 0 where there is none.
+    """
     place = (count - 1).clamp(min=0)
     wide = place.unsqueeze(-1).expand(-1, -1, known.values.shape[2])
     found = torch.cat((known.values.gather(0, wide), known.seen.gather(0, wide).to(known.values.dtype)), dim=2)
@@ -228,7 +231,9 @@ def nearest(known: Observations, count: Tensor) -> tuple[Tensor, Tensor]:
 def decoder(latent: int, hidden: int, channels: int) -> nn.Module:
     """What an observation is of a hidden state (..., latent) -> (..., channels)."""
     if not hidden:
-        return nn.Linear(latent, channels)
+        linear = nn.Linear(latent, channels)
+        nn.init.orthogonal_(linear.weight)  # values as large as hidden ones
+        return linear
     return nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, channels))
 
 

@@ -25,9 +25,7 @@ class Equation(nn.Module):
 
     time_dependent = True
 
-    def __init__(
-        self, drift: nn.Module, diffusion: nn.Module, entropy: int, captured: tuple[Tensor, ...] = ()
-    ) -> None:
+    def __init__(self, drift: nn.Module, diffusion: nn.Module, entropy: int, captured: tuple[Tensor, ...] = ()) -> None:
         super().__init__()
         self.drift, self.volatility = drift, diffusion
         self.entropy, self.captured = entropy, captured

@@ -28,6 +28,4 @@ def stochastic(name: str, /, *, order: int, calculus: Calculus, step_size: Posit
         calculus: the sense in which the method means its drift. Models give Ito's, and are translated.
         step_size: longest step in units of time (null: one step from each output time to the next).
     """
-    return Method(
-        name, order, adaptive=False, options={"step_size": step_size}, max_steps=2**31 - 1, calculus=calculus
-    )
+    return Method(name, order, adaptive=False, options={"step_size": step_size}, max_steps=2**31 - 1, calculus=calculus)

@@ -56,12 +56,12 @@ def draw_forecasts(scene: Scene) -> Figure | None:
             fan(axes, ts, draws[:, :, column, axis])
             if exact is not None:
                 law(axes, ts, host(exact.mean[:, column, axis]), host(exact.std[:, column, axis]))
-            for where, style, label in (
-                (part.seen, {"color": "black"}, "seen"),
-                (part.known & ~part.seen, {"color": "black", "markerfacecolor": "white"}, "not seen"),
-            ):
+            for where, face, label in (
+                (part.seen, "black", "seen"), (part.known & ~part.seen, "white", "not seen"),
+            ):  # fmt: skip
                 place = host(where[column, :, axis]) > 0
-                axes.plot(ts[place], host(part.ys[column, :, axis])[place], "o", markersize=3, label=label, **style)
+                values = host(part.ys[column, :, axis])[place]
+                axes.plot(ts[place], values, "o", color="black", markerfacecolor=face, markersize=3, label=label)
             if column == 0:
                 axes.set_ylabel(name)
         grid[-1, column].set_xlabel("time")
