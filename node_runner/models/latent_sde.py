@@ -27,10 +27,10 @@ from node_runner.views import DataSpec, Lesson, View
 class LatentSDE(nn.Module):
     """dz = h(z) dt + g(z) dW, z(0) ~ N(m, s^2), x(t) ~ N(d(z(t)), noise^2), in standardised units.
 
-    The posterior of z given observations has the same g, another start, and a drift f(t, z, what lies ahead); after
-    the last observation its drift is h, as it is for the exact posterior. Trained on the evidence lower bound,
+    The posterior of z given observations has the same g, another start, and the drift h + g u(t, z, what lies ahead);
+    after the last observation u is 0, as it is for the exact posterior. Trained on the evidence lower bound,
 
-        log N(x; d(z), noise^2) - KL(q(z0) || p(z0)) - E int 1/2 |(f - h) / g|^2 dt,
+        log N(x; d(z), noise^2) - KL(q(z0) || p(z0)) - E int 1/2 |u|^2 dt,
 
     in nats a series, of the values that training knows. A batch is one path of the Brownian motion a series, drawn
     anew in each step. What lies ahead is read backwards by a GRU, and beside its memory stand the next observation
@@ -40,7 +40,7 @@ class LatentSDE(nn.Module):
 
     Args:
         spec: of the series.
-        make_field: makes h and f, the latter as a field of a wider state.
+        make_field: makes h and u, the latter as a field of a wider state.
         solve: the differentiable solve, by a method for stochastic equations.
         regularisers: none.
         latent: numbers in z.
@@ -157,8 +157,8 @@ class LatentSDE(nn.Module):
 
     def _solve_posterior(self, ts: Tensor, ahead: Ahead, z0: Tensor, entropy: int) -> Solution:
         since = ts - ts[0]
-        drift = Drift(self.guide, self.prior, since, ahead)
-        guided = Guided(drift, self.prior, self.diffusion, entropy, (ahead.context,))
+        control = Control(self.guide, since, ahead)
+        guided = Guided(control, self.prior, self.diffusion, entropy, (ahead.context,))
         return self.solve(guided, torch.cat((z0, torch.zeros_like(z0[:, :1])), dim=1), since)
 
     def _recognise(self, ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Ahead, Tensor, Tensor]:
@@ -192,19 +192,18 @@ class Ahead(NamedTuple):
         return Ahead(self.context.repeat(1, count, 1), self.time.repeat(1, count), self.some.repeat(1, count))
 
 
-class Drift(nn.Module):
-    """f(t, z, what lies ahead of t), and h(z) where nothing does.
+class Control(nn.Module):
+    """u(t, z, what lies ahead of t), 0 where nothing does.
 
     Args:
-        guide: network of f, a field of [z, context, time to the next observation] whose first numbers are f.
-        prior: h.
+        guide: a field of [z, context, time to the next observation], whose first numbers are u.
         since: (T,) times of the grid.
         ahead: of each time of the grid; between two of them that of the second counts.
     """
 
-    def __init__(self, guide: nn.Module, prior: nn.Module, since: Tensor, ahead: Ahead) -> None:
+    def __init__(self, guide: nn.Module, since: Tensor, ahead: Ahead) -> None:
         super().__init__()
-        self.guide, self.prior, self.ahead = guide, prior, ahead
+        self.guide, self.ahead = guide, ahead
         # A little early, so that rounding does not take a time of the grid for one before it.
         self.starts = since - 1e-4 * since.diff().min() if len(since) > 1 else since
 
@@ -213,8 +212,8 @@ class Drift(nn.Module):
         place = torch.searchsorted(self.starts, t.reshape(1), right=True).clamp(max=len(self.starts) - 1)
         context, time, some = (x.index_select(0, place)[0] for x in self.ahead)
         to_go = torch.where(some, time - t, 0).unsqueeze(1)
-        f = self.guide(t, torch.cat((z, context, to_go), dim=1))[:, : z.shape[1]]
-        return torch.where(some.unsqueeze(1), f, self.prior(t, z))
+        u = self.guide(t, torch.cat((z, context, to_go), dim=1))[:, : z.shape[1]]
+        return torch.where(some.unsqueeze(1), u, 0)
 
 
 def nearest(known: Observations, count: Tensor) -> tuple[Tensor, Tensor]:

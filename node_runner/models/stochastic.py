@@ -9,10 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-FLOOR = 1e-3
-"""Least diffusion, in standardised units: the distance of two equations is divided by it."""
-
-
 class Equation(nn.Module):
     """dy = f(t, y) dt + g(y) dW in the sense of Ito.
 
@@ -42,13 +38,14 @@ class Equation(nn.Module):
 
 
 class Guided(Equation):
-    """A posterior equation beside its prior, state (y, l): dl = |u|^2 / 2 dt with u = (f - h) / g.
+    """A posterior equation beside its prior, with state (y, l): dy = (h + g u) dt + g dW, dl = |u|^2 / 2 dt.
 
-    The mean of l at the end is the KL divergence of the posterior's paths from the prior's, by Girsanov's theorem: Li,
-    Wong, Chen, Duvenaud, Scalable gradients for stochastic differential equations (2020), section 5.
+    The mean of l at the end is the KL divergence of the posterior's paths from those of the prior, dy = h dt + g dW, by
+    Girsanov's theorem: Li, Wong, Chen, Duvenaud, Scalable gradients for stochastic differential equations (2020),
+    section 5, whose u is this one and whose posterior drift is h + g u.
 
     Args:
-        drift: f of the posterior.
+        control: u, (t, y (B, D)) -> (B, D).
         prior: h.
         diffusion: g of both.
         entropy, captured: as for `Equation`.
@@ -56,25 +53,25 @@ class Guided(Equation):
 
     def __init__(
         self,
-        drift: nn.Module,
+        control: nn.Module,
         prior: nn.Module,
         diffusion: nn.Module,
         entropy: int,
         captured: tuple[Tensor, ...] = (),
     ) -> None:
-        super().__init__(drift, diffusion, entropy, captured)
-        self.prior = prior
+        super().__init__(prior, diffusion, entropy, captured)
+        self.control = control
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """Drift (B, D + 1) of y (B, D) and l (B, 1)."""
         state = y[:, :-1]
-        f = self.drift(t, state)
-        u = (f - self.prior(t, state)) / self.volatility(state)
+        u = self.control(t, state)
+        f = super().forward(t, state) + super().diffusion(t, state) * u
         return torch.cat((f, 0.5 * u.square().sum(dim=1, keepdim=True)), dim=1)
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """Diffusion (B, D + 1): l has none."""
-        return F.pad(self.volatility(y[:, :-1]), (0, 1))
+        return F.pad(super().diffusion(t, y[:, :-1]), (0, 1))
 
 
 class Diagonal(nn.Module):
@@ -95,7 +92,7 @@ class Diagonal(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
         found = (torch.tanh(self.slope * y.unsqueeze(-1) + self.place) * self.weight).sum(dim=-1) + self.bias
-        return F.softplus(found) + FLOOR
+        return F.softplus(found)
 
 
 def path_key(generator: torch.Generator | None = None) -> int:

@@ -56,19 +56,27 @@ class Steered(nn.Module):
         return self.net(torch.cat((y, t.expand(len(y), 1)), dim=1)) + self.control
 
 
+class Autonomous(nn.Module):
+    """A drift of the state alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(2, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
 def steered(entropy: int = 5) -> tuple[Guided, Tensor]:
     """A posterior beside its prior, on two coordinates, and the tensor that steers it."""
     torch.manual_seed(1)
     control = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
-    prior = nn.Module()
-    prior.net = network(2, 2)
-    prior.forward = lambda t, y: prior.net(y)  # type: ignore[method-assign]
-    return Guided(Steered(control), prior, Diagonal(2, 5, 0.7).double(), entropy, (control,)), control
+    return Guided(Steered(control), Autonomous(), Diagonal(2, 5, 0.7).double(), entropy, (control,)), control
 
 
 @pytest.mark.parametrize("name", STRONG_ORDER)
 def test_paths_converge_to_those_of_geometric_brownian_motion(name: str):
-    # dy = a y dt + b y dW in the sense of Ito: y = y0 exp((a - b^2 / 2) t + b W). W at the end does not depend on steps.
+    # dy = a y dt + b y dW in the sense of Ito: y = y0 exp((a - b^2 / 2) t + b W). The last W does not depend on steps.
     a, b, count = 0.6, 0.8, 400
     y0 = torch.ones(count, 1, dtype=torch.float64)
     errors = []
@@ -161,7 +169,7 @@ def test_the_continuous_adjoint_approaches_the_discrete_gradient_as_steps_shrink
     assert distances[1] < 0.15
 
 
-def test_the_divergence_of_two_constant_drifts_is_known():
+def test_a_constant_control_moves_the_drift_and_costs_half_its_square():
     class Constant(nn.Module):
         def __init__(self, value: float) -> None:
             super().__init__()
@@ -171,13 +179,14 @@ def test_the_divergence_of_two_constant_drifts_is_known():
             return torch.full_like(y, self.value)
 
     volatility = Diagonal(2, 0, 0.5).double()
-    equation = Guided(Constant(1.0), Constant(0.4), volatility, entropy=1)
+    # g = 1/2: a control of 1.2 adds 0.6 to the drift. Two coordinates: |u|^2 = 2 * 1.44.
+    guided, plain = (Guided(Constant(u), Constant(h), volatility, entropy=1) for u, h in ((1.2, 1.0), (0.0, 1.6)))
+    ts = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     with torch.no_grad():
-        g = volatility(torch.zeros(1, 2, dtype=torch.float64))
-        ts = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-        ys = solver("euler_maruyama")(equation, torch.zeros(3, 3, dtype=torch.float64), ts).ys
-    exact = ts.unsqueeze(1) * 0.5 * (0.6 / g).square().sum()
-    torch.testing.assert_close(ys[:, :, 2], exact.expand(3, 3))
+        one, other = (solver("euler_maruyama")(each, torch.zeros(3, 3).double(), ts).ys for each in (guided, plain))
+    torch.testing.assert_close(one[..., :2], other[..., :2])
+    torch.testing.assert_close(one[..., 2], (ts * 1.44).unsqueeze(1).expand(3, 3))
+    assert not other[..., 2].any()
 
 
 # --- steps and counts ------------------------------------------------------------------------------
