@@ -33,7 +33,8 @@ def test_the_likelihood_is_that_of_the_transitions():
     x, dt = values[: last + 1, :, 0], float(ts[1])
     stationary, decay = 0.5**2 / 2, math.exp(-dt)
     step = Gaussian(decay * x[:-1], math.sqrt(stationary * (1 - decay**2)))
-    exact = Gaussian(1.0, 0.2).log_prob(x[0]) + step.log_prob(x[1:]).sum(dim=0)
+    start = Gaussian(*torch.tensor([1.0, 0.2], dtype=torch.float64))
+    exact = start.log_prob(x[0]) + step.log_prob(x[1:]).sum(dim=0)
     torch.testing.assert_close(log_likelihood(law, ts, values, seen), exact)
 
 
