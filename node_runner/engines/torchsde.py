@@ -93,7 +93,8 @@ class TorchsdeEngine:
         began = time.perf_counter()
         arguments = {"bm": path, "method": METHODS[method.name], "dt": 1.0}
         if gradient.adjoint == "on" and torch.is_grad_enabled():
-            wanted = (*counted.parameters(), *f.captured)
+            # torchsde cannot take tensors without elements, such as the weights of a constant diffusion.
+            wanted = tuple(x for x in (*counted.parameters(), *f.captured) if x.numel())
             ys = torchsde.sdeint_adjoint(counted, y0, grid.places, adjoint_params=wanted, **arguments)
         else:
             ys = torchsde.sdeint(counted, y0, grid.places, **arguments)

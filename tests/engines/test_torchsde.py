@@ -189,6 +189,19 @@ def test_a_constant_control_moves_the_drift_and_costs_half_its_square():
     assert not other[..., 2].any()
 
 
+def test_a_constant_diffusion_has_its_gradient_by_the_adjoint():
+    found = []
+    for adjoint in ("off", "on"):
+        torch.manual_seed(0)
+        volatility = Diagonal(2, 0, 0.5).double()
+        ts = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        equation = Equation(Autonomous(), volatility, entropy=1)
+        ys = solver("reversible_heun", adjoint)(equation, torch.ones(3, 2).double(), ts).ys
+        ys.square().mean().backward()
+        found.append(volatility.bias.grad)
+    torch.testing.assert_close(*found)
+
+
 # --- steps and counts ------------------------------------------------------------------------------
 
 
