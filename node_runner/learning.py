@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from node_runner.types import Method, SolveStats, Step
@@ -68,6 +69,26 @@ class ModelOutput(NamedTuple):
     objective: Tensor | None = None
     scalars: Mapping[str, Tensor] = {}
     events: Tensor | None = None
+
+
+class ProcessModel(Protocol):
+    """What a model of a process can do beside being called: draw paths, in the data's units.
+
+    Attributes:
+        observation_std: (D,) deviation of an observation from the state that is drawn.
+    """
+
+    observation_std: Tensor
+
+    def generate(self, ts: Tensor, count: int, *, generator: torch.Generator | None = None) -> ModelOutput:
+        """States (T, count, D) at ts (T,), nothing having been seen, and what their solve cost."""
+        ...
+
+    def imagine(
+        self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """States (count, T, B, D), given values (T, B, D) where seen (T, B, D)."""
+        ...
 
 
 class StepOutput(NamedTuple):

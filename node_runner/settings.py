@@ -188,6 +188,13 @@ class Pairing(Enum):
     optimal = "optimal"
 
 
+class Calculus(Enum):
+    """How a stochastic integral is meant, and so which of the two drifts a method wants to be given."""
+
+    ito = "ito"
+    stratonovich = "stratonovich"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.

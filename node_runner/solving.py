@@ -89,9 +89,12 @@ class Solve:
         Raises:
             ConfigError: no engine can run the method.
         """
+        engines = self.engine.candidates(steps)
+        stochastic = self.method.calculus is not None
+        fitting = [engine for engine in engines if getattr(engine, "stochastic", False) is stochastic]
         self._candidates = [
             (engine, timed(self._differentiable(engine)), engine.unsupported(self.method))
-            for engine in self.engine.candidates(steps)
+            for engine in fitting or engines
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
@@ -105,6 +108,11 @@ class Solve:
         """
         if hasattr(f, "check"):
             f.check(self.method, self.adjoint.name)
+        if hasattr(f, "diffusion") and self.method.calculus is None:
+            raise ConfigError(
+                f"solver={self.method.name} is for ordinary differential equations, and this model's is stochastic: "
+                "use solver=euler_maruyama, milstein, srk or reversible_heun"
+            )
         refused: dict[str, str] = {}
         for engine, solve, unfit in self._candidates:
             reason = unfit or engine.refuses(self.method, f, y0, norm, self.adjoint.name)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from node_runner.settings import Batching
+from node_runner.settings import Batching, Calculus
 
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
@@ -22,6 +22,26 @@ Dynamics = Callable[[Tensor, Tensor], Tensor]
 
 Norm = Callable[[Tensor], Tensor]
 """Size of an error, relative to the tolerance, as one number ()."""
+
+
+class Stochastic(Protocol):
+    """Drift and diffusion of dy = f(t, y) dt + g(t, y) dW in the sense of Ito, an nn.Module too.
+
+    Attributes:
+        entropy: key of the Brownian path: equal keys, equal paths.
+        captured: tensors beside the parameters through which the solution is to be differentiated.
+    """
+
+    entropy: int
+    captured: tuple[Tensor, ...]
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y): t (), y (B, D) -> (B, D)."""
+        ...
+
+    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+        """g(t, y), (B, D): coordinate i has a Brownian motion of its own, and g_i depends on y_i alone."""
+        ...
 
 
 @dataclass
@@ -86,6 +106,8 @@ class Solution(NamedTuple):
 class Integrate(Protocol):
     """Solves dy/dt = f(t, y), y(ts[0]) = y0 at all of `ts`, in either direction of time.
 
+    An f that is `Stochastic` gives dy = f(t, y) dt + g(t, y) dW instead, which is solved forward in time.
+
     `norm` measures the error of a step relative to the tolerance (default: RMS over the state).
 
     Raises:
@@ -110,6 +132,7 @@ class Method:
         implicit: coefficients of an implicit Runge-Kutta method (None likewise).
         halves: whether it treats the two halves of a state [q, p] differently.
         batching: whether the samples of a batch share one step size.
+        calculus: of a method for stochastic equations (None: it solves ordinary ones).
     """
 
     name: str
@@ -122,6 +145,7 @@ class Method:
     implicit: Tableau | None = None
     halves: bool = False
     batching: Batching = Batching.shared
+    calculus: Calculus | None = None
 
 
 @dataclass(frozen=True)

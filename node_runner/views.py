@@ -24,6 +24,7 @@ class View(enum.Enum):
     points = "points"
     series = "series"
     paths = "paths"
+    processes = "processes"
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,24 @@ class Equation:
 
 
 @dataclass(frozen=True)
+class Law:
+    """The exact law of a Gaussian process dx = drift(x) dt + diffusion(x) dW whose channels are independent and alike.
+
+    Attributes:
+        mean: of x at times (T,) -> (T,).
+        covariance: of x between times (S,) and (T,) -> (S, T).
+        drift, diffusion: of x (...,) -> (...,).
+        noise: standard deviation of the independent Gaussian noise on every observation.
+    """
+
+    mean: Callable[[Tensor], Tensor]
+    covariance: Callable[[Tensor, Tensor], Tensor]
+    drift: Callable[[Tensor], Tensor]
+    diffusion: Callable[[Tensor], Tensor]
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it is built for.
 
@@ -161,6 +180,7 @@ class DataSpec:
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         equation: of the true system, with its parameters unknown (None: not given).
         entropy: of the density that points come from, in nats (None: not known).
+        law: of the process that series are drawn from (None: not known).
     """
 
     dataset: str
@@ -176,6 +196,7 @@ class DataSpec:
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
     entropy: float | None = None
+    law: Law | None = None
 
     @property
     def numel(self) -> int:

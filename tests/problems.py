@@ -152,7 +152,8 @@ def stepping(name: str, size: float, /, **options: Any) -> Method:
     return make_method(name, first_step=size, min_step=size, max_step=size, **options)
 
 
-METHODS = {name: make_method(name) for name in SOLVERS.names()}
+METHODS = {name: method for name in SOLVERS.names() if (method := make_method(name)).calculus is None}
+"""Every solver of ordinary equations."""
 FIXED = [name for name, method in METHODS.items() if not method.adaptive]
 STEPPING = [name for name in METHODS if has_option(name, "step_size") or has_option(name, "first_step")]
 """Solvers that can be made to take steps of one size: all but those that run outside PyTorch."""

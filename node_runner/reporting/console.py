@@ -88,6 +88,13 @@ MEANINGS = {
     "energy_drift": "largest change of energy / energy",
     "nll": "nats, -log likelihood",
     "entropy": "nats, of the true density: the least nll",
+    "exact_nll": "nats, of the true law",
+    "marginal_w1": "of values drawn, from the true law",
+    "increment_w1": "of steps drawn, from the true law",
+    "forecast_w1": "of values forecast, from the true law",
+    "drift_error": "RMS error / RMS of the true drift",
+    "diffusion_error": "RMS error / RMS of the true diffusion",
+    "coverage": "of the values are in 90 % of the draws",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",
     "nfe": "evaluations per solve",
@@ -95,7 +102,7 @@ MEANINGS = {
 """What a metric means, by its name or by the part behind the slash."""
 
 UNITS = {"memory/peak_mb": "MiB", "memory/saved_mb": "MiB", "time/step_ms": "ms"}
-SHARES = ("accuracy", "time/solve_share")
+SHARES = ("accuracy", "coverage", "time/solve_share")
 
 COST = (
     "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "solver/stiffness", "memory/peak_mb",

@@ -13,6 +13,7 @@ from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
+from node_runner.tasks.processes import ProcessLearning
 from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.shooting import Shooting
@@ -27,6 +28,7 @@ TASKS: dict[View, type] = {
     View.points: Density,
     View.series: SeriesRegression,
     View.paths: PathClassification,
+    View.processes: ProcessLearning,
 }
 
 
@@ -65,6 +67,7 @@ __all__ = [
     "Classification",
     "Density",
     "PathClassification",
+    "ProcessLearning",
     "SeriesRegression",
     "TrajectoryRegression",
     "make_task",

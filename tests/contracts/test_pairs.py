@@ -43,6 +43,7 @@ ASKS_MORE: dict[str, Callable[[Dataset], bool]] = {
     "hamiltonian": _halves,
     "second_order": _halves,
     "greybox": lambda data: data.spec(View.trajectories).equation is not None,
+    "neural_sde": lambda data: not getattr(data.spec(View.processes).law, "noise", 0),
 }
 """Models that need more of a data set than a view, and whether it has that: refused in a sentence where not."""
 
@@ -50,8 +51,12 @@ ASKS_MORE: dict[str, Callable[[Dataset], bool]] = {
 WITHOUT_AN_ODE = {"rnn"}
 """Models that are baselines of others."""
 
-TRAINED_WITHOUT_A_SOLVE = {*WITHOUT_AN_ODE, "flow_matching"}
+TRAINED_WITHOUT_A_SOLVE = {*WITHOUT_AN_ODE, "flow_matching", "neural_sde"}
 """Models whose training solves nothing."""
+
+
+STOCHASTIC = {"latent_sde", "neural_sde"}
+"""Models whose equation is stochastic, and which need a solver for such ones."""
 
 
 def train(run: RunConfig, folder: Path) -> None:
@@ -85,9 +90,9 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
         small = smaller_overrides(DATASETS.schema(dataset)())
         run = compose_run([f"dataset={dataset}", f"model={model}", "debug=fast", "device=cpu", "logger=[]", *small])
     else:
-        run = make_run(
-            dataset=dataset, model=model, field="concatsquash" if model in ("cnf", "flow_matching") else "mlp"
-        )
+        more = {"solver": "euler_maruyama", "engine": "torchsde"} if model in STOCHASTIC else {}
+        field = "concatsquash" if model in ("cnf", "flow_matching") else "mlp"
+        run = make_run(dataset=dataset, model=model, field=field, **more)
     fits = set(declared_views(dataset)) & set(views_of(MODELS.get(model)))
     assert fits or (dataset, model) not in MUST_TRAIN
     if fits and ASKS_MORE.get(model, lambda data: True)(DATASETS.build(run.dataset)):

@@ -35,6 +35,7 @@ PAIRS = {
     ("two_moons", "node"): ["confusion", "decision"],
     ("digits", "node"): ["confusion", "mistakes"],
     ("digits", "cnf"): ["samples", "flow"],
+    ("ornstein_uhlenbeck", "latent"): ["forecasts", "process"],
 }
 IMAGES = {("digits", "mistakes"), ("digits", "samples"), ("digits", "flow")}
 

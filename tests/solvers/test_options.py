@@ -10,7 +10,6 @@ from torchdiffeq import odeint
 
 from node_runner.errors import ConfigError
 from node_runner.settings import Interpolation, ScipySolver
-from node_runner.solvers import SOLVERS
 from tests.problems import (
     ADAPTIVE,
     FIXED,
@@ -146,6 +145,6 @@ def test_a_max_step_below_min_step_is_refused():
         make_method("dopri5", min_step=0.5, max_step=0.1)
 
 
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_named_as_torchdiffeq_names_it(name: str):
     assert METHODS[name].name == name

@@ -22,6 +22,7 @@ from node_runner.reporting.figures import (
     mistakes,
     paths,
     phase_portrait,
+    processes,
     samples,
     series,
     trajectories,
@@ -42,6 +43,11 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
     View.series: {"series": series.draw_times, "plane": series.draw_plane},
     View.paths: {"paths": paths.draw, "confusion": confusion.draw},
+    View.processes: {
+        "forecasts": processes.draw_forecasts,
+        "process": processes.draw_process,
+        "coefficients": processes.draw_coefficients,
+    },
 }
 """What may be drawn of each view. A function gives None where its figure does not suit the data."""
 
