@@ -145,6 +145,19 @@ class Equation:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """What joins the nodes of a system whose state is that of its nodes, one after another.
+
+    Attributes:
+        adjacency: (n, n) weight of each edge, symmetric, 0 where there is none, float64.
+        places: (n, 2) where figures put the nodes, float64.
+    """
+
+    adjacency: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it is built for.
 
@@ -161,6 +174,7 @@ class DataSpec:
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         equation: of the true system, with its parameters unknown (None: not given).
         entropy: of the density that points come from, in nats (None: not known).
+        graph: of the nodes that the state (n * features,) belongs to, node by node (None: there are no nodes).
     """
 
     dataset: str
@@ -176,6 +190,7 @@ class DataSpec:
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
     entropy: float | None = None
+    graph: Graph | None = None
 
     @property
     def numel(self) -> int:
