@@ -42,6 +42,7 @@ def _halves(data: Dataset) -> bool:
 ASKS_MORE: dict[str, Callable[[Dataset], bool]] = {
     "hamiltonian": _halves,
     "second_order": _halves,
+    "graph": lambda data: data.spec(View.trajectories).graph is not None,
     "greybox": lambda data: data.spec(View.trajectories).equation is not None,
 }
 """Models that need more of a data set than a view, and whether it has that: refused in a sentence where not."""
