@@ -37,8 +37,8 @@ def resnet(
 ) -> nn.Module:
     """y_{k+1} = y_k + h f(y_k) for trajectories or for classification, all layers with the same weights.
 
-    Solver, tolerance and adjoint play no part, and the run says so. A field that is learned so is right for the steps that it was learned
-    with: between other times it predicts something else.
+    Solver, tolerance and adjoint play no part, and the run says so. A field that is learned so is right for the steps
+    that it was learned with: between other times it predicts something else.
 
     Args:
         spec: of the data; its view decides what is built.

@@ -1,4 +1,4 @@
-"""Which groups of a run's configuration play no part in a model: a run says so, rather than name what it does not use."""
+"""Which groups of a run's configuration play no part in a model: the run says so, and does not name its choices."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def draw(scene: Scene) -> Figure | None:
         return None
     name, longest = max(scene.tests, key=lambda test: float(test[1].ts[-1]))
     row = int(np.argsort(longest.mse)[(len(longest.mse) - 1) // 2])
-    places, edges = host(graph.places), np.argwhere(np.triu(host(graph.adjacency)))
+    places = host(graph.places)
+    edges: Array = places[np.argwhere(np.triu(host(graph.adjacency)))]
     times = [round(share * (len(longest.ts) - 1)) for share in SHARES]
     some = "" if scene.spec.numel == len(places) else ", first feature of each"
     about = f"{scene.spec.dataset}: nodes over time{some}, {name}, median of {len(longest.mse)}"
@@ -46,13 +47,13 @@ def draw(scene: Scene) -> Figure | None:
 
 
 def _nodes(axes: Axes, places: Array, edges: Array, values: Array, colours: Normalize) -> PathCollection:
-    """The graph, each node in the colour of its value (n,), crossed out where that is not finite."""
-    axes.add_collection(LineCollection(list(places[edges]), colors="0.8", linewidths=0.9, zorder=1))
+    """The nodes in the colours of their values (n,), crosses where these are not finite, and the edges (E, 2, 2)."""
+    axes.add_collection(LineCollection(list(edges), colors="0.8", linewidths=0.9, zorder=1))
     lost = ~np.isfinite(values)
     axes.plot(*places[lost].T, "x", color="0.3", markersize=5)
-    x, y = window(places)
-    axes.set(xlim=x, ylim=y, xticks=[], yticks=[])
+    xlim, ylim = window(places)
+    axes.set(xlim=xlim, ylim=ylim, xticks=[], yticks=[])
     axes.set_box_aspect(1)
     axes.spines[:].set_visible(False)
-    return axes.scatter(*places[~lost].T, c=values[~lost], cmap=DENSITY, norm=colours, s=52, edgecolors="0.3",
-                        linewidths=0.5, zorder=2)  # fmt: skip
+    x, y = places[~lost].T
+    return axes.scatter(x, y, 52, values[~lost], cmap=DENSITY, norm=colours, edgecolors="0.3", linewidths=0.5, zorder=2)
