@@ -11,9 +11,9 @@ relative RMSE on 16 test trajectories. On the annuli, a disc inside a ring, the 
 solver over [0, 1], and what is measured is the share of the test examples that are classified wrongly.
 
 Reading. A line that is low only at its dot, where it was trained, belongs to a model that is right for one step alone:
-it has learned the map of that step. A flat line belongs to a field. No flow of the plane takes the disc out of its ring
-for a linear layer to part the two; a residual network of few layers does, since long steps may jump over one another,
-and with shorter ones it fails as a flow does.
+it has learned the map of that step. A flat line belongs to a field. A flow of the plane cannot take the disc out of its
+ring, which a residual network of few layers does: long steps may jump over one another. With any other step it
+fails, and so do methods of higher order that were trained with long ones.
 
 Limits. One seed, one network of two hidden layers of 64 units. The residual network has the same weights in all layers,
 as a neural ODE has; with weights of its own in each layer it could not be asked for more of them.
