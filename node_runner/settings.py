@@ -199,7 +199,7 @@ class GraphShape(Enum):
 class Mixing(Enum):
     """What a node is told of its neighbours.
 
-    laplacian: by how much it exceeds them, (D - A) x, in units of the mean degree. random_walk: their mean, D^-1 A x.
+    laplacian: by how much it exceeds them in sum, (D - A) x. random_walk: their mean, D^-1 A x.
     gcn: D^-1/2 (A + I) D^-1/2 x, degrees with the added loop, as in Kipf and Welling (2017).
     """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
-from node_runner.learning import Regulariser
+from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField, ODEBlock
 from node_runner.models.trajectory import TrajectoryModel
@@ -32,9 +32,9 @@ def graph(
 ) -> nn.Module:
     """dx_i/dt = f(t, x_i, (P x)_i) at every node i, f a network and P the mixing of neighbours.
 
-    The graph is given and f is the same at all nodes, so the size of the model does not depend on the graph, and
-    another numbering of the nodes gives the same prediction in that numbering. States are standardised with one mean
-    and deviation a feature, those of all nodes together.
+    The graph is given and f is the same at all nodes, so the weights fit any graph, and another numbering of the nodes
+    gives the same prediction in that numbering. States are standardised with one mean and deviation a feature, those
+    of all nodes together.
 
     Source: Poli, Massaroli, Park, Yamashita, Asama, Park, Graph Neural Ordinary Differential Equations (2019); with the
     Laplacian, diffusion as in Chamberlain et al., GRAND: Graph Neural Diffusion (2021), without attention.
@@ -55,12 +55,12 @@ def graph(
             "graph such as dataset=diffusion"
         )
     matrix = mixed(spec.graph.adjacency, mixing)
-    features = spec.shape[0] // len(matrix)
+    nodes, features = len(matrix), spec.shape[0] // len(matrix)
 
     def field(shape: tuple[int, ...]) -> nn.Module:
         return MessagePassing(make_field((2 * features,), features), matrix)
 
-    return TrajectoryModel(pooled(spec, len(matrix)), ODEBlock(field, solve, regularisers, spec.shape))
+    return GraphModel(pooled(spec, nodes), ODEBlock(field, solve, regularisers, (nodes, features)))
 
 
 def mixed(adjacency: Tensor, mixing: Mixing) -> Tensor:
@@ -73,23 +73,23 @@ def mixed(adjacency: Tensor, mixing: Mixing) -> Tensor:
     if mixing is Mixing.random_walk:
         # A node without neighbours is told 0.
         return adjacency / torch.where(degrees > 0, degrees, 1)[:, None]
-    return (degrees.diag() - adjacency) / degrees.mean()
+    return degrees.diag() - adjacency
 
 
 def pooled(spec: DataSpec, nodes: int) -> DataSpec:
-    """The same data with one mean and deviation for each feature of all nodes."""
+    """The same data node by node, (n, F), with the mean and deviation (F,) of each feature at all nodes."""
     means, variances = (x.expand(spec.shape).reshape(nodes, -1) for x in (spec.mean, spec.std.square()))
     mean = means.mean(dim=0)
     std = (variances + (means - mean).square()).mean(dim=0).sqrt()
-    return replace(spec, mean=mean.repeat(nodes), std=std.repeat(nodes))
+    return replace(spec, shape=tuple(means.shape), mean=mean, std=std)
 
 
 class MessagePassing(nn.Module):
-    """d/dt x_i = f(t, [x_i, (P x)_i]) for a state (B, n F) of n nodes with F features each, node by node.
+    """d/dt x_i = f(t, [x_i, (P x)_i]) for a state (B, n, F) of n nodes with F features each.
 
     Args:
         network: f, (t, (B n, 2 F)) -> (B n, F).
-        matrix: P, (n, n).
+        matrix: P, (n, n). It belongs to the data, not to the weights.
     """
 
     matrix: Tensor
@@ -98,12 +98,32 @@ class MessagePassing(nn.Module):
         super().__init__()
         self.network = network
         self.time_dependent = getattr(network, "time_dependent", True)
-        self.register_buffer("matrix", matrix.clone())
+        self.register_buffer("matrix", matrix.clone(), persistent=False)
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, n F) -> (B, n F)."""
-        nodes = len(self.matrix)
-        x = y.unflatten(1, (nodes, -1))
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """t: () or (B,), x: (B, n, F) -> (B, n, F)."""
         told = torch.cat((x, self.matrix @ x), dim=2).flatten(0, 1)
-        slope: Tensor = self.network(t if t.ndim == 0 else t.repeat_interleave(nodes), told)
-        return slope.reshape(y.shape)
+        slope: Tensor = self.network(t if t.ndim == 0 else t.repeat_interleave(len(self.matrix)), told)
+        return slope.reshape(x.shape)
+
+
+class GraphModel(TrajectoryModel):
+    """A model of trajectories that is solved node by node: its weights fit a graph of any size.
+
+    Args:
+        spec: of the data, of shape (n, F).
+        block: for states (n, F).
+    """
+
+    def __init__(self, spec: DataSpec, block: ODEBlock) -> None:
+        super().__init__(spec, block)
+        self.nodes, self.dim = spec.shape
+
+    def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
+        """y0: (B, n F), ts: (T,) from the start, t0: (B,) or None -> states (T, B, n F)."""
+        output = super().forward(y0.unflatten(1, (self.nodes, self.dim)), ts, t0)
+        return output._replace(value=output.value.flatten(2))
+
+    def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt in the data's units at t () or (B,) for y (B, n F) -> (B, n F)."""
+        return super().vector_field(t, y.unflatten(1, (self.nodes, self.dim))).flatten(1)

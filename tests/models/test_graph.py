@@ -44,8 +44,7 @@ class Cooling(nn.Module):
 
 
 def test_the_mixings_are_those_of_their_formulas():
-    laplacian = (torch.diag(DEGREES) - ADJACENCY) / 2.5
-    torch.testing.assert_close(mixed(ADJACENCY, Mixing.laplacian), laplacian)
+    torch.testing.assert_close(mixed(ADJACENCY, Mixing.laplacian), torch.diag(DEGREES) - ADJACENCY)
     torch.testing.assert_close(mixed(ADJACENCY, Mixing.random_walk), torch.diag(1 / DEGREES) @ ADJACENCY)
     root = torch.diag((DEGREES + 1).rsqrt())
     torch.testing.assert_close(mixed(ADJACENCY, Mixing.gcn), root @ (ADJACENCY + torch.eye(4)) @ root)
@@ -71,8 +70,9 @@ def test_features_share_one_mean_and_deviation_that_are_those_of_all_their_value
     flat = values.flatten(1)
     each = replace(data(2), mean=flat.mean(dim=0), std=flat.std(dim=0, correction=0))
     found = pooled(each, 4)
-    torch.testing.assert_close(found.mean, values.mean(dim=(0, 1)).repeat(4))
-    torch.testing.assert_close(found.std, values.flatten(0, 1).std(dim=0, correction=0).repeat(4))
+    assert found.shape == (4, 2)
+    torch.testing.assert_close(found.mean, values.mean(dim=(0, 1)))
+    torch.testing.assert_close(found.std, values.flatten(0, 1).std(dim=0, correction=0))
 
 
 @pytest.mark.parametrize("mixing", list(Mixing), ids=lambda mixing: mixing.value)
@@ -96,6 +96,30 @@ def test_another_numbering_of_the_nodes_gives_the_same_prediction_in_that_number
     assert not torch.allclose(models[1](y0, TS, t0).value, expected, atol=1e-3)
 
 
+def test_its_weights_fit_another_graph_and_follow_that():
+    model = make_model("graph", data(1), field_factory())
+    ring = torch.ones(5, 5, dtype=torch.float64).triu(1).tril(1)
+    ring = ring + ring.T
+    ring[0, 4] = ring[4, 0] = 1
+    other = spec(View.trajectories, (5,), mean=[7.0] * 5, std=[9.0] * 5, graph=Graph(ring, torch.zeros(5, 2)))
+    moved = make_model("graph", other, field_factory())
+    moved.load_state_dict(model.state_dict())
+    assert torch.equal(moved.block.field.matrix, mixed(ring, Mixing.laplacian))
+    # Where all nodes of both graphs are alike, the graph plays no part.
+    torch.testing.assert_close(
+        moved(torch.full((1, 5), 0.3, dtype=torch.float64), TS).value[:, :, 0],
+        model(torch.full((1, 4), 0.3, dtype=torch.float64), TS).value[:, :, 0],
+    )
+
+
+def test_the_field_in_the_units_of_the_data_is_the_slope_of_its_solution():
+    model = make_model("graph", data(2), field_factory())
+    y0, h = starts(2), 1e-4
+    ends = model(y0, torch.tensor([0.0, h, 2 * h], dtype=torch.float64)).value
+    slope = model.vector_field(torch.tensor(0.0, dtype=torch.float64), ends[1])
+    torch.testing.assert_close((ends[2] - ends[0]) / (2 * h), slope, rtol=1e-5, atol=1e-6)
+
+
 def test_its_size_does_not_depend_on_the_number_of_nodes_and_no_parameter_is_idle():
     model = make_model("graph", data(2), field_factory(width=5, depth=1))
     sizes = [tuple(parameter.shape) for parameter in model.parameters()]
@@ -106,7 +130,7 @@ def test_its_size_does_not_depend_on_the_number_of_nodes_and_no_parameter_is_idl
 
 def test_each_sample_has_its_own_time_at_all_its_nodes():
     field = MessagePassing(field_factory(time_dependent=True)((2,), 1), ADJACENCY).double()
-    y, ts = starts(1), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    y, ts = starts(1).unflatten(1, (4, 1)), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     together = field(ts, y)
     alone = torch.cat([field(t, y[i : i + 1]) for i, t in enumerate(ts)])
     torch.testing.assert_close(together, alone)
@@ -121,7 +145,7 @@ def test_the_field_s_gradient_is_that_of_finite_differences():
     def call(y: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(field, dict(zip(names, values, strict=True)), (torch.tensor(0.0), y))
 
-    assert torch.autograd.gradcheck(call, (starts(2).requires_grad_(), *weights))
+    assert torch.autograd.gradcheck(call, (starts(2).unflatten(1, (4, 2)).requires_grad_(), *weights))
 
 
 @pytest.mark.parametrize(
