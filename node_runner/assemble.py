@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from node_runner.views import Dataset, DataSpec, Splits, View
 
 
 class FieldFactory:
-    """Makes the configured field for the state shape that a model asks for.
+    """Makes the configured field for the state shape, and the number of outputs, that a model asks for.
 
     Attributes:
         made: every field so far.
@@ -38,8 +39,23 @@ class FieldFactory:
         self.made: list[nn.Module] = []
         self.state_ndim: int = getattr(FIELDS.get(config.name), "state_ndim", 1)
 
-    def __call__(self, shape: tuple[int, ...]) -> nn.Module:
-        field = FIELDS.build(self._config, shape)
+    def __call__(self, shape: tuple[int, ...], outputs: int | None = None, /) -> nn.Module:
+        """A field for states of `shape`.
+
+        Raises:
+            ConfigError: it is to have `outputs` of its own, and cannot.
+        """
+        if outputs is None:
+            return self._keep(FIELDS.build(self._config, shape))
+        supplied = inspect.signature(FIELDS.get(self._config.name)).parameters.values()
+        if sum(parameter.kind is parameter.POSITIONAL_ONLY for parameter in supplied) < 2:
+            raise ConfigError(
+                f"field={self._config.name} gives as many numbers as its state has, and this model needs a network "
+                f"from {shape[0]} to {outputs}: use field=mlp"
+            )
+        return self._keep(FIELDS.build(self._config, shape, outputs))
+
+    def _keep(self, field: nn.Module) -> nn.Module:
         self.made.append(field)
         return field
 

@@ -93,7 +93,7 @@ def model(
     data: Dataset,
     solve: Integrate,
     *,
-    field: str | Callable[[tuple[int, ...]], nn.Module] | None = None,
+    field: str | Callable[..., nn.Module] | None = None,
     field_settings: dict[str, Any] | None = None,
     **values: Any,
 ) -> nn.Module:
@@ -104,7 +104,7 @@ def model(
         data: decides shapes and scales.
         solve: from `solver`.
         field: name of a vector field, or a function that makes one for a state shape (None:
-            concatsquash for cnf, mlp for the others).
+            concatsquash for cnf, mlp for the others); for second_order and graph it is told the number of outputs too.
         field_settings: settings of a named field.
         values: settings of the model.
     """

@@ -195,6 +195,26 @@ class Calculus(Enum):
     stratonovich = "stratonovich"
 
 
+class GraphShape(Enum):
+    """How the nodes of a graph are joined. random: to their nearest neighbours among random places in a square."""
+
+    random = "random"
+    grid = "grid"
+    ring = "ring"
+
+
+class Mixing(Enum):
+    """What a node is told of its neighbours.
+
+    laplacian: by how much it exceeds them in sum, (D - A) x. random_walk: their mean, D^-1 A x.
+    gcn: D^-1/2 (A + I) D^-1/2 x, degrees with the added loop, as in Kipf and Welling (2017).
+    """
+
+    laplacian = "laplacian"
+    random_walk = "random_walk"
+    gcn = "gcn"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.

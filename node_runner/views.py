@@ -164,6 +164,19 @@ class Law:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """What joins the nodes of a system whose state is that of its nodes, one after another.
+
+    Attributes:
+        adjacency: (n, n) weight of each edge, symmetric, 0 where there is none, float64.
+        places: (n, 2) where figures put the nodes, float64.
+    """
+
+    adjacency: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it is built for.
 
@@ -181,6 +194,7 @@ class DataSpec:
         equation: of the true system, with its parameters unknown (None: not given).
         entropy: of the density that points come from, in nats (None: not known).
         law: of the process that series are drawn from (None: not known).
+        graph: of the nodes that the state (n * features,) belongs to, node by node (None: there are no nodes).
     """
 
     dataset: str
@@ -197,6 +211,7 @@ class DataSpec:
     equation: Equation | None = None
     entropy: float | None = None
     law: Law | None = None
+    graph: Graph | None = None
 
     @property
     def numel(self) -> int:

@@ -43,7 +43,10 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     """
     folders = find_runs(places)
     runs = [measure(folder) for folder in folders]
-    choices = differing([folder.config for folder in folders])
+    choices = [
+        {key: None if key.partition(".")[0] in run.unused else value for key, value in chosen.items()}
+        for chosen, run in zip(differing([folder.config for folder in folders]), runs, strict=True)
+    ]
     quality = quality_names(runs)
     names = [str(shown(folder.path.resolve())) for folder in folders]
     records = [

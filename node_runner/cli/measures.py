@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class Measures:
         steps: optimiser steps taken.
         quality: val/loss and the metric to compare of every test part, by name.
         costs: evaluations per step, memory, time, by column.
+        unused: groups of the configuration that play no part in the model.
     """
 
     status: str
@@ -35,6 +37,7 @@ class Measures:
     steps: int
     quality: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
+    unused: Sequence[str] = ()
 
 
 def measure(folder: RunFolder) -> Measures:
@@ -53,7 +56,9 @@ def measure(folder: RunFolder) -> Measures:
             "ms_step": 1000 * totals["seconds"] / steps or None,
         }
     costs["seconds"] = totals["seconds_total"] or None
-    return Measures(result["status"], result["reason"], steps, _quality(metrics), _given(costs))
+    return Measures(
+        result["status"], result["reason"], steps, _quality(metrics), _given(costs), result.get("unused", ())
+    )
 
 
 def quality_names(runs: list[Measures]) -> list[str]:

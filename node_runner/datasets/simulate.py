@@ -16,7 +16,7 @@ from torch import Tensor
 
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Equation, Graph, Points, Splits, Trajectories, View
 
 
 Array = NDArray[np.float64]
@@ -152,6 +152,7 @@ class Simulation:
         seed: of initial states and noise; the seed of the training does not touch them.
         energy: conserved along the solutions, if anything is.
         equation: of the system, with its parameters unknown.
+        graph: of the nodes that the state belongs to.
         events: (end, y0 (B, D)) -> (B, K) times up to `end` at which the exact solution jumps (None: it has no jumps).
     """
 
@@ -173,6 +174,7 @@ class Simulation:
     seed: int
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
+    graph: Graph | None = None
     events: Callable[[float, Array], Array] | None = None
 
     def __post_init__(self) -> None:
@@ -194,7 +196,7 @@ class Simulation:
         mean, std = mean_std(self._points.train.x)
         return DataSpec(
             self.name, view, (len(self.labels),), mean, std,
-            labels=self.labels, energy=self.energy, equation=self.equation,
+            labels=self.labels, energy=self.energy, equation=self.equation, graph=self.graph,
         )  # fmt: skip
 
     @functools.cached_property

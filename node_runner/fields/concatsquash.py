@@ -37,6 +37,7 @@ class ConcatSquash(nn.Module):
 
     Args:
         shape: (D,) of one state.
+        outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
         activation: between layers.
@@ -52,6 +53,7 @@ class ConcatSquash(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
+        outputs: int | None = None,
         /,
         *,
         width: Count = 64,
@@ -68,12 +70,12 @@ class ConcatSquash(nn.Module):
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0], *[width] * depth]
         self.hidden = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
-        self.out = ConcatSquashLinear(width, shape[0])
+        self.out = ConcatSquashLinear(width, shape[0] if outputs is None else outputs)
         self.spectral_norm = spectral_norm
         self.constrain()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, D) -> (B, D)."""
+        """t: () or (B,), y: (B, D) -> (B, D or outputs)."""
         column = t.to(y.dtype).reshape(-1, 1) if t.ndim == 0 else as_column(t, y)
         h = y
         for layer in self.hidden:

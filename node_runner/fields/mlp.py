@@ -21,6 +21,7 @@ class MLP(nn.Module):
 
     Args:
         shape: (D,) of one state.
+        outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
         activation: s.
@@ -36,6 +37,7 @@ class MLP(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
+        outputs: int | None = None,
         /,
         *,
         width: Count = 64,
@@ -52,12 +54,12 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0] + time_dependent, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
-        self.out = nn.Linear(width, shape[0])
+        self.out = nn.Linear(width, shape[0] if outputs is None else outputs)
         self.spectral_norm = spectral_norm
         self.constrain()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, D) -> (B, D)."""
+        """t: () or (B,), y: (B, D) -> (B, D or outputs)."""
         h = torch.cat((y, as_column(t, y)), dim=1) if self.time_dependent else y
         for layer in self.hidden:
             h = self.activation(layer(h))

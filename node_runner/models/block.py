@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from node_runner.models.dynamics import Shifted, penalised_solve
 from node_runner.types import Dynamics, Integrate, SolveStats
 
 
-MakeField = Callable[[tuple[int, ...]], nn.Module]
-"""Makes a vector field for a state of the given shape."""
+class MakeField(Protocol):
+    """Makes a network f(t, y) for a state of the given shape, with as many outputs as the state has or as are told."""
+
+    def __call__(self, shape: tuple[int, ...], outputs: int | None = None, /) -> nn.Module: ...
 
 
 class Flow(NamedTuple):
@@ -39,7 +41,7 @@ class ODEBlock(nn.Module):
 
     def __init__(
         self,
-        make_field: MakeField,
+        make_field: Callable[[tuple[int, ...]], nn.Module],
         solve: Integrate,
         regularisers: Mapping[str, Regulariser],
         shape: tuple[int, ...],

@@ -21,7 +21,7 @@ from node_runner.settings import ranges
 from node_runner.signatures import REQUIRED
 from node_runner.solvers.tableaux import adaptive_tableau
 from node_runner.types import Method, SolveStats, Step
-from node_runner.views import Equation, View
+from node_runner.views import Equation, Graph, View
 from tests.models.builders import accurate_solve, field_factory, spec
 
 
@@ -140,6 +140,7 @@ SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
         spec(
             BY_GROUP["model"].get(name).views[0], (2,), mean=[0.0, 0.0], std=[1.0, 1.0], num_classes=3,
             equation=Equation(lambda t, y, rate: -rate * y, {"rate": 1.0}),
+            graph=Graph(torch.ones(2, 2).fill_diagonal_(0), torch.zeros(2, 2)),
         ),
         field_factory(), accurate_solve(), {},
     ),

@@ -30,6 +30,7 @@ PAIRS = {
     ("spiral", "node"): TRAJECTORIES,
     ("oscillator", "augmented"): TRAJECTORIES,
     ("pendulum", "node"): [*TRAJECTORIES, "energy"],
+    ("diffusion", "graph"): [*TRAJECTORIES, "energy", "graph"],
     ("lotka-volterra", "cnf"): ["density", "flow"],
     ("eight_gaussians", "cnf"): ["density", "flow"],
     ("two_moons", "node"): ["confusion", "decision"],

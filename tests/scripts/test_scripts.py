@@ -12,7 +12,7 @@ import torch
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 MEASURING = [
     "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_memory",
-    "bench_textbook", "bench_per_sample", "bench_work_precision", "gpu_check",
+    "bench_textbook", "bench_per_sample", "bench_work_precision", "bench_step_sizes", "gpu_check",
 ]  # fmt: skip
 
 
@@ -70,6 +70,16 @@ def test_overhead_of_loops_that_did_the_same_work(tmp_path):
     for result in results:
         assert result["loss_bare"] == pytest.approx(result["loss_runner"], rel=1e-4)
         assert len(result["ratios"]) == 1 and result["ratios"][0] > 0
+
+
+@pytest.mark.slow
+def test_a_residual_network_is_held_against_the_flow_with_its_weights(tmp_path):
+    assert main("bench_step_sizes", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_step_sizes")
+    assert list(results) == ["oscillator", "annuli"]
+    for points in results.values():
+        assert len(points) == 4 * 3 * 6
+        assert all(point["value"] >= 0 for point in points)
 
 
 def test_a_step_costs_more_than_its_solve(tmp_path):
