@@ -21,7 +21,7 @@ from node_runner.regularisers import REGULARISERS
 from node_runner.runtime import set_up
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
-from node_runner.tasks import make_task
+from node_runner.tasks import give_first_states, make_task
 from node_runner.types import Method
 from node_runner.views import Dataset, DataSpec, Splits, View
 
@@ -92,6 +92,7 @@ def assemble(config: RunConfig) -> Experiment:
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
     model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
     placed = place(splits, device, dtype)
+    give_first_states(model, placed.train, config.trainer)
     task = make_task(spec, regularisers, config.trainer)
     return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
 

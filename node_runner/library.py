@@ -34,7 +34,7 @@ from node_runner.runtime import set_up
 from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
-from node_runner.tasks import make_task
+from node_runner.tasks import give_first_states, make_task
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
 from node_runner.types import Integrate
@@ -144,6 +144,7 @@ def fit(
     spec = data.spec(model.view)  # type: ignore[arg-type]
     splits = place(data.splits(spec.view), where, dtype)
     model.to(where, dtype)
+    give_first_states(model, splits.train, config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "title": f"{config.dataset.name} x {config.model.name} x {config.solver.name}, adjoint {config.adjoint.name}",
         "choices": _choices(experiment),
         "metrics": {**state.last, **state.best, **ending.tests},
+        "truth": _truth(experiment, state.best),
         "best_step": state.best_step,
         "totals": _totals(trainer),
         "parameters": count_parameters(experiment.model),
@@ -58,6 +60,13 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "config_hash": config_hash(config),
         "command": " ".join(sys.argv),
     }
+
+
+def _truth(experiment: Experiment, measured: Mapping[str, float]) -> dict[str, float]:
+    """True values of the parameters that were found."""
+    equation = experiment.spec.equation
+    truth = {} if equation is None else equation.truth
+    return {name: value for name, value in truth.items() if f"val/{name}" in measured}
 
 
 def _choices(experiment: Experiment) -> dict[str, Any]:

@@ -188,6 +188,13 @@ class Pairing(Enum):
     optimal = "optimal"
 
 
+class FirstStates(Enum):
+    """Where trajectories begin in training: at their first observation, or at states that are learned beside it."""
+
+    given = "given"
+    learned = "learned"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.
@@ -258,6 +265,7 @@ class TrainerConfig:
             points), as a share of the data's own (0: none).
         warm_start: first steps of training, in which the field is matched to the slopes of trajectories
             without a solve (0: none).
+        first_states: of whole trajectories, in training: given by the observation, with its noise, or learned.
     """
 
     steps: Count | None = 1000
@@ -275,6 +283,7 @@ class TrainerConfig:
     average: Share | None = None
     input_noise: NonNegative = 0.0
     warm_start: CountOrZero = 0
+    first_states: FirstStates = FirstStates.given
 
 
 def ranges(annotation: Any) -> list[Range]:
