@@ -11,8 +11,8 @@ from node_runner.reporting.console import number
 
 def over_seeds(
     records: Sequence[dict[str, Any]], chosen: Sequence[str], measured: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows, one for each set of completed runs whose choices are equal but for seeds.
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns, and a row for each set of completed runs whose choices are equal but for seeds.
 
     Args:
         records: choices and figures of each run.
@@ -30,7 +30,7 @@ def over_seeds(
     if len(alike) == len(chosen) or not any(len(runs) > 1 for runs in sets.values()):
         return [], []
     rows = [
-        [*(str(choice) for choice in choices), str(len(runs)), *(spread([run[key] for run in runs]) for key in measured)]
+        [*choices, len(runs), *(spread([run[key] for run in runs]) for key in measured)]
         for choices, runs in sets.items()
     ]
     return [*alike, "seeds", *measured], rows

@@ -15,6 +15,10 @@ SHARPNESS = 300.0
 """Steepness of the classification, in standard deviations of the data: its error is some thousandths of one."""
 
 
+SECANTS = 2
+"""Secants, each from a, that follow the straight line to the time of an event."""
+
+
 class Mismatch(NamedTuple):
     """How far field, event function and jump are from the observations, () each."""
 
@@ -44,8 +48,9 @@ class Matching:
     def __call__(self, t: Tensor, z: Tensor, seen: Tensor | None) -> Mismatch:
         """t: (T, B), z: (T, B, D) standardised states, seen: (T, B) or None for all -> mismatches ()."""
         start, step = t[:-1].flatten(), t.diff(dim=0).flatten()
-        a, b = z[:-1].flatten(0, 1), z[1:].flatten(0, 1)
+        a, b, everywhere = z[:-1].flatten(0, 1), z[1:].flatten(0, 1), z.flatten(0, 1)
         if seen is not None:
+            everywhere = z[seen]
             both = (seen[:-1] & seen[1:]).flatten()
             start, step, a, b = start[both], step[both], a[both], b[both]
         error = (b - a) / step[:, None] - (self.field(start, a) + self.field(start + step, b)) / 2
@@ -55,8 +60,7 @@ class Matching:
         with torch.no_grad():
             beyond = heun(self.field, start, a, step)
         reached, missed = self.event(torch.cat((a, b))), self.event(beyond)
-        sides = torch.cat((-reached, missed)) * SHARPNESS
-        surface = (mean(nn.functional.softplus(sides)) + mean(nn.functional.softplus(-SHARPNESS * self.event(z)))) / SHARPNESS
+        surface = below(torch.cat((-reached, missed))) + below(-self.event(everywhere))
         before, after = self._at_surface(start, step, a, b, reached[: len(a)].detach(), missed.detach())
         return Mismatch(smooth, surface, mean((self.jump(before) - after).square()))
 
@@ -64,8 +68,15 @@ class Matching:
     def _at_surface(self, t: Tensor, step: Tensor, a: Tensor, b: Tensor, g: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
         """States (n, D) just before and just after the jump, of the pairs between which g falls through zero."""
         falls = (g > 0) & (beyond < 0)
-        t, step, a, b, share = (x[falls] for x in (t, step, a, b, g / (g - beyond)))
+        t, step, a, b, g, share = (x[falls] for x in (t, step, a, b, g, g / (g - beyond)))
+        for _ in range(SECANTS):
+            share = share * g / (g - self.event(heun(self.field, t, a, share * step)))
         return heun(self.field, t, a, share * step), heun(self.field, t + step, b, (share - 1) * step)
+
+
+def below(x: Tensor) -> Tensor:
+    """How far x is from being below zero, mean (): about x where it is above, and soon nothing where it is below."""
+    return mean(nn.functional.softplus(x, beta=SHARPNESS))
 
 
 def heun(f: Dynamics, t: Tensor, z: Tensor, step: Tensor) -> Tensor:
