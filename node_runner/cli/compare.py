@@ -100,7 +100,11 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str],
     seeds, spreads = over_seeds(records, chosen, [*quality, *parameters])
     if spreads:
         print()
-        show(_short(seeds), [[text(cell) for cell in row] for row in spreads], title="median (least to greatest) over seeds")
+        show(
+            _short(seeds),
+            [[text(cell) for cell in row] for row in spreads],
+            title="median (least to greatest) over seeds",
+        )
     if any(isinstance(cell, Cell) for row in rows for cell in row) and not sys.stdout.isatty():
         print("* the best of its column", file=sys.stderr)
     for record in records:

@@ -145,7 +145,8 @@ class EventODE(nn.Module):
 
     def mismatch(self, batch: TrajectoryBatch) -> Tensor:
         """How far the model's parts are from pairs of neighbouring observations, (), without a solve."""
-        return sum(self.matching(batch.ts[:, None] + batch.t0, (batch.ys - self.mean) / self.std, batch.mask))
+        parts = self.matching(batch.ts[:, None] + batch.t0, (batch.ys - self.mean) / self.std, batch.mask)
+        return parts.field + parts.event + parts.jump
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt between events in the data's units at t () for y (B, D) -> (B, D)."""

@@ -65,7 +65,9 @@ class Matching:
         return Mismatch(smooth, surface, mean((self.jump(before) - after).square()))
 
     @torch.no_grad()
-    def _at_surface(self, t: Tensor, step: Tensor, a: Tensor, b: Tensor, g: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
+    def _at_surface(
+        self, t: Tensor, step: Tensor, a: Tensor, b: Tensor, g: Tensor, beyond: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """States (n, D) just before and just after the jump, of the pairs between which g falls through zero."""
         falls = (g > 0) & (beyond < 0)
         t, step, a, b, g, share = (x[falls] for x in (t, step, a, b, g, g / (g - beyond)))

@@ -124,5 +124,3 @@ def give_first_states(model: nn.Module, part: Any, config: TrainerConfig) -> Non
             "trainer.first_states=learned: only trajectories have first states; use trainer.first_states=given"
         )
     model.first_states = Offsets(len(part), part.ys.shape[-1]).to(part.ys)
-
-
