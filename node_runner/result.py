@@ -65,6 +65,7 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "choices": _choices(experiment, unused),
         "unused": list(unused),
         "metrics": {**state.last, **state.best, **ending.tests},
+        "truth": _truth(experiment, state.best),
         "best_step": state.best_step,
         "totals": _totals(trainer),
         "advice": _advice(experiment, state.last),
@@ -79,6 +80,13 @@ def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
     """Sentences on what could be done better."""
     found = advice(experiment.method, metrics.get("solver/stiffness"), metrics.get("solver/accepted"))
     return [] if found is None else [found]
+
+
+def _truth(experiment: Experiment, measured: Mapping[str, float]) -> dict[str, float]:
+    """True values of the parameters that were found."""
+    equation = experiment.spec.equation
+    truth = {} if equation is None else equation.truth
+    return {name: value for name, value in truth.items() if f"val/{name}" in measured}
 
 
 def _choices(experiment: Experiment, unused: Collection[str]) -> dict[str, Any]:

@@ -215,6 +215,13 @@ class Mixing(Enum):
     gcn = "gcn"
 
 
+class FirstStates(Enum):
+    """Where trajectories begin in training: at their first observation, or at states that are learned beside it."""
+
+    given = "given"
+    learned = "learned"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.
@@ -292,6 +299,7 @@ class TrainerConfig:
             (null: one solve from the first observation).
         continuity: weight of the gaps between such segments.
         field_weight_decay: of the field's parameters alone, apart from the gradient as in AdamW (0: none).
+        first_states: of whole trajectories, in training: given by the observation, with its noise, or learned.
     """
 
     steps: Count | None = 1000
@@ -314,6 +322,7 @@ class TrainerConfig:
     shooting: Annotated[int, AtLeast(2)] | None = None
     continuity: NonNegative = 1.0
     field_weight_decay: NonNegative = 0.0
+    first_states: FirstStates = FirstStates.given
 
 
 def ranges(annotation: Any) -> list[Range]:

@@ -139,10 +139,12 @@ class Equation:
     Attributes:
         form: f(t, y, **parameters) for y (B, D) -> (B, D), in the data's units.
         parameters: each one's name and the value from which learning starts, above 0 as the true one must be.
+        truth: the true values, which what is found is measured with and no model reads (empty: not known).
     """
 
     form: Callable[..., Any]
     parameters: Mapping[str, float]
+    truth: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

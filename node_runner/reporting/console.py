@@ -86,6 +86,9 @@ MEANINGS = {
     "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
     "energy_drift": "largest change of energy / energy",
+    "parameter_error": "largest error of a parameter / its true value",
+    "event_time_error": "mean error of the time of an event",
+    "event_count_error": "mean error of the number of events",
     "nll": "nats, -log likelihood",
     "entropy": "nats, of the true density: the least nll",
     "exact_nll": "nats, of the true law",
@@ -176,7 +179,9 @@ def table(result: Mapping[str, Any]) -> list[Text]:
         lines.append(_line("quality", parts, "", width=width, style="bold"))
         for name in names:
             values = [quantity(name, metrics.get(f"{part}/{name}")) for part in parts]
-            lines.append(_line(f"  {name}", values, meaning(name), width=width))
+            truth = result.get("truth", {}).get(name)
+            about = meaning(name) if truth is None else f"true value {number(truth)}"
+            lines.append(_line(f"  {name}", values, about, width=width))
     shown = [key for key in COST if key in metrics and (metrics[key] or key != "solver/rejected")]
     if shown:
         lines.append(Text("cost", style="bold"))

@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from node_runner.learning import Regulariser, Task
-from node_runner.settings import TrainerConfig
+from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
+from node_runner.tasks.first_states import LearnedFirstStates, give_first_states
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.processes import ProcessLearning
@@ -44,13 +45,20 @@ def make_task(
     Args:
         spec: of the data.
         regularisers: by name.
-        config: multiple shooting, physics, input noise, a warm start.
+        config: multiple shooting, learned first states, physics, input noise, a warm start.
         model: gets the parameters of what is learned along.
         part: the training data, placed.
+
+    Raises:
+        ConfigError: what does not go together.
     """
     task: Task = TASKS[spec.view](spec, regularisers)
     if config is not None and config.shooting is not None:
         task = Shooting(task, spec, config, model, part)
+    if config is not None and config.first_states is FirstStates.learned:
+        assert model is not None, "somebody has to own the first states"
+        give_first_states(model, part, config)
+        task = LearnedFirstStates(task)  # type: ignore[arg-type]  # that has seen to it
     if config is not None and config.conservation:
         task = Conservation(task, spec, config.conservation)
     if config is not None and config.residual:
