@@ -9,7 +9,7 @@ from torch import nn
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.recurrence import Recurrence
+from node_runner.models.recurrence import StillMemory
 from node_runner.models.recurrent import Recurrent
 from node_runner.models.views import learns_from
 from node_runner.settings import Count
@@ -36,4 +36,4 @@ def rnn(
         hidden: width of the memory and of the decoder.
     """
     del make_field, solve, regularisers
-    return Recurrent(spec, Recurrence(spec.shape[0], hidden, None), hidden)
+    return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden)

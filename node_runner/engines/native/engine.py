@@ -142,8 +142,8 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
 
 
 def _name(f: Dynamics) -> str:
-    """The innermost field's name, behind the wrappers of models."""
+    """The innermost field's name, and where that would be served, that of the wrapper of a model that is not."""
     inner = getattr(f, "field", None)
     if isinstance(inner, nn.Module):
-        return _name(inner)
+        return _name(inner) if form_of(inner) is None else f"{_name(inner)} in {type(f).__name__}"
     return type(f).__name__ if isinstance(f, nn.Module) else getattr(f, "__name__", type(f).__name__)

@@ -21,7 +21,7 @@ from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, leading_norm
+from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
 from node_runner.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
@@ -52,6 +52,7 @@ def test_refusals_say_what_is_wrong():
     assert NativeEngine().refuses(METHODS["dopri5"], field, y0, None, "off") is None
     assert "Cubed is none" in refusal(Cubed(), y0)
     assert "Cubed is none" in refusal(Shifted(Cubed(), torch.zeros(4)), y0)
+    assert "MLP in UnitTime is none" in refusal(UnitTime(field, torch.ones(4)), y0)
     assert "norm of its own" in refusal(field, y0, norm=leading_norm(1))
     assert "needs states (B, 2), got (4, 3)" in refusal(field, torch.zeros(4, 3))
     assert "parameters of the state's dtype" in refusal(field, y0.double())
