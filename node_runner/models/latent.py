@@ -108,6 +108,14 @@ class LatentODE(nn.Module):
         scalars = {"nll": nll, "kl": divergence, "mse": error.pow(2).sum() * self.noise**2 / lesson.known.sum()}
         return ModelOutput(ys, solves, penalties, nll + weight * divergence, scalars)
 
+    def trajectory(self, z0: Tensor, ts: Tensor) -> Tensor:
+        """Latent states (T, B, Z) at ts (T,) from z0 (B, Z) at ts[0]."""
+        return self.block(z0, ts - ts[0]).ys
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(..., Z) -> values (..., D) in the data's units."""
+        return self.decoder(z) * self.std + self.mean
+
     @torch.no_grad()
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
@@ -116,8 +124,7 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior(ts, values, seen)
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
-        ys = self.decoder(self.block(z0, ts - ts[0]).ys) * self.std + self.mean
-        return ys.unflatten(1, (count, -1)).transpose(0, 1)
+        return self.decode(self.trajectory(z0, ts)).unflatten(1, (count, -1)).transpose(0, 1)
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from node_runner.reporting.figures import (
     energy,
     error_over_time,
     flow,
+    interpolation,
+    latent,
     mistakes,
     paths,
     phase_portrait,
@@ -40,7 +42,12 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
-    View.series: {"series": series.draw_times, "plane": series.draw_plane},
+    View.series: {
+        "series": series.draw_times,
+        "plane": series.draw_plane,
+        "latent": latent.draw,
+        "interpolation": interpolation.draw,
+    },
     View.paths: {"paths": paths.draw, "confusion": confusion.draw},
 }
 """What may be drawn of each view. A function gives None where its figure does not suit the data."""
