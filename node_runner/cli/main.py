@@ -125,7 +125,7 @@ def sample(
         ),
     ] = None,
 ) -> None:
-    """Draw points from a flow with their log-densities, or predict trajectories.
+    """Draw points from a flow with their log-densities, or predict trajectories or irregular series.
 
     Examples: node-run sample outputs/RUN --count 5000 --out points.csv, and
     node-run sample outputs/RUN --start 1.5,0 --start -1,1 --until 12

@@ -19,13 +19,14 @@ from node_runner.cli.figure_file import write_figure
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
+from node_runner.tasks.series import last_seen, series_batch
 from node_runner.views import View
 
 
 Array = NDArray[Any]
 
-POINTS, TRAJECTORIES = 1000, 8
-"""How many are made where no number is asked for."""
+POINTS, TRAJECTORIES, DRAWS = 1000, 8, 8
+"""How many are made where no number is asked for; draws of a posterior, of each series."""
 
 AT_ONCE = 5000
 """Points in one solve, so that a large number of them fits into memory."""
@@ -43,7 +44,7 @@ class Request:
 
 
 def sample(run: Path, overrides: Sequence[str], request: Request, which: str, out: Path | None) -> None:
-    """Draw points and their log-densities from a flow, or predict trajectories; write numbers and a picture.
+    """Draw points and their log-densities from a flow, or predict trajectories or series; write numbers and a picture.
 
     Raises:
         ConfigError: no such run or checkpoint, a classifier, or a file of another kind.
@@ -54,15 +55,18 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     saved = open_saved(run, overrides, which)
     view = saved.experiment.spec.view
     file = out or saved.folder.path / "samples.npz"
-    if view is View.labelled:
+    if view in (View.labelled, View.paths):
         name = saved.experiment.config.model.name
         raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
-    if view is View.points and (request.start or request.until is not None):
-        raise ConfigError("--start and --until are for trajectories, and this run learned a density")
+    if view is not View.trajectories and (request.start or request.until is not None):
+        learned = "a density" if view is View.points else "series, which go on from what was seen of them"
+        raise ConfigError(f"--start and --until are for trajectories, and this run learned {learned}")
     with torch.no_grad(), saved.experiment.tolerances.evaluation():
         torch.manual_seed(request.seed)
         if view is View.points:
             _points(saved, request, file)
+        elif view is View.series:
+            _series(saved, request, file)
         else:
             _trajectories(saved, request, file)
     print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
@@ -105,6 +109,29 @@ def _trajectories(saved: Saved, request: Request, file: Path) -> None:
     else:
         _write_npz(file, ts=_numpy(ts), ys=ys)
     write_figure(draw_trajectories(_numpy(ts), ys, labels, horizon), file.with_suffix(".png"))
+
+
+def _series(saved: Saved, request: Request, file: Path) -> None:
+    """Test series as the model sees and continues them, and draws of where it has a posterior."""
+    model: Any = saved.experiment.model
+    part = saved.experiment.splits.test
+    batch = series_batch(part, torch.arange(min(request.count or TRAJECTORIES, len(part)), device=part.ys.device))
+    ts, seen = _numpy(batch.ts), batch.seen.transpose(0, 1).cpu().numpy()
+    ys = _numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
+    labels = list(saved.experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+    if file.suffix == ".csv":
+        number = np.repeat(np.arange(len(ys)), len(ts))
+        table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
+        _write_csv(file, ["series", "t", *labels], table)
+    else:
+        observed = np.where(seen, _numpy(batch.values.transpose(0, 1)), np.nan)
+        drawn = {}
+        if hasattr(model, "imagine"):
+            generator = torch.Generator().manual_seed(request.seed)
+            drawn["draws"] = _numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
+        _write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
+    end = float(ts[max(0, last_seen(part))])
+    write_figure(draw_trajectories(ts, ys, labels, end, "nothing is seen from here on"), file.with_suffix(".png"))
 
 
 def _first_states(saved: Saved, request: Request) -> Tensor:

@@ -43,14 +43,17 @@ def draw_images(points: Array, shape: tuple[int, ...], levels: int) -> Figure:
         return figure
 
 
-def draw_trajectories(ts: Array, ys: Array, labels: Sequence[str], horizon: float) -> Figure:
+def draw_trajectories(
+    ts: Array, ys: Array, labels: Sequence[str], horizon: float, ending: str = "end of training"
+) -> Figure:
     """Trajectories (N, T, D) over time; for two dimensions in the plane too.
 
     Args:
         ts: (T,) times.
         ys: predicted states.
         labels: of the axes of the state.
-        horizon: time up to which the model was trained; a line marks it.
+        horizon: time up to which the model was trained, or saw anything; a line marks it.
+        ending: what that line is called.
     """
     plane = ys.shape[2] == 2
     with style():
@@ -62,7 +65,7 @@ def draw_trajectories(ts: Array, ys: Array, labels: Sequence[str], horizon: floa
                 colour = PALETTE[axis % len(PALETTE)]
                 over_time.plot(ts, path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
         if ts[-1] > horizon * (1 + 1e-6):
-            over_time.axvline(horizon, color="0.5", linestyle=":", label="end of training")
+            over_time.axvline(horizon, color="0.5", linestyle=":", label=ending)
         over_time.set(xlabel="t", ylabel="state")
         over_time.legend()
         if plane:

@@ -45,7 +45,7 @@ class IrregularSpirals(Drawn[Series]):
         train, val, test: numbers of spirals.
         seed: of the data; the seed of the training does not touch them.
 
-    Source: Chen, Rubanova, Bettencourt, Duvenaud, Neural Ordinary Differential Equations (2018), section 5.1; the
+    Source: Chen, Rubanova, Bettencourt, Duvenaud, Neural Ordinary Differential Equations (2018), section 5; the
     two curves are those of torchdiffeq's examples/latent_ode.py.
     """
 

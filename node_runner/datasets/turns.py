@@ -39,7 +39,7 @@ class Turns(Drawn[Series]):
         seed: of the data; the seed of the training does not touch them.
 
     Source: observations are dropped as in Kidger, Morrill, Foster, Lyons, Neural Controlled Differential Equations for
-    Irregular Time Series (2020), section 4.1.
+    Irregular Time Series (2020).
     """
 
     name = "turns"

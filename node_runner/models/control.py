@@ -48,7 +48,7 @@ def through(ts: Tensor, x: Tensor, kind: ControlPath) -> Control:
 
     hermite: at each knot it leaves with the slope with which it arrived, the backward difference, so that it is once
     differentiable and knows one observation ahead only (Morrill, Kidger, Yang, Lyons, Neural Controlled Differential
-    Equations for Online Prediction Tasks, 2021, section 3.2). linear: straight lines.
+    Equations for Online Prediction Tasks, 2021). linear: straight lines.
     """
     secant = x.diff(dim=0) / ts.diff().view(-1, 1, 1)
     tangent = secant if kind is ControlPath.linear else torch.cat((secant[:1], secant[:-1]))
@@ -76,7 +76,7 @@ def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
 def channels(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, and the share of the times seen so far.
 
-    The counts tell the equation how often it was observed, which is information too (Kidger et al. 2020, section 3.6).
+    The counts tell the equation how often it was observed, which is information too (Kidger et al. 2020).
     """
     time = (ts - ts[0]).view(-1, 1, 1).expand(-1, values.shape[1], 1)
     counts = seen.to(values.dtype).cumsum(dim=0) / len(ts)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
-from node_runner.models.observations import backwards, observations
-from node_runner.models.recurrence import Recurrence, costs
+from node_runner.models.observations import backwards
+from node_runner.models.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, Positive, Recognition, Share
 from node_runner.types import Integrate
@@ -28,7 +28,7 @@ class LatentODE(nn.Module):
     that training knows; outside of training z(t0) is the posterior's mean.
 
     Source: Chen et al., Neural Ordinary Differential Equations (2018), section 5; the ODE-RNN as recognition network
-    is Rubanova et al., Latent ODEs for Irregularly-Sampled Time Series (2019), section 3.2.
+    is Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series (2019).
 
     Args:
         spec: of the series.
@@ -64,10 +64,12 @@ class LatentODE(nn.Module):
     ) -> None:
         super().__init__()
         self.block = ODEBlock(make_field, solve, regularisers, (latent,))
-        memory = ODEBlock(make_field, solve, {}, (hidden,)) if recognition is Recognition.ode_rnn else None
-        self.recurrence = Recurrence(spec.shape[0], hidden, memory)
-        # Beside the memory: the time between t0 and the first observation, which a GRU's memory knows nothing of.
-        self.posterior_head = nn.Linear(hidden + 1, 2 * latent)
+        self.memory = (
+            MovingMemory(spec.shape[0], hidden, ODEBlock(make_field, solve, {}, (hidden,)))
+            if recognition is Recognition.ode_rnn
+            else StillMemory(spec.shape[0], hidden)
+        )
+        self.posterior_head = nn.Linear(self.memory.width, 2 * latent)
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, spec.shape[0]))
         self.noise, self.kl, self.kl_share = noise, kl, kl_share
         self.register_buffer("mean", spec.mean.clone())
@@ -81,14 +83,10 @@ class LatentODE(nn.Module):
         ts: (T,), values: (T, B, D), seen: (T, B, D).
         """
         z = torch.where(seen, (values - self.mean) / self.std, 0)
-        back, *series = backwards(ts, z, seen)
-        known = observations(back, *series)
-        memory = self.recurrence(known)
-        left = torch.where(known.valid[0], back[-1] - known.times[-1], 0)
-        h = self.recurrence.carry(memory.states[-1], left, memory.flows)
+        read = self.memory(*backwards(ts, z, seen))
         if flows is not None:
-            flows += memory.flows
-        mean, log_std = self.posterior_head(torch.cat((h, left.unsqueeze(1)), dim=1)).chunk(2, dim=1)
+            flows += read.flows
+        mean, log_std = self.posterior_head(self.memory.told(read.end, read.left)).chunk(2, dim=1)
         return mean, log_std
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
@@ -122,6 +120,14 @@ class LatentODE(nn.Module):
         flow = self.block(z0.to(self.mean.device, self.mean.dtype), ts - ts[0])
         return ModelOutput(self.decoder(flow.ys) * self.std + self.mean, [flow.stats], {})
 
+    def trajectory(self, z0: Tensor, ts: Tensor) -> Tensor:
+        """Latent states (T, B, Z) at ts (T,) from z0 (B, Z) at ts[0]."""
+        return self.block(z0, ts - ts[0]).ys
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(..., Z) -> values (..., D) in the data's units."""
+        return self.decoder(z) * self.std + self.mean
+
     @torch.no_grad()
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
@@ -130,8 +136,7 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior(ts, values, seen)
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
-        ys = self.decoder(self.block(z0, ts - ts[0]).ys) * self.std + self.mean
-        return ys.unflatten(1, (count, -1)).transpose(0, 1)
+        return self.decode(self.trajectory(z0, ts)).unflatten(1, (count, -1)).transpose(0, 1)
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -38,6 +38,18 @@ def observations(ts: Tensor, values: Tensor, seen: Tensor) -> Observations:
     return Observations(last, values.gather(0, places), seen.gather(0, places), valid, gaps)
 
 
+def last_before(ts: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """How many observations lie before each time of the grid, and when the last of them was, (T, B) each.
+
+    ts: (T,), seen: (T, B, D). That is ts[0] where there is none.
+    """
+    some = seen.any(dim=2)
+    counts = some.cumsum(dim=0) - some.long()
+    places = torch.arange(len(ts), device=ts.device).unsqueeze(1)
+    last = torch.where(some, places, 0).cummax(dim=0).values
+    return counts, ts[torch.cat((torch.zeros_like(last[:1]), last[:-1]))]
+
+
 def backwards(ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same series with time running back from the last of ts: (T,) from 0 on, (T, B, D), (T, B, D)."""
     return ts[-1] - ts.flip(0), values.flip(0), seen.flip(0)

@@ -8,88 +8,108 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import Flow, ODEBlock
-from node_runner.models.dynamics import UnitTime
-from node_runner.models.observations import Observations
+from node_runner.models.observations import last_before, observations
 from node_runner.types import SolveStats
 
 
 class Memory(NamedTuple):
-    """states: (K + 1, B, H) before the first observation and after each; flows: what lies between them."""
+    """What is remembered of a batch.
 
-    states: Tensor
+    before: (T, B, H) at each time of the grid, from the observations before that time; since: (T, B) time since the
+    last of them, since ts[0] where there is none; end, left: (B, H) and (B,) likewise at the last time, an observation
+    there included; flows: what lies between observations.
+    """
+
+    before: Tensor
+    since: Tensor
+    end: Tensor
+    left: Tensor
     flows: list[Flow]
 
 
-class Recurrence(nn.Module):
-    """h jumps at observation k by a GRU, from where the time since the last one has carried it.
+class StillMemory(nn.Module):
+    """h jumps at each observation by a GRU that is told the time since the last one, and stands still in between.
 
-    Without a block h stands still in between and the GRU is told how long that was (GRU with time gaps). With one it
-    follows dh/dt = f(h): the ODE-RNN of Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series
-    (2019), algorithm 1. All series of a batch take their k-th gap in the same solve, each at its own pace: K solves.
+    Its steps are those of the series with most observations, whatever the length of the grid.
 
     Args:
         channels: D of the observations.
         hidden: H.
-        block: solves between observations (None: h stands still).
     """
 
-    def __init__(self, channels: int, hidden: int, block: ODEBlock | None) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.cell = nn.GRUCell(2 * channels + (block is None), hidden)
+        self.cell = nn.GRUCell(2 * channels + 1, hidden)
         self.start = nn.Parameter(torch.zeros(hidden))
-        self.block = block
+        self.width = hidden + 1
 
-    def forward(self, seen: Observations) -> Memory:
-        """Read every observation in turn."""
-        h = self.start.expand(seen.values.shape[1], -1)
-        flows: list[Flow] = []
+    def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
+        """Read ts (T,), values (T, B, D), seen (T, B, D)."""
+        known = observations(ts, values, seen)
+        h = self.start.expand(values.shape[1], -1)
         states = [h]
-        for k in range(len(seen.times)):
-            if k:
-                h = self.carry(h, seen.gaps[k], flows)
-            jumped = self.jump(h, seen.values[k], seen.seen[k], seen.gaps[k])
-            h = torch.where(seen.valid[k].unsqueeze(1), jumped, h)
+        for k in range(len(known.times)):
+            jumped = self.jump(h, known.values[k], known.seen[k], known.gaps[k])
+            h = torch.where(known.valid[k].unsqueeze(1), jumped, h)
             states.append(h)
-        return Memory(torch.stack(states), flows)
+        count, times = last_before(ts, seen)
+        before = torch.stack(states).gather(0, count.unsqueeze(-1).expand(-1, -1, h.shape[1]))
+        since = ts.unsqueeze(1) - times
+        left = torch.where(seen[-1].any(dim=1), 0, since[-1])
+        return Memory(before, since, h, left, [])
 
     def jump(self, h: Tensor, values: Tensor, seen: Tensor, gap: Tensor) -> Tensor:
         """H (B, H) after values (B, D) that are seen (B, D), `gap` (B,) after the last."""
-        told = [values, seen.to(values.dtype)]
-        return self.cell(torch.cat(told if self.block is not None else [*told, gap.unsqueeze(1)], dim=1), h)
+        return self.cell(torch.cat((values, seen.to(values.dtype), gap.unsqueeze(1)), dim=1), h)
 
-    def carry(self, h: Tensor, gap: Tensor, flows: list[Flow], pieces: int = 1) -> Tensor:
-        """H (B, H) a time `gap` (B,) later; a solve is added to `flows`, by way of `pieces` equal parts of the gap.
+    def told(self, h: Tensor, since: Tensor) -> Tensor:
+        """What is decoded, (..., H + 1): a memory that stands still knows nothing of the time since."""
+        return torch.cat((h, since.unsqueeze(-1)), dim=-1)
 
-        A solver with fixed steps takes one for each piece.
-        """
-        if self.block is None:
-            return h
-        parts = torch.linspace(0, 1, pieces + 1, dtype=gap.dtype, device=gap.device)
-        flow = self.block(h, parts, around=lambda field: UnitTime(field, gap))
-        flows.append(flow)
-        return flow.ys[-1]
 
-    def at(self, memory: Memory, seen: Observations, ts: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """What is remembered at every time of the grid, from observations before it, in one solve.
+class MovingMemory(nn.Module):
+    """h jumps at each observation by a GRU, and follows dh/dt = f(t, h) in between.
 
-        Args:
-            memory: of the observations.
-            seen: the observations.
-            ts: (T,) the grid.
-            before: (T, B) number of observations before each of its times.
+    All series of a batch share the solve from one time of the grid to the next: a solver with fixed steps takes one in
+    each interval, so that what becomes of a series does not depend on its neighbours.
 
-        Returns:
-            h (T, B, H), and the time (T, B) since the last observation (since ts[0] where there is none).
-        """
-        known = torch.cat((ts[:1].expand(1, before.shape[1]), seen.times))
-        # As fine where nothing was seen for long as it is between two observations.
-        pieces = (
-            max(1, round(float(seen.gaps.max() / seen.gaps.sum(dim=0).max() * len(seen.gaps)))) if self.block else 1
-        )
-        gaps = ts.unsqueeze(1) - known.gather(0, before)
-        states = memory.states.gather(0, before.unsqueeze(-1).expand(-1, -1, memory.states.shape[2]))
-        carried = self.carry(states.flatten(0, 1), gaps.flatten(), memory.flows, pieces)
-        return carried.unflatten(0, before.shape), gaps
+    Source: Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series (2019).
+
+    Args:
+        channels: D of the observations.
+        hidden: H.
+        block: solves between observations.
+    """
+
+    def __init__(self, channels: int, hidden: int, block: ODEBlock) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(2 * channels, hidden)
+        self.start = nn.Parameter(torch.zeros(hidden))
+        self.block = block
+        self.width = hidden
+
+    def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
+        """Read ts (T,), values (T, B, D), seen (T, B, D): a solve up to each time at which anything is seen."""
+        some = seen.any(dim=2)
+        stops = some.any(dim=1).nonzero().flatten().tolist()
+        inputs = torch.cat((values, seen.to(values.dtype)), dim=2)
+        h = self.start.expand(values.shape[1], -1)
+        before, flows, place = [h.unsqueeze(0)], [], 0
+        for stop in dict.fromkeys((*stops, len(ts) - 1)):
+            if stop > place:
+                flow = self.block(h, ts[place : stop + 1])
+                flows.append(flow)
+                before.append(flow.ys[1:])
+                h, place = flow.ys[-1], stop
+            h = torch.where(some[stop].unsqueeze(1), self.cell(inputs[stop], h), h)
+        _, times = last_before(ts, seen)
+        since = ts.unsqueeze(1) - times
+        return Memory(torch.cat(before), since, h, torch.where(some[-1], 0, since[-1]), flows)
+
+    def told(self, h: Tensor, since: Tensor) -> Tensor:
+        """What is decoded, (..., H): the memory has moved on by itself."""
+        del since
+        return h
 
 
 def costs(flows: list[Flow]) -> tuple[list[SolveStats], dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.recurrence import Recurrence
+from node_runner.models.recurrence import StillMemory
 from node_runner.models.recurrent import Recurrent
 from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
@@ -48,4 +48,4 @@ def rnn(
             f"model=rnn has no solve to integrate along, got regulariser={', '.join(regularisers)}: "
             "use regulariser=[] or model=ode_rnn"
         )
-    return Recurrent(spec, Recurrence(spec.shape[0], hidden, None), hidden)
+    return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden)

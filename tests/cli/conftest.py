@@ -105,6 +105,14 @@ def spiral(trained: Path, here: Path) -> Path:
 
 
 @pytest.fixture
+def series(here: Path) -> Path:
+    """A finished run on irregular series."""
+    small = ("dataset.train=8", "dataset.val=4", "dataset.test=4", "dataset.times=12", "dataset.observed=8")
+    train(compose_run((*SHORT, "dataset=irregular_spirals", "model=latent", *small)), here / "series", live=False)
+    return Path("series")
+
+
+@pytest.fixture
 def environment() -> dict[str, str]:
     """For a program of its own: this checkout is importable from anywhere."""
     import node_runner

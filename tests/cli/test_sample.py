@@ -59,6 +59,20 @@ def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRu
     assert (spiral / "samples.png").exists()
 
 
+def test_series_are_continued_and_come_with_draws_of_the_posterior(node_run: NodeRun, series: Path):
+    assert node_run("sample", str(series), "--count", "3").code == 0
+    with np.load(series / "samples.npz") as drawn:
+        assert drawn["ys"].shape == drawn["observed"].shape == (3, len(drawn["ts"]), 2)
+        assert drawn["draws"].shape == (8, *drawn["ys"].shape)
+        assert np.isfinite(drawn["draws"]).all()
+        assert np.isfinite(drawn["observed"]).sum() == 3 * 2 * 8
+    assert node_run("sample", str(series), "--count", "3", "--out", "series.csv").code == 0
+    with open("series.csv", newline="") as file:
+        assert list(next(csv.DictReader(file))) == ["series", "t", "x", "y"]
+    refused = node_run("sample", str(series), "--until", "9")
+    assert "this run learned series" in refused.line
+
+
 @pytest.mark.parametrize(
     ("run", "arguments", "said"),
     [

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from node_runner.models.block import ODEBlock
 from node_runner.models.control import channels, filled, through
 from node_runner.models.latent import gaussian_divergence
+from node_runner.models.recurrence import MovingMemory
 from node_runner.settings import ControlPath
 from node_runner.views import Lesson, View
 from tests.models.builders import field_factory, make_model, spec
+from tests.problems import differentiable, make_method
 
 
 TS = torch.tensor([0.0, 0.3, 0.4, 1.0, 1.7, 2.0], dtype=torch.float64)
@@ -28,6 +31,16 @@ def series(batch: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return TS, torch.where(seen, values, 0), seen
 
 
+def ragged() -> tuple[Tensor, Tensor, Tensor]:
+    """The same with series that are seen to the end, until early, not at all, and once."""
+    ts = torch.tensor([0.1, 0.3, 0.4, 1.0, 1.7, 2.0, 2.2, 2.9], dtype=torch.float64)
+    seen = torch.zeros(len(ts), 4, 2, dtype=torch.bool)
+    seen[[0, 3, 5, 7], 0] = seen[[1, 2], 1] = seen[4, 3] = True
+    seen[3, 0, 1] = False
+    values = torch.randn(seen.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return ts, torch.where(seen, values, 0), seen
+
+
 def model_of(name: str, view: View, **settings: Any) -> nn.Module:
     torch.manual_seed(0)
     data = spec(view, (2,), mean=[0.0, 0.0], std=[1.0, 1.0], num_classes=3 if view is View.paths else 0)
@@ -40,17 +53,60 @@ MODELS = [("rnn", View.series), ("ode_rnn", View.series), ("latent", View.series
 
 @pytest.mark.parametrize(("name", "view"), MODELS, ids=[f"{name}-{view.value}" for name, view in MODELS])
 def test_what_is_not_seen_does_not_count_and_a_series_does_not_depend_on_its_neighbours(name: str, view: View):
-    model = model_of(name, view).eval()
-    ts, values, seen = series()
+    fixed = differentiable(make_method("midpoint"))  # an adaptive step size is shared by a batch
+    model = model_of(name, view, solve=fixed).eval()
+    ts, values, seen = ragged()
     with torch.no_grad():
         expected = model(ts, values, seen).value
         hidden = model(ts, torch.where(seen, values, 7.0), seen).value
-        # Tolerance of the solve: step sizes are shared by a batch.
-        alone = model(ts, values[:, :1], seen[:, :1]).value
+        alone = [model(ts, values[:, i : i + 1], seen[:, i : i + 1]).value for i in range(seen.shape[1])]
     axis = 1 if view is View.series else 0
-    assert expected.shape == ((len(TS), 4, 2) if view is View.series else (4, 3))
+    assert expected.shape == ((len(ts), 4, 2) if view is View.series else (4, 3))
     torch.testing.assert_close(hidden, expected)
-    torch.testing.assert_close(alone, expected.narrow(axis, 0, 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(alone, dim=axis), expected)
+
+
+def test_a_still_memory_goes_on_from_its_own_predictions_as_often_as_it_was_given_observations():
+    model = model_of("rnn", View.series).eval()
+    ts, values, seen = ragged()
+    memory, decoder = model.memory, model.decoder
+    with torch.no_grad():
+        found = model(ts, values, seen).value
+        for i, (last, every) in enumerate([(7, 2), (2, 1), (-1, 1), (4, 4)]):
+            h, heard = memory.start.unsqueeze(0), ts[:1]
+            for place, t in enumerate(ts):
+                y = decoder(memory.told(h, t - heard))
+                torch.testing.assert_close(found[place, i], y[0])
+                some = seen[place, i : i + 1]
+                if some.any():
+                    gap = t - heard if seen[:place, i].any() else torch.zeros(1, dtype=ts.dtype)
+                    h, heard = memory.jump(h, values[place, i : i + 1], some, gap), t.unsqueeze(0)
+                elif place > last and (place - last) % every == 0:
+                    h, heard = memory.jump(h, y, torch.ones_like(y), t - heard), t.unsqueeze(0)
+
+
+class Clock(nn.Module):
+    """dh/dt = t."""
+
+    time_dependent = True
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return t.expand_as(y)
+
+
+def test_the_field_of_a_moving_memory_is_told_the_time_of_the_series():
+    ts, values, seen = ragged()
+    memory = MovingMemory(2, 3, ODEBlock(lambda shape: Clock(), differentiable(make_method("midpoint")), {}, (3,)))
+    with torch.no_grad():
+        read = memory.double()(ts, values, seen)
+    for i, last in enumerate([7, 2, -1, 4]):
+        # From the last observation on, and where nothing is seen at all: h(t) - h(s) = (t^2 - s^2) / 2.
+        for place in range(last + 2, len(ts)):
+            change = (ts[place] ** 2 - ts[place - 1] ** 2) / 2
+            torch.testing.assert_close(read.before[place, i] - read.before[place - 1, i], change.expand(3))
+    torch.testing.assert_close(read.end[1], read.before[-1, 1])
+    assert not torch.allclose(read.end[0], read.before[-1, 0])  # the first is observed at the last time
+    assert read.left.tolist() == pytest.approx([0, 2.5, 2.8, 1.2])
 
 
 @pytest.mark.parametrize(("name", "view"), MODELS, ids=[f"{name}-{view.value}" for name, view in MODELS])

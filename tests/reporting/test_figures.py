@@ -18,10 +18,19 @@ from torch import Tensor, nn
 from node_runner.assemble import Experiment, assemble
 from node_runner.errors import SolveFailed
 from node_runner.learning import ModelOutput
-from node_runner.reporting.figures import FIGURES, decision, density, draw, error_over_time, events, phase_portrait
+from node_runner.reporting.figures import (
+    FIGURES,
+    decision,
+    density,
+    draw,
+    error_over_time,
+    events,
+    interpolation,
+    phase_portrait,
+)
 from node_runner.reporting.figures.scene import Prediction, Scene, host, plane
 from node_runner.reporting.figures.style import figure_of, sheet, style
-from node_runner.views import DataSpec, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Points, Series, Splits, Trajectories, View
 from tests.runs import make_run
 
 
@@ -38,6 +47,9 @@ PAIRS = {
     ("digits", "node"): ["confusion", "mistakes"],
     ("digits", "cnf"): ["samples", "flow"],
     ("ornstein_uhlenbeck", "latent"): ["forecasts", "process"],
+    ("irregular_spirals", "latent"): ["series", "plane", "latent", "interpolation"],
+    ("irregular_oscillations", "rnn"): ["series", "plane"],
+    ("turns", "cde"): ["paths", "confusion"],
 }
 IMAGES = {("digits", "mistakes"), ("digits", "samples"), ("digits", "flow")}
 
@@ -264,6 +276,36 @@ class Gaussian(nn.Module):
 
 
 # --- what cannot be drawn ------------------------------------------------------------------------------
+
+
+class Codes(nn.Module):
+    """A latent model of series whose states stand still and are their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = nn.Parameter(torch.zeros(()))
+
+    def posterior(self, ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        return values[0], torch.zeros_like(values[0])
+
+    def trajectory(self, z0: Tensor, ts: Tensor) -> Tensor:
+        return z0.expand(len(ts), *z0.shape)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return 2 * z
+
+
+def test_between_the_two_codes_that_differ_most_there_is_a_straight_line() -> None:
+    ys = torch.tensor([[0.0, 0, 0], [1, 2, 3], [-1, 4, 9]]).unsqueeze(1).expand(3, 5, 3)
+    seen = torch.ones(3, 5, 3, dtype=torch.bool)
+    part = Series(torch.arange(5.0), ys, seen, seen)
+    spec = DataSpec("made-up", View.series, (3,), torch.zeros(3), torch.ones(3))
+    figure = interpolation.draw(Scene(Codes(), spec, Splits(part, part, part), None, {}))  # type: ignore[arg-type]
+    assert figure is not None
+    heights = np.array([[line.get_ydata()[0] for line in axes.lines[: interpolation.STEPS]] for axes in figure.axes])
+    ends = 2 * np.array([ys[0, 0].numpy(), ys[2, 0].numpy()])
+    share = np.linspace(0, 1, interpolation.STEPS)[:, None]
+    assert heights.T == pytest.approx((1 - share) * ends[0] + share * ends[1], abs=1e-6)
 
 
 def fail(*arguments: Any, **settings: Any) -> Any:

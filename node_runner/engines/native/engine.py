@@ -160,8 +160,8 @@ def _formless(f: Dynamics) -> str:
 
 
 def _name(f: Dynamics) -> str:
-    """The innermost field's name, behind the wrappers of models."""
+    """The innermost field's name, and where that would be served, that of the wrapper of a model that is not."""
     inner = getattr(f, "field", None)
     if isinstance(inner, nn.Module):
-        return _name(inner)
+        return _name(inner) if form_of(inner) is None else f"{_name(inner)} in {type(f).__name__}"
     return type(f).__name__ if isinstance(f, nn.Module) else getattr(f, "__name__", type(f).__name__)

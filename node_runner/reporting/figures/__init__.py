@@ -21,6 +21,8 @@ from node_runner.reporting.figures import (
     events,
     flow,
     graph,
+    interpolation,
+    latent,
     mistakes,
     paths,
     phase_portrait,
@@ -45,7 +47,12 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
-    View.series: {"series": series.draw_times, "plane": series.draw_plane},
+    View.series: {
+        "series": series.draw_times,
+        "plane": series.draw_plane,
+        "latent": latent.draw,
+        "interpolation": interpolation.draw,
+    },
     View.paths: {"paths": paths.draw, "confusion": confusion.draw},
     View.processes: {
         "forecasts": processes.draw_forecasts,

@@ -21,7 +21,7 @@ from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, leading_norm
+from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
 from node_runner.regularisers.jacobian import Estimate, Norm
 from node_runner.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
@@ -55,6 +55,7 @@ def test_refusals_say_what_is_wrong():
     assert "Cubed is none" in refusal(Shifted(Cubed(), torch.zeros(4)), y0)
     assert NativeEngine().refuses(METHODS["dopri5"], field, y0, leading_norm(1), "off") is None
     assert "norm of its own" in refusal(field, y0, norm=torch.linalg.vector_norm)
+    assert "MLP in UnitTime is none" in refusal(UnitTime(field, torch.ones(4)), y0)
     assert "needs states (B, 2), got (4, 3)" in refusal(field, torch.zeros(4, 3))
     assert "parameters of the state's dtype" in refusal(field, y0.double())
     assert "computes in float32 and float64" in refusal(field, y0.half())
