@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change.", show_default=False)
 ]
@@ -149,7 +150,7 @@ def resume(run: Run, overrides: Overrides = None) -> None:
 
 @app.command(cls=RunCommand)
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns.", show_default=False)],
+    runs: Runs,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
     plot: Annotated[
@@ -163,6 +164,28 @@ def compare(
     from node_runner.cli.compare import compare as show
 
     show(runs, csv, json, plot)
+
+
+@app.command(cls=RunCommand)
+def ensemble(
+    runs: Runs,
+    band: Annotated[float, typer.Option(help="Probability with which the band is to hold the truth.")] = 0.9,
+    until: Annotated[
+        float | None, typer.Option(help="Time up to which trajectories are forecast.", show_default=False)
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (ensemble.json beside the runs).", show_default=False),
+    ] = None,
+) -> None:
+    """Take runs of several seeds together: mean, bands over the data and beyond, and how far they can be believed.
+
+    Example: node-run -m seed=0,1,2,3,4 sweep=seeds, then node-run ensemble outputs/sweeps/seeds --until 20
+    """
+    from node_runner.cli.ensemble import ensemble as join
+
+    join(runs, band, until, checkpoint, out)
 
 
 @app.command(cls=RunCommand)
