@@ -47,7 +47,7 @@ def draw_forecast(
     with style():
         title = f"{dataset}: {len(forecast.members)} seeds, mean and {level:.0%} band"
         figure = sheet(11.0, max(4.2, 1.75 * axes_shown + 0.9), title)
-        left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+        left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.7, 1)))
         rows = chosen(forecast)
         grid = left.subplots(axes_shown, len(rows), sharex=True, sharey="row", squeeze=False)
         for place, (row, words) in enumerate(rows):

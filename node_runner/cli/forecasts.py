@@ -83,10 +83,6 @@ def predict(members: Sequence[Saved], name: str, until: float | None = None) -> 
     first = members[0].experiment
     part = dict(first.splits.items())[name]
     if isinstance(part, Series):
-        if until is not None:
-            raise ConfigError(
-                "--until is for trajectories; of series the test part holds times that nothing is seen of"
-            )
         ys = [_series(member, name) for member in members]
         true = torch.where(part.known, part.target, torch.nan)
         last = max(0, last_seen(part))
