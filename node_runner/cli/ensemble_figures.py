@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,7 +48,8 @@ def draw_forecast(
     with style():
         title = f"{dataset}: {len(forecast.members)} seeds, mean and {level:.0%} band"
         figure = sheet(11.0, max(4.2, 1.75 * axes_shown + 0.9), title)
-        left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.7, 1)))
+        parts: Any = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+        left, right = parts
         rows = chosen(forecast)
         grid = left.subplots(axes_shown, len(rows), sharex=True, sharey="row", squeeze=False)
         for place, (row, words) in enumerate(rows):
@@ -123,14 +125,17 @@ def draw_votes(votes: Votes, dataset: str) -> Figure:
         left, right = figure.subplots(1, 2)
         left.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1.0)
         for shares, colour, width, label in shown:
-            confidence, accuracy, _ = reliability(shares, votes.labels)
-            left.plot(confidence, accuracy, marker=".", color=colour, linewidth=width, label=label)
+            confidence, accuracy, counts = reliability(shares, votes.labels)
+            sizes = 6 + 120 * counts / len(votes.labels)
+            left.scatter(confidence, accuracy, sizes, color=colour, alpha=0.8, linewidths=0, label=label)
             kept, mistakes = _selective(shares, votes)
             right.plot(kept, mistakes, color=colour, linewidth=width, label=label)
-        clean(left, grid=True).set(xlabel="confidence", ylabel="accuracy", title="is the confidence deserved?")
+        clean(left, grid=True).set(
+            xlabel="confidence", ylabel="accuracy", title="accuracy by confidence, larger where more examples"
+        )
         clean(right, grid=True).set(xlabel="share of the examples kept, the surest first", xlim=(0, 1))
-        right.set(ylabel="mistakes among them", title="mistakes")
-        left.legend()
+        right.set(ylabel="mistakes among them")
+        right.legend()
         return figure
 
 
