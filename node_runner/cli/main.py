@@ -189,6 +189,34 @@ def ensemble(
 
 
 @app.command(cls=RunCommand)
+def ood(
+    run: Run,
+    overrides: Overrides = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="uniform, permuted, inverted, or the name of a data set (repeatable; uniform and permuted).",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Points of each, at the most.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of noise, dequantisation and trace estimates.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (RUN/ood.json if not given).", show_default=False),
+    ] = None,
+) -> None:
+    """Ask a flow's log-density what is not of its data: test points against noise, or against other data.
+
+    Example: node-run ood outputs/RUN --against uniform --against permuted --against mnist
+    """
+    from node_runner.cli.ood import ood as tell_apart
+
+    tell_apart(run, overrides or [], against or ["uniform", "permuted"], count, seed, checkpoint, out)
+
+
+@app.command(cls=RunCommand)
 def bench(
     overrides: Overrides = None,
     engine: Annotated[
