@@ -217,6 +217,33 @@ def ood(
 
 
 @app.command(cls=RunCommand)
+def robustness(
+    runs: Runs,
+    level: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Deviation of the noise, as a share of the data's (repeatable; 0 to 1 in seven steps).",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the noise at each level.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (robustness.json beside the runs).", show_default=False),
+    ] = None,
+) -> None:
+    """Measure runs on test data with noise on the inputs; runs of several seeds are taken together.
+
+    Example: node-run experiment=robustness_noise sweep=noise, then node-run robustness outputs/sweeps/noise
+    """
+    from node_runner.cli.robustness import robustness as strain
+
+    strain(runs, level or [], draws, seed, checkpoint, out)
+
+
+@app.command(cls=RunCommand)
 def bench(
     overrides: Overrides = None,
     engine: Annotated[

@@ -111,7 +111,7 @@ def ood(
 
 
 def log_densities(saved: Saved, x: Tensor, seed: int) -> Array:
-    """Log p (N,) in nats of points (N, D), -inf where it is not finite; grey levels are dequantised, as for the metrics.
+    """Log p (N,) in nats of points (N, D), -inf where it is not finite; grey levels dequantised, as for the metrics.
 
     The noise of dequantisation and of the trace estimate is the same at every call.
     """
