@@ -8,7 +8,7 @@ from torch import Tensor
 
 from node_runner.cli.saved import Saved
 from node_runner.datasets import DATASETS
-from node_runner.errors import ConfigError, DataError, did_you_mean
+from node_runner.errors import ConfigError, did_you_mean
 from node_runner.registry import MISSING
 from node_runner.views import DataSpec, View
 
@@ -65,10 +65,10 @@ def _other(name: str, spec: DataSpec, count: int) -> tuple[Tensor, str]:
     settings = DATASETS.schema(name)()
     if any(value == MISSING for value in vars(settings).values()):
         raise ConfigError(f"--against {name}: it has settings that must be given; use a data set that needs none")
-    dataset = DATASETS.build(settings)
     try:
+        dataset = DATASETS.build(settings)
         dataset.check()
-    except DataError as error:
+    except ConfigError as error:
         raise ConfigError(f"--against {name}: {error}") from error
     if View.points not in dataset.views:
         raise ConfigError(f"--against {name}: it has no points, only {', '.join(v.value for v in dataset.views)}")
