@@ -110,7 +110,11 @@ def sample(
     overrides: Overrides = None,
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="Points (1000), or trajectories where no --start is given (8).", show_default=False),
+        typer.Option(
+            min=1,
+            help="Points (1000), pairs of them (6), or trajectories where no --start is given (8).",
+            show_default=False,
+        ),
     ] = None,
     start: Annotated[
         list[str] | None, typer.Option(help="First state of a trajectory, as x,y (repeatable).", show_default=False)
@@ -118,6 +122,12 @@ def sample(
     until: Annotated[float | None, typer.Option(help="Time at which trajectories end.", show_default=False)] = None,
     times: Annotated[int, typer.Option(min=2, help="Output times of a trajectory.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the drawn points.")] = 0,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="A .gif too: the way from base to data, or moving states.")
+    ] = False,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="Between pairs of test points, through the base of a flow.")
+    ] = False,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
         Path | None,
@@ -128,13 +138,13 @@ def sample(
 ) -> None:
     """Draw points from a flow with their log-densities, or predict trajectories.
 
-    Examples: node-run sample outputs/RUN --count 5000 --out points.csv, and
+    Examples: node-run sample outputs/RUN --count 5000 --out points.csv --animate, and
     node-run sample outputs/RUN --start 1.5,0 --start -1,1 --until 12
     """
     from node_runner.cli.sample import Request
     from node_runner.cli.sample import sample as draw
 
-    draw(run, overrides or [], Request(count, start or [], until, times, seed), checkpoint, out)
+    draw(run, overrides or [], Request(count, start or [], until, times, seed, animate, interpolate), checkpoint, out)
 
 
 @app.command(cls=RunCommand)

@@ -85,9 +85,8 @@ def test_foreign_points_keep_to_the_range_of_the_data(digits: Path):
 
 
 def test_images_are_scored_against_noise(node_run: NodeRun, digits: Path):
-    done = node_run(
-        "ood", str(digits), "--against", "uniform", "--against", "inverted", "--count", "20", "--out", "o.json"
-    )
+    asked = ("ood", str(digits), "--against", "uniform", "--against", "inverted", "--count", "20", "--out", "o.json")
+    done = node_run(*asked)
     assert done.code == 0, done.err
     found = json.loads(Path("o.json").read_text())
     assert set(found["against"]) == {"uniform", "inverted"}
@@ -96,7 +95,7 @@ def test_images_are_scored_against_noise(node_run: NodeRun, digits: Path):
     assert found["against"]["inverted"]["auroc"] > 0.9
     assert Path("o.png").read_bytes().startswith(b"\x89PNG")
     first = Path("o.json").read_bytes()
-    node_run("ood", str(digits), "--against", "uniform", "--against", "inverted", "--count", "20", "--out", "o.json")
+    node_run(*asked)
     assert Path("o.json").read_bytes() == first
 
 
