@@ -36,7 +36,8 @@ def animate_points(paths: Array, labels: Sequence[str], dataset: str, file: Path
         figure = sheet(4.4, 4.0 * height(x, y) + 0.8, f"{dataset}: from the base to the data")
         axes = clean(figure.subplots())
         planar(axes, x, y, labels)
-        drawn = axes.scatter(*paths[0].T, c=0.8 * mpl.colormaps["twilight_shifted"](turn)[:, :3], s=3, linewidths=0)
+        colours = 0.8 * mpl.colormaps["twilight_shifted"](turn)[:, :3]  # darkened: the map passes through white
+        drawn = axes.scatter(paths[0, :, 0], paths[0, :, 1], s=3, c=colours, linewidths=0)
 
         def show(frame: int) -> None:
             drawn.set_offsets(paths[frame])

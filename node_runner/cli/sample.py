@@ -72,8 +72,8 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
             _points(saved, request, file)
         else:
             _trajectories(saved, request, file)
-    *others, last = [file, file.with_suffix(".png"), *([file.with_suffix(".gif")] if request.animate else [])]
-    print(f"wrote {', '.join(str(shown(other)) for other in others)} and {shown(last)}", file=sys.stderr)
+    written = [file, file.with_suffix(".png"), *([file.with_suffix(".gif")] if request.animate else [])]
+    print(f"wrote {', '.join(str(shown(each)) for each in written)}", file=sys.stderr)
 
 
 def _refuse(saved: Saved, request: Request) -> None:

@@ -18,6 +18,7 @@ from node_runner.reporting.figures import (
     density,
     energy,
     error_over_time,
+    features,
     flow,
     mistakes,
     paths,
@@ -39,7 +40,12 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
         "energy": energy.draw,
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
-    View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
+    View.labelled: {
+        "confusion": confusion.draw,
+        "mistakes": mistakes.draw,
+        "decision": decision.draw,
+        "features": features.draw,
+    },
     View.series: {"series": series.draw_times, "plane": series.draw_plane},
     View.paths: {"paths": paths.draw, "confusion": confusion.draw},
 }
