@@ -18,7 +18,7 @@ PNG = b"\x89PNG"
 def test_points_come_with_their_density(node_run: NodeRun, trained: Path):
     done = node_run("sample", str(trained / "flow"), "--count", "50", "--seed", "3", "--out", "new/points.npz")
     assert done.code == 0
-    assert "wrote new/points.npz and new/points.png" in done.err
+    assert "wrote new/points.npz, new/points.png" in done.err
     with np.load("new/points.npz") as drawn:
         assert drawn["samples"].shape == (50, 2) and drawn["log_density"].shape == (50,)
         assert np.isfinite(drawn["log_density"]).all()
