@@ -48,7 +48,7 @@ class Request:
 
 
 def sample(run: Path, overrides: Sequence[str], request: Request, which: str, out: Path | None) -> None:
-    """Draw points and their log-densities from a flow, or predict trajectories or series; write numbers and a picture.
+    """Draw points from a flow or paths of a process, or predict trajectories or series; write numbers and a picture.
 
     Raises:
         ConfigError: no such run or checkpoint, a classifier, a file of another kind, or a picture of what is not there.
@@ -62,7 +62,9 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     if view in (View.labelled, View.paths):
         name = saved.experiment.config.model.name
         raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
-    if view is not View.trajectories and (request.start or request.until is not None):
+    if view is View.processes and request.start:
+        raise ConfigError("--start is for trajectories; a model of a process draws where its paths begin: leave it out")
+    if view in (View.points, View.series) and (request.start or request.until is not None):
         learned = "a density" if view is View.points else "series, which go on from what was seen of them"
         raise ConfigError(f"--start and --until are for trajectories, and this run learned {learned}")
     _refuse(saved, request)
@@ -74,6 +76,8 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
             _points(saved, request, file)
         elif view is View.series:
             _series(saved, request, file)
+        elif view is View.processes:
+            _paths(saved, request, file)
         else:
             _trajectories(saved, request, file)
     written = [file, file.with_suffix(".png"), *([file.with_suffix(".gif")] if request.animate else [])]
@@ -160,14 +164,35 @@ def _between(saved: Saved, request: Request, file: Path) -> None:
 
 
 def _trajectories(saved: Saved, request: Request, file: Path) -> None:
-    experiment = saved.experiment
     y0 = _first_states(saved, request)
+    ts, horizon = _times(saved, request)
+    ys = _numpy(saved.experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
+    _write_paths(saved, file, ts, ys, horizon)
+
+
+def _paths(saved: Saved, request: Request, file: Path) -> None:
+    """Paths of a process, nothing having been seen, without the noise of observations."""
+    model: Any = saved.experiment.model
+    ts, horizon = _times(saved, request)
+    generator = torch.Generator().manual_seed(request.seed)
+    drawn = model.generate(ts, request.count or TRAJECTORIES, generator=generator).value
+    _write_paths(saved, file, ts, _numpy(drawn.transpose(0, 1)), horizon)
+
+
+def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
+    """Times (T,) that were asked for, and the time at which the test part ends."""
+    experiment = saved.experiment
     horizon = float(experiment.splits.test.ts[-1] - experiment.splits.test.ts[0])
     until = horizon if request.until is None else request.until
     if until <= 0:
         raise ConfigError(f"--until {until:g}: expected a time above 0")
-    ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device).to(experiment.dtype)
-    ys = _numpy(experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
+    ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device)
+    return ts.to(experiment.dtype), horizon
+
+
+def _write_paths(saved: Saved, file: Path, ts: Tensor, ys: Array, horizon: float) -> None:
+    """Write states (N, T, D) at ts (T,), and draw them."""
+    experiment = saved.experiment
     labels = list(experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
     if file.suffix == ".csv":
         number = np.repeat(np.arange(len(ys)), len(ts))

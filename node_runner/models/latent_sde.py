@@ -44,8 +44,8 @@ class LatentSDE(nn.Module):
         solve: the differentiable solve, by a method for stochastic equations.
         regularisers: none.
         latent: numbers in z.
-        hidden: width of the GRU's memory and of the decoder d (decoder_hidden=0: d is linear).
-        decoder_hidden: see hidden.
+        hidden: width of the GRU's memory.
+        decoder_hidden: width of the hidden layer of the decoder d (0: d is linear).
         diffusion: g before training, in standardised units over the root of a unit of time.
         diffusion_hidden: width of the networks of g, one a coordinate (0: g is constant).
         noise: standard deviation of an observation before training, in units of the training data's deviation.
