@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from torch import Tensor
 from node_runner.cli import animation
 from node_runner.cli.explain import shown
 from node_runner.cli.figure_file import write_figure
-from node_runner.cli.interpolation import FINE, PAIRS, STEPS, draw_interpolations, interpolate, invertible
+from node_runner.cli.interpolation import (
+    FINE,
+    PAIRS,
+    STEPS,
+    can_interpolate,
+    draw_interpolations,
+    draw_series,
+    interpolate,
+    interpolate_series,
+)
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
@@ -58,15 +67,15 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     saved = open_saved(run, overrides, which)
     view = saved.experiment.spec.view
     file = out or saved.folder.path / "samples.npz"
-    if view is View.labelled:
+    if view in (View.labelled, View.paths):
         name = saved.experiment.config.model.name
         raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
-    if view is View.points and (request.start or request.until is not None):
-        raise ConfigError("--start and --until are for trajectories, and this run learned a density")
     _refuse(saved, request)
     with torch.no_grad(), saved.experiment.tolerances.evaluation():
         torch.manual_seed(request.seed)
-        if request.interpolate:
+        if view is View.series:
+            (_between_series if request.interpolate else _series)(saved, request, file)
+        elif request.interpolate:
             _between(saved, request, file)
         elif view is View.points:
             _points(saved, request, file)
@@ -77,18 +86,25 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
 
 
 def _refuse(saved: Saved, request: Request) -> None:
-    """See that --animate and --interpolate have something to work on.
+    """See that there is what is asked for.
 
     Raises:
-        ConfigError: they have not.
+        ConfigError: there is not.
     """
     model, spec = saved.experiment.model, saved.experiment.spec
     name = saved.experiment.config.model.name
+    if spec.view is View.points and (request.start or request.until is not None):
+        raise ConfigError("--start and --until are for trajectories, and this run learned a density")
+    if spec.view is View.series and request.start:
+        raise ConfigError("--start is for trajectories, and this run learned from series; leave it out")
+    if spec.view is View.series and not hasattr(model, "sample"):
+        raise ConfigError(f"model={name} predicts series and makes none of its own; use a run of model=latent")
     if request.interpolate and request.animate:
         raise ConfigError("--animate and --interpolate make pictures of different things; use one of them")
-    if request.interpolate and not invertible(model):
+    if request.interpolate and not can_interpolate(model):
         raise ConfigError(
-            f"--interpolate is through the base of a flow, and model={name} has none; use a run of model=cnf"
+            f"--interpolate is through the base of a flow or a latent space, and model={name} has none; use a run of "
+            "model=cnf, flow_matching or latent"
         )
     if request.animate and spec.numel < 2:
         raise ConfigError("--animate draws in the plane, and these states have one number; leave it out")
@@ -131,11 +147,9 @@ def _animate_flow(saved: Saved, request: Request, labels: Sequence[str], file: P
 def _between(saved: Saved, request: Request, file: Path) -> None:
     """From one test point to another, as many times as is asked for."""
     spec, test = saved.experiment.spec, saved.experiment.splits.test.x
-    pairs = request.count or PAIRS
-    if 2 * pairs > len(test):
-        raise ConfigError(f"--count {pairs}: {len(test)} test points make {len(test) // 2} pairs")
-    generator = torch.Generator().manual_seed(request.seed)
-    ends = test[torch.randperm(len(test), generator=generator)[: 2 * pairs].to(test.device)]
+    rows = _pairs(request, len(test))
+    pairs = len(rows) // 2
+    ends = test[rows.to(test.device)]
     ends = ends.to(saved.experiment.dtype)
     if spec.levels:
         ends = ends + 0.5  # the middle of each grey level
@@ -162,16 +176,61 @@ def _trajectories(saved: Saved, request: Request, file: Path) -> None:
         raise ConfigError(f"--until {until:g}: expected a time above 0")
     ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device).to(experiment.dtype)
     ys = _numpy(experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
-    labels = list(experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+    _write_paths(saved, request, file, _numpy(ts), ys, horizon)
+
+
+def _series(saved: Saved, request: Request, file: Path) -> None:
+    """Series from the prior, at the times of the data or evenly up to --until."""
+    experiment = saved.experiment
+    model: Any = experiment.model
+    ts = experiment.splits.test.ts
+    horizon = float(ts[-1])
+    if request.until is not None:
+        if request.until <= float(ts[0]):
+            raise ConfigError(f"--until {request.until:g}: expected a time above {float(ts[0]):g}")
+        ts = torch.linspace(float(ts[0]), request.until, request.times, dtype=ts.dtype, device=ts.device)
+    generator = torch.Generator().manual_seed(request.seed)
+    ys = model.sample(request.count or TRAJECTORIES, ts, generator=generator)
+    _write_paths(saved, request, file, _numpy(ts), _numpy(ys.transpose(0, 1)), horizon)
+
+
+def _between_series(saved: Saved, request: Request, file: Path) -> None:
+    spec, test = saved.experiment.spec, saved.experiment.splits.test
+    rows = _pairs(request, len(test)).to(test.ys.device)
+    some = replace(test, ys=test.ys[rows], seen=test.seen[rows], known=test.known[rows], labels=None, truth=None)
+    paths = _numpy(interpolate_series(saved.experiment.model, some, STEPS))
+    ts, labels = _numpy(test.ts), list(spec.labels) or [f"y{i}" for i in range(paths.shape[3])]
+    if file.suffix == ".csv":
+        pair, share, time = np.meshgrid(np.arange(paths.shape[1]), np.linspace(0, 1, STEPS), ts, indexing="ij")
+        states = paths.transpose(1, 0, 2, 3).reshape(-1, paths.shape[3])
+        table = np.column_stack((pair.ravel(), share.ravel(), time.ravel(), states))
+        _write_csv(file, ["pair", "share", "t", *labels], table)
+    else:
+        _write_npz(file, ts=ts, paths=paths)
+    write_figure(draw_series(paths, ts, labels, spec.dataset), file.with_suffix(".png"))
+
+
+def _pairs(request: Request, available: int) -> Tensor:
+    """Rows (2 N,) of N starts and N ends, all different."""
+    pairs = request.count or min(PAIRS, available // 2)
+    if 2 * pairs > available or not pairs:
+        raise ConfigError(f"--count {pairs}: the test part holds {available}, which makes {available // 2} pairs")
+    return torch.randperm(available, generator=torch.Generator().manual_seed(request.seed))[: 2 * pairs]
+
+
+def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Array, horizon: float) -> None:
+    """Trajectories (N, T, D) at ts (T,) as numbers and as pictures."""
+    spec = saved.experiment.spec
+    labels = list(spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
     if file.suffix == ".csv":
         number = np.repeat(np.arange(len(ys)), len(ts))
-        table = np.column_stack((number, np.tile(_numpy(ts), len(ys)), ys.reshape(-1, ys.shape[2])))
+        table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
         _write_csv(file, ["trajectory", "t", *labels], table)
     else:
-        _write_npz(file, ts=_numpy(ts), ys=ys)
-    write_figure(draw_trajectories(_numpy(ts), ys, labels, horizon), file.with_suffix(".png"))
+        _write_npz(file, ts=ts, ys=ys)
+    write_figure(draw_trajectories(ts, ys, labels, horizon), file.with_suffix(".png"))
     if request.animate:
-        animation.animate_trajectories(_numpy(ts), ys, labels, experiment.spec.dataset, file.with_suffix(".gif"))
+        animation.animate_trajectories(ts, ys, labels, spec.dataset, file.with_suffix(".gif"))
 
 
 def _first_states(saved: Saved, request: Request) -> Tensor:

@@ -117,9 +117,20 @@ class LatentODE(nn.Module):
         """Trajectories (count, T, B, D) from draws of the posterior, without the noise of observations."""
         mean, log_std = self.posterior(ts, values, seen)
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
-        z0 = (mean + log_std.exp() * draws).flatten(0, 1)
-        ys = self.decoder(self.block(z0, ts - ts[0]).ys) * self.std + self.mean
+        ys = self.decode((mean + log_std.exp() * draws).flatten(0, 1), ts)
         return ys.unflatten(1, (count, -1)).transpose(0, 1)
+
+    @torch.no_grad()
+    def decode(self, z0: Tensor, ts: Tensor) -> Tensor:
+        """Values (T, B, D) at ts (T,) from hidden states z0 (B, latent) at ts[0], without the noise of observations."""
+        ys: Tensor = self.decoder(self.block(z0, ts - ts[0]).ys) * self.std + self.mean
+        return ys
+
+    @torch.no_grad()
+    def sample(self, count: int, ts: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Values (T, count, D) at ts (T,) of series whose hidden states begin at draws of the prior."""
+        draws = torch.randn(count, *self.block.state_shape, generator=generator, dtype=torch.float64)
+        return self.decode(draws.to(ts.device, ts.dtype), ts)
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from node_runner.cli.animation import animate_images
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
+from node_runner.cli.saved import open_saved
 from tests.cli.conftest import NodeRun
 
 
@@ -59,9 +62,59 @@ def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRu
     assert (spiral / "samples.png").exists()
 
 
+def frames(file: str) -> int:
+    with Image.open(file) as gif:
+        return int(gif.n_frames)
+
+
+@pytest.mark.parametrize(("run", "shown"), [("flow", ["--count", "20"]), ("spiral", ["--times", "9", "--count", "2"])])
+def test_what_is_made_may_move(
+    node_run: NodeRun, trained: Path, monkeypatch: pytest.MonkeyPatch, run: str, shown: list[str]
+):
+    monkeypatch.setattr("node_runner.cli.animation.FRAMES", 4)
+    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 2)
+    done = node_run("sample", str(trained / run), *shown, "--animate", "--out", "moving.npz")
+    assert done.code == 0, done.err
+    assert done.last == "wrote moving.npz, moving.png, moving.gif"
+    # Equal frames that follow one another are kept as one, shown for longer.
+    assert frames("moving.gif") >= 4
+
+
+def test_images_may_appear_out_of_noise():
+    paths = np.random.default_rng(0).uniform(0, 17, size=(3, 5, 64))
+    animate_images(paths, (1, 8, 8), 17, "digits", Path("new/images.gif"))
+    assert frames("new/images.gif") >= 3
+
+
+def test_interpolations_begin_and_end_at_test_points(node_run: NodeRun, trained: Path):
+    sharp = ["solver=dopri5", "tolerance=strict"]
+    done = node_run("sample", str(trained / "flow"), *sharp, "--interpolate", "--count", "3", "--out", "between.npz")
+    assert done.code == 0, done.err
+    with np.load("between.npz") as file:
+        paths = file["paths"]
+    assert paths.shape == (101, 3, 2)
+    test = open_saved(trained / "flow", [], "best").experiment.splits.test.x.double().numpy()
+    ends = paths[[0, -1]].reshape(-1, 2)
+    distance = np.linalg.norm(ends[:, None] - test, axis=2).min(axis=1)
+    assert distance.max() < 1e-4 and len(np.unique(ends.round(4), axis=0)) == 6
+    assert Path("between.png").read_bytes().startswith(PNG)
+    node_run("sample", str(trained / "flow"), "--interpolate", "--count", "2", "--out", "between.csv")
+    with open("between.csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert list(rows[0]) == ["pair", "share", "x", "y"] and len(rows) == 202
+    assert (float(rows[101]["pair"]), float(rows[101]["share"])) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("run", "arguments", "said"),
     [
+        (
+            "spiral",
+            ["--interpolate"],
+            "--interpolate is through the base of a flow or a latent space, and model=node has none",
+        ),
+        ("flow", ["--interpolate", "--animate"], "--animate and --interpolate make pictures of different things"),
+        ("flow", ["--interpolate", "--count", "11"], "--count 11: the test part holds 20, which makes 10 pairs"),
         ("classes", [], "model=node learned classes, so there is nothing to draw"),
         ("spiral", ["--start", "1"], "--start 1: expected 2 numbers separated by commas: x,y"),
         ("spiral", ["--start", "a,b"], "--start a,b: expected 2 numbers"),

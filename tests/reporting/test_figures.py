@@ -32,8 +32,8 @@ PAIRS = {
     ("pendulum", "node"): [*TRAJECTORIES, "energy"],
     ("lotka-volterra", "cnf"): ["density", "flow"],
     ("eight_gaussians", "cnf"): ["density", "flow"],
-    ("two_moons", "node"): ["confusion", "decision"],
-    ("digits", "node"): ["confusion", "mistakes"],
+    ("two_moons", "node"): ["confusion", "decision", "features"],
+    ("digits", "node"): ["confusion", "mistakes", "features"],
     ("digits", "cnf"): ["samples", "flow"],
 }
 IMAGES = {("digits", "mistakes"), ("digits", "samples"), ("digits", "flow")}
