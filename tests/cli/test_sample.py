@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from node_runner.cli.animation import animate_images
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import open_saved
-from tests.cli.conftest import NodeRun
+from node_runner.config import compose_run
+from node_runner.run import run as train
+from node_runner.tasks.series import series_batch
+from tests.cli.conftest import SHORT, NodeRun
 
 
 PNG = b"\x89PNG"
@@ -86,6 +90,36 @@ def test_images_may_appear_out_of_noise():
     assert frames("new/images.gif") >= 3
 
 
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a latent ODE."""
+    root = tmp_path_factory.mktemp("latent") / "run"
+    data = ("dataset=irregular_oscillations", "dataset.train=8", "dataset.val=4", "dataset.test=6")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        train(compose_run([*SHORT, *data, "model=latent", "engine=torchdiffeq"]), root, live=False)
+    return root
+
+
+def test_series_come_from_the_prior_and_lie_between_others(node_run: NodeRun, latent: Path):
+    assert node_run("sample", str(latent), "--count", "3", "--until", "4", "--times", "7", "--out", "a.npz").code == 0
+    with np.load("a.npz") as drawn:
+        assert drawn["ys"].shape[:2] == (3, 7) and drawn["ts"][-1] == pytest.approx(4)
+    done = node_run("sample", str(latent), "--interpolate", "--count", "2", "--out", "b.npz")
+    assert done.code == 0, done.err
+    with np.load("b.npz") as file:
+        paths, ts = file["paths"], file["ts"]
+    assert paths.shape[:3] == (9, 2, len(ts))
+    # The ends are the model's own reconstructions of test series.
+    built = open_saved(latent, [], "best").experiment
+    batch = series_batch(built.splits.test, torch.arange(len(built.splits.test)))
+    with torch.no_grad(), built.tolerances.evaluation():
+        own = built.model(batch.ts, batch.values, batch.seen).value.transpose(0, 1).double().numpy()
+    for path in paths[[0, -1]].reshape(4, *paths.shape[2:]):
+        assert np.abs(own - path).max(axis=(1, 2)).min() < 1e-4
+    assert "--start is for trajectories" in node_run("sample", str(latent), "--start", "1").line
+
+
 def test_interpolations_begin_and_end_at_test_points(node_run: NodeRun, trained: Path):
     sharp = ["solver=dopri5", "tolerance=strict"]
     done = node_run("sample", str(trained / "flow"), *sharp, "--interpolate", "--count", "3", "--out", "between.npz")
@@ -111,7 +145,7 @@ def test_interpolations_begin_and_end_at_test_points(node_run: NodeRun, trained:
         (
             "spiral",
             ["--interpolate"],
-            "--interpolate is through the base of a flow or a latent space, and model=node has none",
+            "through the base of a flow or a latent space, and model=node has none",
         ),
         ("flow", ["--interpolate", "--animate"], "--animate and --interpolate make pictures of different things"),
         ("flow", ["--interpolate", "--count", "11"], "--count 11: the test part holds 20, which makes 10 pairs"),
