@@ -84,7 +84,8 @@ def test_what_is_made_may_move(
     assert frames("moving.gif") >= 4
 
 
-def test_images_may_appear_out_of_noise():
+def test_images_may_appear_out_of_noise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 1)
     paths = np.random.default_rng(0).uniform(0, 17, size=(3, 5, 64))
     animate_images(paths, (1, 8, 8), 17, "digits", Path("new/images.gif"))
     assert frames("new/images.gif") >= 3
