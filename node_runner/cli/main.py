@@ -205,7 +205,7 @@ def ood(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="uniform, permuted, inverted, or the name of a data set (repeatable; uniform and permuted if not given).",
+            help="uniform, permuted, inverted, or a data set (repeatable; uniform and permuted if not given).",
             show_default=False,
         ),
     ] = None,
