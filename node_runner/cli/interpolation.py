@@ -1,18 +1,23 @@
-"""Between two points of the data, through a flow's base."""
+"""Between two points of the data, through a flow's base, or two series, through a latent space."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node_runner.reporting.figures.samples import picture
 from node_runner.reporting.figures.style import PALETTE, clean, planar, sheet, style, window
+from node_runner.tasks.series import series_batch
+from node_runner.views import Series
 
 
 Array = NDArray[np.float64]
@@ -48,6 +53,42 @@ def great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(length_a, length_b, share) * direction
 
 
+def interpolate_series(model: Any, series: Series, steps: int) -> Tensor:
+    """(steps, N, T, D) from the first half of 2 N series to the second.
+
+    Lines between the means of their posteriors, which need no shell to keep to.
+    """
+    batch = series_batch(series, torch.arange(len(series), device=series.ys.device))
+    mean, _ = model.posterior(batch.ts, batch.values, batch.seen)
+    starts, ends = mean.chunk(2)
+    shares = torch.linspace(0, 1, steps, dtype=mean.dtype, device=mean.device)
+    return torch.stack(
+        [model.decode(model.trajectory(torch.lerp(starts, ends, s), batch.ts)).transpose(0, 1) for s in shares]
+    )
+
+
+def draw_series(paths: Array, ts: Array, labels: Sequence[str], dataset: str) -> Figure:
+    """Paths (steps, N, T, D): a panel a pair, in the plane where there are two axes, else the first one over time."""
+    steps, pairs = paths.shape[:2]
+    plane = paths.shape[3] == 2
+    with style():
+        columns = min(3, pairs)
+        rows = -(-pairs // columns)
+        title = f"{dataset}: from one test series to another, through the latent space"
+        figure = sheet(3.0 * columns + 0.6, 2.7 * rows + 0.9, title)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[pairs:]:
+            axes.set_axis_off()
+        colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, steps))
+        for pair, axes in zip(range(pairs), grid.flat, strict=False):
+            for path, colour in zip(paths[:, pair], colours, strict=True):
+                axes.plot(*(path.T if plane else (ts, path[:, 0])), color=colour, linewidth=1.2)
+            clean(axes).set(xlabel=labels[0] if plane else "time", ylabel=labels[1] if plane else labels[0])
+        scale = ScalarMappable(Normalize(0, 1), "viridis")
+        figure.colorbar(scale, ax=grid, label="from the one to the other", shrink=0.7)
+        return figure
+
+
 def draw_interpolations(
     paths: Array, data: Array, labels: Sequence[str], image: tuple[int, ...], levels: int, dataset: str
 ) -> Figure:
@@ -74,6 +115,6 @@ def draw_interpolations(
         return figure
 
 
-def invertible(model: nn.Module) -> bool:
-    """Whether a model maps data to a base and back."""
-    return hasattr(model, "to_base") and hasattr(model, "from_base")
+def can_interpolate(model: nn.Module) -> bool:
+    """Whether a model maps data to a base or a latent space, and back."""
+    return hasattr(model, "from_base") or (hasattr(model, "posterior") and hasattr(model, "decode"))

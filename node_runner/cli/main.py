@@ -126,7 +126,7 @@ def sample(
         bool, typer.Option("--animate", help="A .gif too: the way from base to data, or moving states.")
     ] = False,
     interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="Between pairs of test points, through the base of a flow.")
+        bool, typer.Option("--interpolate", help="Between test points, through a flow's base or a latent space.")
     ] = False,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
@@ -205,7 +205,7 @@ def ood(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="uniform, permuted, inverted, or the name of a data set (repeatable; uniform and permuted).",
+            help="uniform, permuted, inverted, or a data set (repeatable; uniform and permuted if not given).",
             show_default=False,
         ),
     ] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.cli import animation
 from node_runner.cli.explain import shown
 from node_runner.cli.figure_file import write_figure
-from node_runner.cli.interpolation import FINE, PAIRS, STEPS, draw_interpolations, interpolate, invertible
+from node_runner.cli.interpolation import (
+    FINE,
+    PAIRS,
+    STEPS,
+    can_interpolate,
+    draw_interpolations,
+    interpolate,
+)
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
+from node_runner.cli.sample_files import Array, numpy, write_csv, write_npz
+from node_runner.cli.sample_series import between_series, continued_series
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
-from node_runner.tasks.series import last_seen, series_batch
 from node_runner.views import View
 
 
-Array = NDArray[Any]
-
-POINTS, TRAJECTORIES, DRAWS = 1000, 8, 8
-"""How many are made where no number is asked for; draws of a posterior, of each series."""
+POINTS, TRAJECTORIES = 1000, 8
+"""How many are made where no number is asked for."""
 
 AT_ONCE = 5000
 """Points in one solve, so that a large number of them fits into memory."""
@@ -62,20 +66,17 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     if view in (View.labelled, View.paths):
         name = saved.experiment.config.model.name
         raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
-    if view is View.processes and request.start:
-        raise ConfigError("--start is for trajectories; a model of a process draws where its paths begin: leave it out")
-    if view in (View.points, View.series) and (request.start or request.until is not None):
-        learned = "a density" if view is View.points else "series, which go on from what was seen of them"
-        raise ConfigError(f"--start and --until are for trajectories, and this run learned {learned}")
     _refuse(saved, request)
     with torch.no_grad(), saved.experiment.tolerances.evaluation():
         torch.manual_seed(request.seed)
-        if request.interpolate:
+        if view is View.series and request.interpolate:
+            between_series(saved, pairs_of(saved, request), file)
+        elif view is View.series:
+            continued_series(saved, request.count or TRAJECTORIES, request.seed, file)
+        elif request.interpolate:
             _between(saved, request, file)
         elif view is View.points:
             _points(saved, request, file)
-        elif view is View.series:
-            _series(saved, request, file)
         elif view is View.processes:
             _paths(saved, request, file)
         else:
@@ -85,18 +86,24 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
 
 
 def _refuse(saved: Saved, request: Request) -> None:
-    """See that --animate and --interpolate have something to work on.
+    """See that there is what is asked for.
 
     Raises:
-        ConfigError: they have not.
+        ConfigError: there is not.
     """
     model, spec = saved.experiment.model, saved.experiment.spec
     name = saved.experiment.config.model.name
+    if spec.view is View.processes and request.start:
+        raise ConfigError("--start is for trajectories; a model of a process draws where its paths begin: leave it out")
+    if spec.view in (View.points, View.series) and (request.start or request.until is not None):
+        learned = "a density" if spec.view is View.points else "series, which go on from what was seen of them"
+        raise ConfigError(f"--start and --until are for trajectories, and this run learned {learned}")
     if request.interpolate and request.animate:
         raise ConfigError("--animate and --interpolate make pictures of different things; use one of them")
-    if request.interpolate and not invertible(model):
+    if request.interpolate and not can_interpolate(model):
         raise ConfigError(
-            f"--interpolate is through the base of a flow, and model={name} has none; use a run of model=cnf"
+            f"--interpolate is through the base of a flow or a latent space, and model={name} has none; use a run of "
+            "model=cnf, flow_matching or latent"
         )
     if request.animate and spec.view not in (View.points, View.trajectories):
         raise ConfigError(f"--animate moves points and trajectories, and model={name} learned {spec.view.value}")
@@ -113,13 +120,13 @@ def _points(saved: Saved, request: Request, file: Path) -> None:
     count = request.count or POINTS
     sizes = [min(AT_ONCE, count - begun) for begun in range(0, count, AT_ONCE)]
     drawn = [model.sample(size, generator=generator) for size in sizes]
-    points = _numpy(torch.cat(drawn))
-    densities = _numpy(torch.cat([model.log_prob(part) for part in drawn]))
+    points = numpy(torch.cat(drawn))
+    densities = numpy(torch.cat([model.log_prob(part) for part in drawn]))
     labels = list(spec.labels) or [f"x{i}" for i in range(points.shape[1])]
     if file.suffix == ".csv":
-        _write_csv(file, [*labels, "log_density"], np.column_stack((points, densities)))
+        write_csv(file, [*labels, "log_density"], np.column_stack((points, densities)))
     else:
-        _write_npz(file, samples=points.reshape(count, *(spec.image or spec.shape)), log_density=densities)
+        write_npz(file, samples=points.reshape(count, *(spec.image or spec.shape)), log_density=densities)
     picture = draw_images(points, spec.image, spec.levels) if spec.image else draw_points(points, densities, labels)
     write_figure(picture, file.with_suffix(".png"))
     if request.animate:
@@ -131,7 +138,7 @@ def _animate_flow(saved: Saved, request: Request, labels: Sequence[str], file: P
     spec = saved.experiment.spec
     most = animation.IMAGES if spec.image else animation.MOVING
     generator = torch.Generator().manual_seed(request.seed)
-    paths = _numpy(model.path(min(most, request.count or most), animation.FRAMES, generator=generator))
+    paths = numpy(model.path(min(most, request.count or most), animation.FRAMES, generator=generator))
     if spec.image:
         animation.animate_images(paths, spec.image, spec.levels, spec.dataset, file)
     else:
@@ -141,33 +148,31 @@ def _animate_flow(saved: Saved, request: Request, labels: Sequence[str], file: P
 def _between(saved: Saved, request: Request, file: Path) -> None:
     """From one test point to another, as many times as is asked for."""
     spec, test = saved.experiment.spec, saved.experiment.splits.test.x
-    pairs = request.count or PAIRS
-    if 2 * pairs > len(test):
-        raise ConfigError(f"--count {pairs}: {len(test)} test points make {len(test) // 2} pairs")
-    generator = torch.Generator().manual_seed(request.seed)
-    ends = test[torch.randperm(len(test), generator=generator)[: 2 * pairs].to(test.device)]
+    rows = pairs_of(saved, request)
+    pairs = len(rows) // 2
+    ends = test[rows.to(test.device)]
     ends = ends.to(saved.experiment.dtype)
     if spec.levels:
         ends = ends + 0.5  # the middle of each grey level
     steps = STEPS if spec.image else FINE
-    paths = _numpy(interpolate(saved.experiment.model, ends[:pairs], ends[pairs:], steps))
+    paths = numpy(interpolate(saved.experiment.model, ends[:pairs], ends[pairs:], steps))
     labels = list(spec.labels) or [f"x{i}" for i in range(paths.shape[2])]
     if file.suffix == ".csv":
         number = np.repeat(np.arange(pairs), steps)
         share = np.tile(np.linspace(0, 1, steps), pairs)
         table = np.column_stack((number, share, paths.transpose(1, 0, 2).reshape(-1, paths.shape[2])))
-        _write_csv(file, ["pair", "share", *labels], table)
+        write_csv(file, ["pair", "share", *labels], table)
     else:
-        _write_npz(file, paths=paths)
-    figure = draw_interpolations(paths, _numpy(test), labels, spec.image, spec.levels, spec.dataset)
+        write_npz(file, paths=paths)
+    figure = draw_interpolations(paths, numpy(test), labels, spec.image, spec.levels, spec.dataset)
     write_figure(figure, file.with_suffix(".png"))
 
 
 def _trajectories(saved: Saved, request: Request, file: Path) -> None:
     y0 = _first_states(saved, request)
     ts, horizon = _times(saved, request)
-    ys = _numpy(saved.experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
-    _write_paths(saved, file, ts, ys, horizon)
+    ys = numpy(saved.experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
+    _write_paths(saved, request, file, numpy(ts), ys, horizon)
 
 
 def _paths(saved: Saved, request: Request, file: Path) -> None:
@@ -176,7 +181,7 @@ def _paths(saved: Saved, request: Request, file: Path) -> None:
     ts, horizon = _times(saved, request)
     generator = torch.Generator().manual_seed(request.seed)
     drawn = model.generate(ts, request.count or TRAJECTORIES, generator=generator).value
-    _write_paths(saved, file, ts, _numpy(drawn.transpose(0, 1)), horizon)
+    _write_paths(saved, request, file, numpy(ts), numpy(drawn.transpose(0, 1)), horizon)
 
 
 def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
@@ -190,42 +195,28 @@ def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
     return ts.to(experiment.dtype), horizon
 
 
-def _write_paths(saved: Saved, file: Path, ts: Tensor, ys: Array, horizon: float) -> None:
-    """Write states (N, T, D) at ts (T,), and draw them."""
-    experiment = saved.experiment
-    labels = list(experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
-    if file.suffix == ".csv":
-        number = np.repeat(np.arange(len(ys)), len(ts))
-        table = np.column_stack((number, np.tile(_numpy(ts), len(ys)), ys.reshape(-1, ys.shape[2])))
-        _write_csv(file, ["trajectory", "t", *labels], table)
-    else:
-        _write_npz(file, ts=_numpy(ts), ys=ys)
-    write_figure(draw_trajectories(_numpy(ts), ys, labels, horizon), file.with_suffix(".png"))
-    if request.animate:
-        animation.animate_trajectories(_numpy(ts), ys, labels, experiment.spec.dataset, file.with_suffix(".gif"))
-
-
-def _series(saved: Saved, request: Request, file: Path) -> None:
-    """Test series as the model sees and continues them, and draws of where it has a posterior."""
-    model: Any = saved.experiment.model
-    part = saved.experiment.splits.test
-    batch = series_batch(part, torch.arange(min(request.count or TRAJECTORIES, len(part)), device=part.ys.device))
-    ts, seen = _numpy(batch.ts), batch.seen.transpose(0, 1).cpu().numpy()
-    ys = _numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
-    labels = list(saved.experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Array, horizon: float) -> None:
+    """Trajectories (N, T, D) at ts (T,) as numbers and as pictures."""
+    spec = saved.experiment.spec
+    labels = list(spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
     if file.suffix == ".csv":
         number = np.repeat(np.arange(len(ys)), len(ts))
         table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
-        _write_csv(file, ["series", "t", *labels], table)
+        write_csv(file, ["trajectory", "t", *labels], table)
     else:
-        observed = np.where(seen, _numpy(batch.values.transpose(0, 1)), np.nan)
-        drawn = {}
-        if hasattr(model, "imagine"):
-            generator = torch.Generator().manual_seed(request.seed)
-            drawn["draws"] = _numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
-        _write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
-    end = float(ts[max(0, last_seen(part))])
-    write_figure(draw_trajectories(ts, ys, labels, end, "nothing is seen from here on"), file.with_suffix(".png"))
+        write_npz(file, ts=ts, ys=ys)
+    write_figure(draw_trajectories(ts, ys, labels, horizon), file.with_suffix(".png"))
+    if request.animate:
+        animation.animate_trajectories(ts, ys, labels, spec.dataset, file.with_suffix(".gif"))
+
+
+def pairs_of(saved: Saved, request: Request) -> Tensor:
+    """Rows (2 N,) of the test part: N starts and N ends, all different."""
+    available = len(saved.experiment.splits.test)
+    pairs = request.count or min(PAIRS, available // 2)
+    if 2 * pairs > available or not pairs:
+        raise ConfigError(f"--count {pairs}: the test part holds {available}, which makes {available // 2} pairs")
+    return torch.randperm(available, generator=torch.Generator().manual_seed(request.seed))[: 2 * pairs]
 
 
 def _first_states(saved: Saved, request: Request) -> Tensor:
@@ -245,21 +236,3 @@ def _first_states(saved: Saved, request: Request) -> Tensor:
             raise ConfigError(f"--start {text}: expected {size} numbers separated by commas: {names}")
         rows.append(row)
     return torch.tensor(rows, dtype=experiment.dtype, device=experiment.device)
-
-
-def _numpy(values: Tensor) -> Array:
-    return values.double().cpu().numpy()
-
-
-def _write_npz(file: Path, **arrays: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as out:
-        np.savez_compressed(out, **arrays)
-
-
-def _write_csv(file: Path, header: Sequence[str], table: Array) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(header)
-        writer.writerows([f"{value:.9g}" for value in row] for row in table)

@@ -18,15 +18,18 @@ from node_runner.run import run as train
 from tests.cli.conftest import MOONS, SHORT, SPIRAL, NodeRun
 
 
-SERIES = (*SHORT, "dataset=turns", "dataset.train=8", "dataset.val=4", "dataset.test=6", "model=rnn")
+PATHS = (*SHORT, "dataset=turns", "dataset.train=8", "dataset.val=4", "dataset.test=6", "model=rnn")
+SERIES = (
+    *SHORT, "dataset=irregular_oscillations", "dataset.train=8", "dataset.val=4", "dataset.test=6", "model=rnn",
+)  # fmt: skip
 PNG = b"\x89PNG"
 
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders with finished runs of three seeds: spiral, classes; of two: paths."""
+    """Folders with finished runs of three seeds: spiral, classes; of two: paths, series."""
     root = tmp_path_factory.mktemp("seeds")
-    kinds = {"spiral": (SPIRAL, 3), "classes": ((*MOONS, "model=node"), 3), "paths": (SERIES, 2)}
+    kinds = {"spiral": (SPIRAL, 3), "classes": ((*MOONS, "model=node"), 3), "paths": (PATHS, 2), "series": (SERIES, 2)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("node_runner.run.draw", lambda *_: iter(()))
         for name, (overrides, count) in kinds.items():
@@ -98,6 +101,17 @@ def test_trajectories_are_forecast_beyond_their_data(node_run: NodeRun, seeds: P
         metrics = json.loads((seeds / "spiral" / str(seed) / "result.json").read_text())["metrics"]
         assert rmse**2 == pytest.approx(metrics["test/mse"], rel=1e-5)
     assert Path("new/together.png").read_bytes().startswith(PNG)
+
+
+def test_series_are_forecast_after_what_is_seen_of_them(node_run: NodeRun, seeds: Path):
+    done = node_run("ensemble", str(seeds / "series"), "--out", "together.json")
+    assert done.code == 0, done.err
+    parts = json.loads(Path("together.json").read_text())["parts"]
+    later = next(scores for name, scores in parts.items() if name.startswith("test, t > "))
+    for seed in (0, 1):
+        metrics = json.loads((seeds / "series" / str(seed) / "result.json").read_text())["metrics"]
+        assert parts["test"]["rmse_members"][seed] ** 2 == pytest.approx(metrics["test/mse"], rel=1e-5)
+        assert later["rmse_members"][seed] == pytest.approx(metrics["test/extrapolation_rmse"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["classes", "paths"])

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from node_runner.cli.animation import animate_images
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
-from tests.cli.conftest import NodeRun
+from node_runner.cli.saved import open_saved
+from node_runner.config import compose_run
+from node_runner.run import run as train
+from node_runner.tasks.series import series_batch
+from tests.cli.conftest import SHORT, NodeRun
 
 
 PNG = b"\x89PNG"
@@ -92,9 +99,87 @@ def test_series_are_continued_and_come_with_draws_of_the_posterior(node_run: Nod
     assert "this run learned series" in refused.line
 
 
+def frames(file: str) -> int:
+    with Image.open(file) as gif:
+        return int(gif.n_frames)
+
+
+@pytest.mark.parametrize(("run", "shown"), [("flow", ["--count", "20"]), ("spiral", ["--times", "9", "--count", "2"])])
+def test_what_is_made_may_move(
+    node_run: NodeRun, trained: Path, monkeypatch: pytest.MonkeyPatch, run: str, shown: list[str]
+):
+    monkeypatch.setattr("node_runner.cli.animation.FRAMES", 4)
+    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 2)
+    done = node_run("sample", str(trained / run), *shown, "--animate", "--out", "moving.npz")
+    assert done.code == 0, done.err
+    assert done.last == "wrote moving.npz, moving.png, moving.gif"
+    # Equal frames that follow one another are kept as one, shown for longer.
+    assert frames("moving.gif") >= 4
+
+
+def test_images_may_appear_out_of_noise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 1)
+    paths = np.random.default_rng(0).uniform(0, 17, size=(3, 5, 64))
+    animate_images(paths, (1, 8, 8), 17, "digits", Path("new/images.gif"))
+    assert frames("new/images.gif") >= 3
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a latent ODE."""
+    root = tmp_path_factory.mktemp("latent") / "run"
+    data = ("dataset=irregular_oscillations", "dataset.train=8", "dataset.val=4", "dataset.test=6")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        train(compose_run([*SHORT, *data, "model=latent", "engine=torchdiffeq"]), root, live=False)
+    return root
+
+
+def test_series_lie_between_others(node_run: NodeRun, latent: Path):
+    done = node_run("sample", str(latent), "--interpolate", "--count", "2", "--out", "b.npz")
+    assert done.code == 0, done.err
+    with np.load("b.npz") as file:
+        paths, ts = file["paths"], file["ts"]
+    assert paths.shape[:3] == (9, 2, len(ts))
+    # The ends are the model's own reconstructions of test series.
+    built = open_saved(latent, [], "best").experiment
+    batch = series_batch(built.splits.test, torch.arange(len(built.splits.test)))
+    with torch.no_grad(), built.tolerances.evaluation():
+        own = built.model(batch.ts, batch.values, batch.seen).value.transpose(0, 1).double().numpy()
+    for path in paths[[0, -1]].reshape(4, *paths.shape[2:]):
+        assert np.abs(own - path).max(axis=(1, 2)).min() < 1e-4
+    assert "--until are for trajectories" in node_run("sample", str(latent), "--start", "1").line
+
+
+def test_interpolations_begin_and_end_at_test_points(node_run: NodeRun, trained: Path):
+    sharp = ["solver=dopri5", "tolerance=strict"]
+    done = node_run("sample", str(trained / "flow"), *sharp, "--interpolate", "--count", "3", "--out", "between.npz")
+    assert done.code == 0, done.err
+    with np.load("between.npz") as file:
+        paths = file["paths"]
+    assert paths.shape == (101, 3, 2)
+    test = open_saved(trained / "flow", [], "best").experiment.splits.test.x.double().numpy()
+    ends = paths[[0, -1]].reshape(-1, 2)
+    distance = np.linalg.norm(ends[:, None] - test, axis=2).min(axis=1)
+    assert distance.max() < 1e-4 and len(np.unique(ends.round(4), axis=0)) == 6
+    assert Path("between.png").read_bytes().startswith(PNG)
+    node_run("sample", str(trained / "flow"), "--interpolate", "--count", "2", "--out", "between.csv")
+    with open("between.csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert list(rows[0]) == ["pair", "share", "x", "y"] and len(rows) == 202
+    assert (float(rows[101]["pair"]), float(rows[101]["share"])) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("run", "arguments", "said"),
     [
+        (
+            "spiral",
+            ["--interpolate"],
+            "through the base of a flow or a latent space, and model=node has none",
+        ),
+        ("flow", ["--interpolate", "--animate"], "--animate and --interpolate make pictures of different things"),
+        ("flow", ["--interpolate", "--count", "11"], "--count 11: the test part holds 20, which makes 10 pairs"),
         ("classes", [], "model=node learned classes, so there is nothing to draw"),
         ("spiral", ["--start", "1"], "--start 1: expected 2 numbers separated by commas: x,y"),
         ("spiral", ["--start", "a,b"], "--start a,b: expected 2 numbers"),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_runner.reporting.figures.scene import Array, Scene, host
-from node_runner.reporting.figures.style import class_colours, clean, height, planar, sheet, window
+from node_runner.reporting.figures.style import class_colours, clean, planar, sheet, window
 
 
 TIMES = 5
@@ -33,25 +33,34 @@ def draw(scene: Scene) -> Figure | None:
         states: Tensor = scene.model.states(scene.to_model(scene.examples.x[:MOST]), FINE)  # type: ignore[operator]
     paths = host(states.flatten(2))  # (times, N, D)
     plane, names = _project(paths)
-    x, y = window(plane.reshape(-1, 2), tails=0.002)
     colours = class_colours(scene.spec.num_classes)
     last = len(paths) - 1
     shown = np.linspace(0, last, min(TIMES, len(paths))).round().astype(int)
-    width = 2.15
     heading = f"{scene.spec.dataset}: the hidden state over depth, {scene.accuracy}"
-    figure = sheet(width * (len(shown) + 1) + 0.5, width * height(x, y) + 1.15, heading)
-    grid = figure.subplots(1, len(shown) + 1, sharey=True)
+    figure = sheet(2.15 * (len(shown) + 1) + 0.3, 3.5, heading)
+    grid = figure.subplots(1, len(shown) + 1)
     for axes, at in zip(grid, shown, strict=False):
         axes.scatter(*plane[at].T, c=colours[labels], s=5, linewidths=0, alpha=0.8)
         axes.set_title(f"{at / last:.0%} of the depth\n{between(paths[at], labels):.0%} between classes")
+        _frame(axes, plane[at], names)
     _draw_paths(grid[-1], plane, labels, colours)
-    for axes in grid:
-        planar(clean(axes), x, y, names).label_outer()
+    _frame(grid[-1], plane.reshape(-1, 2), names)
+    for axes in grid[1:]:
+        axes.set_ylabel("")
     for kind, colour in enumerate(colours):
         grid[-1].plot([], [], ".", color=colour, label=str(kind))
     handles, texts = grid[-1].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), title="class", markerscale=2)
     return figure
+
+
+def _frame(axes: Axes, points: Array, names: tuple[str, str]) -> None:
+    """Each depth on its own scale, since states may grow a thousandfold."""
+    x, y = window(points, tails=0.01)
+    planar(clean(axes), x, y, names)
+    axes.set_box_aspect(1)
+    axes.tick_params(labelsize=6.5)
+    axes.locator_params(nbins=4)
 
 
 def _draw_paths(axes: Axes, plane: Array, labels: Array, colours: Array) -> None:
@@ -67,9 +76,8 @@ def _project(paths: Array) -> tuple[Array, tuple[str, str]]:
     if paths.shape[2] == 1:
         return np.concatenate((paths, np.zeros_like(paths)), axis=2), ("state", "")
     final = np.nan_to_num(paths[-1])
-    centre = final.mean(axis=0)
-    _, _, directions = np.linalg.svd(final - centre, full_matrices=False)
-    return (paths - centre) @ directions[:2].T, ("component 1", "component 2")
+    _, _, directions = np.linalg.svd(final - final.mean(axis=0), full_matrices=False)
+    return paths @ directions[:2].T, ("component 1", "component 2")
 
 
 def between(states: Array, labels: Array) -> float:

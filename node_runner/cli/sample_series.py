@@ -1,0 +1,62 @@
+"""`node-run sample` of a model of irregular series."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_runner.cli.figure_file import write_figure
+from node_runner.cli.interpolation import STEPS, draw_series, interpolate_series
+from node_runner.cli.sample_figures import draw_trajectories
+from node_runner.cli.sample_files import numpy, write_csv, write_npz
+from node_runner.cli.saved import Saved
+from node_runner.tasks.series import last_seen, series_batch
+
+
+DRAWS = 8
+"""Of a posterior, for each series."""
+
+
+def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
+    """Test series as the model sees and continues them, and draws of where it has a posterior."""
+    model: Any = saved.experiment.model
+    part = saved.experiment.splits.test
+    batch = series_batch(part, torch.arange(min(count, len(part)), device=part.ys.device))
+    ts, seen = numpy(batch.ts), batch.seen.transpose(0, 1).cpu().numpy()
+    ys = numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
+    labels = list(saved.experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+    if file.suffix == ".csv":
+        number = np.repeat(np.arange(len(ys)), len(ts))
+        table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
+        write_csv(file, ["series", "t", *labels], table)
+    else:
+        observed = np.where(seen, numpy(batch.values.transpose(0, 1)), np.nan)
+        drawn = {}
+        if hasattr(model, "imagine"):
+            generator = torch.Generator().manual_seed(seed)
+            drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
+        write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
+    end = float(ts[max(0, last_seen(part))])
+    write_figure(draw_trajectories(ts, ys, labels, end, "nothing is seen from here on"), file.with_suffix(".png"))
+
+
+def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
+    """Series that lie between the test series `rows` (2 N,), N starts and N ends, in a latent space."""
+    spec, test = saved.experiment.spec, saved.experiment.splits.test
+    rows = rows.to(test.ys.device)
+    some = replace(test, ys=test.ys[rows], seen=test.seen[rows], known=test.known[rows], labels=None, truth=None)
+    paths = numpy(interpolate_series(saved.experiment.model, some, STEPS))
+    ts, labels = numpy(test.ts), list(spec.labels) or [f"y{i}" for i in range(paths.shape[3])]
+    if file.suffix == ".csv":
+        pair, share, time = np.meshgrid(np.arange(paths.shape[1]), np.linspace(0, 1, STEPS), ts, indexing="ij")
+        states = paths.transpose(1, 0, 2, 3).reshape(-1, paths.shape[3])
+        table = np.column_stack((pair.ravel(), share.ravel(), time.ravel(), states))
+        write_csv(file, ["pair", "share", "t", *labels], table)
+    else:
+        write_npz(file, ts=ts, paths=paths)
+    write_figure(draw_series(paths, ts, labels, spec.dataset), file.with_suffix(".png"))
