@@ -65,7 +65,7 @@ def sweeps(name: str) -> dict[str, list[str]]:
 def check_values(run: RunConfig, key: str, values: list[str]) -> None:
     """Every value that an experiment sweeps over is an option of its group, or fits the setting of its name."""
     for value in values:
-        if "." not in key:
+        if "." not in key and key != "seed":
             assert (CONFIGS / key / f"{value}.yaml").is_file(), f"{key}={value}"
         else:
             changed = OmegaConf.structured(run)
