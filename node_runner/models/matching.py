@@ -1,4 +1,4 @@
-"""A neural ODE with events, matched to the steps between observations: no solve, and no gradient of an event's time."""
+"""A neural ODE with events, matched to pairs of observations without a solve."""
 
 from __future__ import annotations
 
