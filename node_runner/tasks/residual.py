@@ -29,8 +29,8 @@ class Residual:
     """A task on trajectories with a penalty on what the field leaves over of a known equation.
 
     The equation is the data's, with its parameters unknown: they are learned along, each as the exponential of a
-    multiple of a weight, and shown as the scalars "equation/NAME". The data teach the field, the field at observed states teaches
-    the parameters, and the equation teaches the field everywhere else: the penalty is the mean of
+    multiple of a weight, and shown as the scalars "equation/NAME". The data teach the field, the field at observed
+    states teaches the parameters, and the equation teaches the field everywhere else: the penalty is the mean of
     |f(t, y) - form(t, y, parameters)|^2 over points y drawn in every step, uniformly within two standard deviations
     about the data's mean, at the times of the batch; in standard deviations of the data per unit of time. Its root is
     the scalar "residual".
