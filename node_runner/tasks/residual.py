@@ -21,12 +21,16 @@ SPREAD = 2.0
 POINTS = 256
 """Collocation points of a step."""
 
+PACE = 10.0
+"""A parameter is exp(PACE * weight), and so moves as fast as a network's weights together would move it."""
+
 
 class Residual:
     """A task on trajectories with a penalty on what the field leaves over of a known equation.
 
-    The equation is the data's, with its parameters unknown: they are learned along with the field, each as the
-    exponential of a number, and shown as the scalars "equation/NAME". The penalty is the mean of
+    The equation is the data's, with its parameters unknown: they are learned along, each as the exponential of a
+    multiple of a weight, and shown as the scalars "equation/NAME". The data teach the field, the field at observed
+    states teaches the parameters, and the equation teaches the field everywhere else: the penalty is the mean of
     |f(t, y) - form(t, y, parameters)|^2 over points y drawn in every step, uniformly within two standard deviations
     about the data's mean, at the times of the batch; in standard deviations of the data per unit of time. Its root is
     the scalar "residual".
@@ -54,10 +58,10 @@ class Residual:
             raise ConfigError("trainer.residual: this model has no field in the data's units; use trainer.residual=0")
         assert model is not None
         self.task, self.weight, self.form = task, weight, spec.equation.form
-        self.logarithms = nn.ParameterDict(
-            {name: part.ys.new_tensor(value).log() for name, value in spec.equation.parameters.items()}
+        self.weights = nn.ParameterDict(
+            {name: part.ys.new_tensor(value).log() / PACE for name, value in spec.equation.parameters.items()}
         )
-        model.equation = self.logarithms
+        model.equation = self.weights
         self._mean, self._std = Placed(spec.mean), Placed(spec.std)
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
 
@@ -70,17 +74,32 @@ class Residual:
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         out = self.task.step(model, batch)
-        parameters = {name: logarithm.exp() for name, logarithm in self.logarithms.items()}
+        parameters = {name: (PACE * weight).exp() for name, weight in self.weights.items()}
         left = self._left_over(model, batch, parameters)
         named = {f"equation/{name}": value.detach() for name, value in parameters.items()}
         scalars = {**out.scalars, "residual": left.detach().sqrt(), **named}
-        return StepOutput(out.loss + self.weight * left, scalars, out.solves)
+        total = out.loss + self.weight * (left + self._misfit(model, batch, parameters))
+        return StepOutput(total, scalars, out.solves)
 
     def _left_over(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
+        """What the field leaves over at points about the data, the parameters held."""
         like = batch.ys[0, :1]
         mean, std = self._mean.like(like), self._std.like(like)
         y = mean + SPREAD * std * (2 * torch.rand(POINTS, like.shape[1]).to(like) - 1)
         which = torch.randint(len(batch.t0), (POINTS,)).to(like.device)
         t = batch.t0[which] + batch.ts[-1] * torch.rand(POINTS).to(like)
-        error = model.vector_field(t, y) - self.form(t, y, **parameters)  # type: ignore[operator]
+        held = {name: value.detach() for name, value in parameters.items()}
+        error = model.vector_field(t, y) - self.form(t, y, **held)  # type: ignore[operator]
         return (error / std).pow(2).mean()
+
+    def _misfit(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
+        """What the equation leaves over of the field at observed states, the field held."""
+        when = torch.randint(len(batch.ts), (POINTS,)).to(batch.ys.device)
+        which = torch.randint(len(batch.t0), (POINTS,)).to(batch.ys.device)
+        y, t = batch.ys[when, which], batch.t0[which] + batch.ts[when]
+        if batch.mask is not None:
+            y = torch.where(batch.mask[when, which, None], y, self._mean.like(y))
+        with torch.no_grad():
+            found = model.vector_field(t, y)  # type: ignore[operator]
+        error = (found - self.form(t, y, **parameters)) / self._std.like(y)
+        return error.pow(2).mean()

@@ -207,6 +207,17 @@ def test_a_gradient_sees_the_parameters_of_its_own_forward_solve():
         assert torch.equal(before, after)
 
 
+@needs_compiler
+def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere_else():
+    # Linear in y: the gradient by y0 is the weight times the one that is handed in.
+    field, y0 = MLP((2,), width=4, activation=Activation.relu), torch.ones(3, 2, requires_grad=True)
+    ys = differentiable(make_method("euler"), "off", engine="native")(field, y0, TS).ys
+    tiny = torch.finfo(torch.float32).tiny
+    (gradient,) = torch.autograd.grad(ys, y0, torch.full_like(ys, tiny / 64))
+    assert float(gradient.abs().max()) == 0.0
+    assert float((torch.tensor([tiny]) / 64).double()) > 0  # this thread's own arithmetic is as it was
+
+
 # --- the cache -----------------------------------------------------------------------------------------
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_GATED": "0",

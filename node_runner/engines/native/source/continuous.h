@@ -27,6 +27,7 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
   std::vector<Real> time_parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int i = 0; i < threads; i++) {
+    const NoSubnormals here;
     Net::Gathered gathered;
     std::vector<Net::Evaluation> list;
     std::vector<Vec> times(tiles * WIDTH);

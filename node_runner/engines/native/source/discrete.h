@@ -8,6 +8,7 @@ void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   std::vector<int64_t> evaluations(threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int i = 0; i < threads; i++) {
+    const NoSubnormals here;
     if (o.adaptive && o.per_sample)
       gradient_of_lanes(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data(), evaluations[i]);
     else

@@ -75,7 +75,10 @@ void per_sample(Call& o) {
   std::vector<int64_t> evaluations(tiles);
   std::vector<Stuck> stuck(tiles, Stuck{-1, 0, DONE, 0, 0});
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
-  for (int tile = 0; tile < tiles; tile++) solve_lanes(o, tile, evaluations[tile], stuck[tile]);
+  for (int tile = 0; tile < tiles; tile++) {
+    const NoSubnormals here;
+    solve_lanes(o, tile, evaluations[tile], stuck[tile]);
+  }
   nfe = *std::max_element(evaluations.begin(), evaluations.end());
   const Stuck* first = nullptr;
   for (const Stuck& s : stuck)

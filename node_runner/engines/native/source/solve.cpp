@@ -140,9 +140,11 @@ struct Solve {
     Real time = sign < 0 ? -t : t;
     Gates gates(weights, time);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int tile = 0; tile < tiles; tile++)
+    for (int tile = 0; tile < tiles; tile++) {
+      const NoSubnormals here;
       evaluate_tile(sign, gates, time, tile, state + size_t(tile) * Net::STATE, tapes + size_t(tile) * Net::TAPE,
                     out + size_t(tile) * Net::STATE);
+    }
     nfe++;
   }
 
@@ -378,11 +380,13 @@ int64_t node_call_size() { return sizeof(Call); }
 
 // A solve; what it keeps for its gradient is returned, null where nothing is kept or the solve failed.
 void* node_forward(Call* o) {
+  const NoSubnormals here;
   auto solve = std::make_unique<Solve>(*o);
   solve->forward(*o);
   return o->keep != NOTHING && o->status == DONE ? solve.release() : nullptr;
 }
 void node_backward(void* solve, Call* o, const Real* grad_ys, Real* grad_y0, Real* grad) {
+  const NoSubnormals here;
   static_cast<Solve*>(solve)->backward(*o, grad_ys, grad_y0, grad);
 }
 void node_release(void* solve) { delete static_cast<Solve*>(solve); }
