@@ -40,7 +40,7 @@ board: $(INSTALLED) ## show the runs in TensorBoard
 	$(BIN)/node-run board $(ARGS)
 
 test: $(INSTALLED) ## run the tests; ARGS="-m 'not slow'" leaves out the long ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

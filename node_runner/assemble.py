@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,36 @@ from node_runner.views import Dataset, DataSpec, Splits, View
 
 
 class FieldFactory:
-    """Makes the configured field for the state shape that a model asks for."""
+    """Makes the configured field for the state shape, and the number of outputs, that a model asks for.
+
+    Attributes:
+        made: every field so far.
+    """
 
     def __init__(self, config: Any) -> None:
         self._config = config
+        self.made: list[nn.Module] = []
         self.state_ndim: int = getattr(FIELDS.get(config.name), "state_ndim", 1)
 
-    def __call__(self, shape: tuple[int, ...]) -> nn.Module:
-        return FIELDS.build(self._config, shape)
+    def __call__(self, shape: tuple[int, ...], outputs: int | None = None, /) -> nn.Module:
+        """A field for states of `shape`.
+
+        Raises:
+            ConfigError: it is to have `outputs` of its own, and cannot.
+        """
+        if outputs is None:
+            return self._keep(FIELDS.build(self._config, shape))
+        supplied = inspect.signature(FIELDS.get(self._config.name)).parameters.values()
+        if sum(parameter.kind is parameter.POSITIONAL_ONLY for parameter in supplied) < 2:
+            raise ConfigError(
+                f"field={self._config.name} gives as many numbers as its state has, and this model needs a network "
+                f"from {shape[0]} to {outputs}: use field=mlp"
+            )
+        return self._keep(FIELDS.build(self._config, shape, outputs))
+
+    def _keep(self, field: nn.Module) -> nn.Module:
+        self.made.append(field)
+        return field
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class Experiment:
     method: Method
     solve: Solve
     tolerances: Tolerances
+    fields: list[nn.Module]
 
 
 def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:
@@ -90,10 +114,13 @@ def assemble(config: RunConfig) -> Experiment:
     solve = Solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
     spec, splits = dataset.spec(view), dataset.splits(view)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
-    model = MODELS.build(config.model, spec, FieldFactory(config.field), solve, regularisers).to(device, dtype)
+    make_field = FieldFactory(config.field)
+    model = MODELS.build(config.model, spec, make_field, solve, regularisers).to(device, dtype)
     placed = place(splits, device, dtype)
-    task = make_task(spec, regularisers, config.trainer)
-    return Experiment(config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances)
+    task = make_task(spec, regularisers, config.trainer, model, placed.train)
+    return Experiment(
+        config, device, dtype, dataset, spec, placed, model, task, method, solve, tolerances, make_field.made
+    )
 
 
 def place(splits: Splits[Any], device: torch.device, dtype: torch.dtype) -> Splits[Any]:

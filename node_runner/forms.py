@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from node_runner.settings import Activation, Trace
+from node_runner.settings import Activation
 from node_runner.tracing import chain_of
 from node_runner.types import Dynamics
 
@@ -25,6 +26,17 @@ class Layer(NamedTuple):
     shift_weight: Tensor | None = None
 
 
+class Integral(enum.Enum):
+    """What engines that write a field out can integrate beside its state.
+
+    divergence: the trace of df/dy. kinetic: |f|^2 / D. jacobian: |df/dy|_F^2 / D, exact.
+    """
+
+    divergence = "divergence"
+    kinetic = "kinetic"
+    jacobian = "jacobian"
+
+
 @dataclass(frozen=True)
 class FieldForm:
     """Layers with an activation between them, and what is done around them.
@@ -34,15 +46,15 @@ class FieldForm:
         activation: between layers.
         time_input: whether the first layer's last input is the time.
         start: (B,) added to the time of each sample (None: nothing).
-        trace: how the divergence is integrated beside the state (None: it is not).
-        noise: (B, D) Hutchinson's probe, for trace=hutchinson.
+        integrals: what is integrated beside the state, in the order of its columns.
+        noise: (B, D) Hutchinson's probe of the divergence (None: it is exact).
     """
 
     layers: tuple[Layer, ...]
     activation: Activation
     time_input: bool
     start: Tensor | None = None
-    trace: Trace | None = None
+    integrals: tuple[Integral, ...] = ()
     noise: Tensor | None = None
 
     @property

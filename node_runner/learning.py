@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
-from node_runner.types import SolveStats
+from node_runner.types import Method, SolveStats, Step
 from node_runner.views import View
 
 
@@ -18,7 +19,8 @@ One with a true attribute `differentiates_time` is given a t that requires grad 
 """
 
 
-class Regulariser(Protocol):
+@runtime_checkable
+class IntegralRegulariser(Protocol):
     """A quantity integrated along a solve and added to the loss, `weight` times."""
 
     weight: float
@@ -28,12 +30,34 @@ class Regulariser(Protocol):
         ...
 
 
+@runtime_checkable
+class StepRegulariser(Protocol):
+    """A quantity summed over the steps that the solver took, and added to the loss, `weight` times."""
+
+    weight: float
+
+    def check(self, method: Method) -> None:
+        """Refuse a method whose steps do not tell the quantity.
+
+        Raises:
+            ConfigError: with the methods that do.
+        """
+        ...
+
+    def of_step(self, step: Step) -> Tensor:
+        """What an accepted step adds, (B,)."""
+        ...
+
+
+Regulariser = IntegralRegulariser | StepRegulariser
+
+
 class ModelOutput(NamedTuple):
     """What a model makes of a batch.
 
     value: predicted states (T, B, D), logits (B, C) or log-densities (B,).
     solves: what each ODE solve cost.
-    penalties: the integral of each regulariser along the solve, by name, mean over the batch, ().
+    penalties: the integral or sum of each regulariser along the solve, by name, mean over the batch, ().
     objective: () what the model is trained on in place of the task's loss, such as a bound of the likelihood.
     scalars: further values () by name, such as the terms of a bound or a parameter that has a meaning.
     events: (B, K) times of the events that a model with jumps predicts, in order, then -1.
@@ -45,6 +69,26 @@ class ModelOutput(NamedTuple):
     objective: Tensor | None = None
     scalars: Mapping[str, Tensor] = {}
     events: Tensor | None = None
+
+
+class ProcessModel(Protocol):
+    """What a model of a process can do beside being called: draw paths, in the data's units.
+
+    Attributes:
+        observation_std: (D,) deviation of an observation from the state that is drawn.
+    """
+
+    observation_std: Tensor
+
+    def generate(self, ts: Tensor, count: int, *, generator: torch.Generator | None = None) -> ModelOutput:
+        """States (T, count, D) at ts (T,), nothing having been seen, and what their solve cost."""
+        ...
+
+    def imagine(
+        self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """States (count, T, B, D), given values (T, B, D) where seen (T, B, D)."""
+        ...
 
 
 class StepOutput(NamedTuple):

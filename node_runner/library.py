@@ -93,7 +93,7 @@ def model(
     data: Dataset,
     solve: Integrate,
     *,
-    field: str | Callable[[tuple[int, ...]], nn.Module] | None = None,
+    field: str | Callable[..., nn.Module] | None = None,
     field_settings: dict[str, Any] | None = None,
     **values: Any,
 ) -> nn.Module:
@@ -104,7 +104,7 @@ def model(
         data: decides shapes and scales.
         solve: from `solver`.
         field: name of a vector field, or a function that makes one for a state shape (None:
-            concatsquash for cnf, mlp for the others).
+            concatsquash for cnf, mlp for the others); for second_order and graph it is told the number of outputs too.
         field_settings: settings of a named field.
         values: settings of the model.
     """
@@ -140,6 +140,9 @@ def fit(
     """
     config = TrainerConfig(**values)
     check(config, "trainer")
+    if config.field_weight_decay:
+        raise ConfigError("field_weight_decay: a module does not say which of its weights are the field's; "
+                          "use node-run, or an optimiser of your own")  # fmt: skip
     where, dtype = set_up(device or DeviceConfig(), seed)
     spec = data.spec(model.view)  # type: ignore[arg-type]
     splits = place(data.splits(spec.view), where, dtype)
@@ -147,7 +150,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
-            task=make_task(spec, {}, config),
+            task=make_task(spec, {}, config, model, splits.train),
             splits=splits,
             optimizer=OPTIMIZERS.build(settings(OPTIMIZERS, "adam", lr=lr), model.parameters()),
             make_factor=lambda total: SCHEDULES.build(settings(SCHEDULES, "cosine"), total),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import RunConfig, config_hash
+from node_runner.models import MODELS
+from node_runner.models.unused import unused_by
+from node_runner.stiffness import advice
 from node_runner.training.loop import Trainer
 
 
@@ -31,28 +35,40 @@ class Ending:
 
 
 def title(config: RunConfig, experiment: Experiment) -> str:
-    """One line on what is run."""
+    """One line on what is run, and on what plays no part in it."""
+    unused = unused_by(MODELS.get(config.model.name))
+    size = f"{count_parameters(experiment.model):,} parameters in all"
     solver = config.solver.name
     if experiment.method.adaptive:
         solver += f" at rtol {config.tolerance.rtol:g}, atol {config.tolerance.atol:g}"
-    return (
-        f"{config.dataset.name} x {config.model.name} ({experiment.task.name}), field {config.field.name} with "
-        f"{count_parameters(experiment.model):,} parameters in all, {solver}, adjoint {config.adjoint.name}, "
-        f"{experiment.device.type} {str(experiment.dtype).removeprefix('torch.')}, seed {config.seed}"
-    )
+    words = [
+        f"{config.dataset.name} x {config.model.name} ({experiment.task.name})",
+        size if "field" in unused else f"field {config.field.name} with {size}",
+        *([] if "solver" in unused else [solver]),
+        *([] if "adjoint" in unused else [f"adjoint {config.adjoint.name}"]),
+        f"{experiment.device.type} {str(experiment.dtype).removeprefix('torch.')}",
+        f"seed {config.seed}",
+    ]
+    idle = f"; {', '.join(unused[:-1])} and {unused[-1]} play no part" if unused else ""
+    return ", ".join(words) + idle
 
 
 def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dict[str, Any]:
     """The content of result.json."""
     config, state = experiment.config, trainer.state
+    unused = unused_by(MODELS.get(config.model.name))
+    solved = "" if "solver" in unused else f" x {config.solver.name}, adjoint {config.adjoint.name}"
     return {
         "status": ending.status,
         "reason": ending.reason,
-        "title": f"{config.dataset.name} x {config.model.name} x {config.solver.name}, adjoint {config.adjoint.name}",
-        "choices": _choices(experiment),
+        "title": f"{config.dataset.name} x {config.model.name}{solved}",
+        "choices": _choices(experiment, unused),
+        "unused": list(unused),
         "metrics": {**state.last, **state.best, **ending.tests},
+        "truth": _truth(experiment, state.best),
         "best_step": state.best_step,
         "totals": _totals(trainer),
+        "advice": _advice(experiment, state.last),
         "parameters": count_parameters(experiment.model),
         "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
         "config_hash": config_hash(config),
@@ -60,10 +76,23 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
     }
 
 
-def _choices(experiment: Experiment) -> dict[str, Any]:
-    """What tells this run from others."""
+def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
+    """Sentences on what could be done better."""
+    found = advice(experiment.method, metrics.get("solver/stiffness"), metrics.get("solver/accepted"))
+    return [] if found is None else [found]
+
+
+def _truth(experiment: Experiment, measured: Mapping[str, float]) -> dict[str, float]:
+    """True values of the parameters that were found."""
+    equation = experiment.spec.equation
+    truth = {} if equation is None else equation.truth
+    return {name: value for name, value in truth.items() if f"val/{name}" in measured}
+
+
+def _choices(experiment: Experiment, unused: Collection[str]) -> dict[str, Any]:
+    """What tells this run from others, None where a group is not used."""
     config = experiment.config
-    return {
+    choices = {
         "dataset": config.dataset.name,
         "model": config.model.name,
         "field": config.field.name,
@@ -75,6 +104,8 @@ def _choices(experiment: Experiment) -> dict[str, Any]:
         "device": str(experiment.device),
         "seed": config.seed,
     }
+    group = {"rtol": "tolerance", "atol": "tolerance"}
+    return {name: None if group.get(name, name) in unused else value for name, value in choices.items()}
 
 
 def _totals(trainer: Trainer) -> dict[str, float]:

@@ -25,7 +25,9 @@ from node_runner.reporting.run_folder import RunFolder
 from node_runner.reports import Reports
 from node_runner.result import Ending, make_result, title
 from node_runner.runtime import environment
+from node_runner.stiffness import Stiffness
 from node_runner.training import OPTIMIZERS, SCHEDULES
+from node_runner.training.field_weights import FieldDecay
 from node_runner.training.loop import Trainer
 
 
@@ -101,6 +103,8 @@ def make_trainer(experiment: Experiment, folder: RunFolder) -> Trainer:
         device=experiment.device,
         checkpoints=folder.checkpoints,
         reporters=[],
+        decay=FieldDecay.of(experiment.fields, config.trainer.field_weight_decay, config.optimizer.name),
+        stiffness=Stiffness(experiment.solve),
     )
 
 

@@ -17,7 +17,17 @@ from node_runner.errors import ConfigError
 from node_runner.settings import DeviceConfig, Place, Precision
 
 
-PACKAGES = ("torch", "torchvision", "torchdiffeq", "hydra-core", "omegaconf", "numpy", "scipy", "tensorboard")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchdiffeq",
+    "torchsde",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "scipy",
+    "tensorboard",
+)
 
 
 def choose_device(place: Place) -> torch.device:

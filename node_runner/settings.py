@@ -188,6 +188,40 @@ class Pairing(Enum):
     optimal = "optimal"
 
 
+class Calculus(Enum):
+    """How a stochastic integral is meant, and so which of the two drifts a method wants to be given."""
+
+    ito = "ito"
+    stratonovich = "stratonovich"
+
+
+class GraphShape(Enum):
+    """How the nodes of a graph are joined. random: to their nearest neighbours among random places in a square."""
+
+    random = "random"
+    grid = "grid"
+    ring = "ring"
+
+
+class Mixing(Enum):
+    """What a node is told of its neighbours.
+
+    laplacian: by how much it exceeds them in sum, (D - A) x. random_walk: their mean, D^-1 A x.
+    gcn: D^-1/2 (A + I) D^-1/2 x, degrees with the added loop, as in Kipf and Welling (2017).
+    """
+
+    laplacian = "laplacian"
+    random_walk = "random_walk"
+    gcn = "gcn"
+
+
+class FirstStates(Enum):
+    """Where trajectories begin in training: at their first observation, or at states that are learned beside it."""
+
+    given = "given"
+    learned = "learned"
+
+
 @dataclass
 class ToleranceConfig:
     """Error that the solver may make per step: |error| <= atol + rtol |y|, in the RMS norm over the state.
@@ -258,6 +292,14 @@ class TrainerConfig:
             points), as a share of the data's own (0: none).
         warm_start: first steps of training, in which the field is matched to the slopes of trajectories
             without a solve (0: none).
+        conservation: weight of the drift of the data's conserved energy along predicted trajectories (0: none).
+        residual: weight of the data's known equation, whose parameters are learned along, at points drawn about the
+            data (0: none).
+        shooting: points in a segment of multiple shooting, each segment with a first state that is learned
+            (null: one solve from the first observation).
+        continuity: weight of the gaps between such segments.
+        field_weight_decay: of the field's parameters alone, apart from the gradient as in AdamW (0: none).
+        first_states: of whole trajectories, in training: given by the observation, with its noise, or learned.
     """
 
     steps: Count | None = 1000
@@ -275,6 +317,12 @@ class TrainerConfig:
     average: Share | None = None
     input_noise: NonNegative = 0.0
     warm_start: CountOrZero = 0
+    conservation: NonNegative = 0.0
+    residual: NonNegative = 0.0
+    shooting: Annotated[int, AtLeast(2)] | None = None
+    continuity: NonNegative = 1.0
+    field_weight_decay: NonNegative = 0.0
+    first_states: FirstStates = FirstStates.given
 
 
 def ranges(annotation: Any) -> list[Range]:

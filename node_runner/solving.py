@@ -80,6 +80,7 @@ class Solve:
         self.engine, self.method, self.adjoint, self.tolerances = engine, method, adjoint, tolerances
         self.served_by: str | None = None
         self._rehearsing: list[Choice] | None = None
+        self._watching: list[Solved] | None = None
         self.expect(0)
 
     def expect(self, steps: int) -> None:
@@ -88,9 +89,12 @@ class Solve:
         Raises:
             ConfigError: no engine can run the method.
         """
+        engines = self.engine.candidates(steps)
+        stochastic = self.method.calculus is not None
+        fitting = [engine for engine in engines if getattr(engine, "stochastic", False) is stochastic]
         self._candidates = [
             (engine, timed(self._differentiable(engine)), engine.unsupported(self.method))
-            for engine in self.engine.candidates(steps)
+            for engine in fitting or engines
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
@@ -102,6 +106,13 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
+        if hasattr(f, "check"):
+            f.check(self.method, self.adjoint.name)
+        if hasattr(f, "diffusion") and self.method.calculus is None:
+            raise ConfigError(
+                f"solver={self.method.name} is for ordinary differential equations, and this model's is stochastic: "
+                "use solver=euler_maruyama, milstein, srk or reversible_heun"
+            )
         refused: dict[str, str] = {}
         for engine, solve, unfit in self._candidates:
             reason = unfit or engine.refuses(self.method, f, y0, norm, self.adjoint.name)
@@ -113,9 +124,21 @@ class Solve:
                     return Solution(ts, y0.expand(len(ts), *y0.shape), SolveStats())
                 if self.served_by is None or torch.is_grad_enabled():  # evaluations may have another
                     self.served_by = engine.name
-                return solve(f, y0, ts, norm=norm)
+                solution = solve(f, y0, ts, norm=norm)
+                if self._watching is not None:
+                    self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
+                return solution
             refused[engine.name] = reason
         raise ConfigError("; ".join(refused.values()))
+
+    @contextmanager
+    def watched(self) -> Iterator[list[Solved]]:
+        """Within this block every solve is kept, with its field."""
+        self._watching = []
+        try:
+            yield self._watching
+        finally:
+            self._watching = None
 
     @contextmanager
     def rehearsal(self) -> Iterator[list[Choice]]:
@@ -142,6 +165,13 @@ class Solve:
             return engine.integrate(joint, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
 
         return forward if own else self.adjoint.wrap(forward, backward)
+
+
+class Solved(NamedTuple):
+    """A field and its solution, whose states have no gradient."""
+
+    f: Dynamics
+    solution: Solution
 
 
 class Choice(NamedTuple):

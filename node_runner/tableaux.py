@@ -2,12 +2,13 @@
 
 Sources: Tsitouras, Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption, Computers
 and Mathematics with Applications 62 (2011) (tsit5, its interpolant too); Hairer and Wanner, Solving ODEs II, 2nd ed.,
-sections IV.5 (Gauss, Radau IIA) and IV.6 (sdirk2); Hosea and Shampine, Analysis and implementation of TR-BDF2,
-Applied Numerical Mathematics 20 (1996) (trbdf2).
+sections IV.5 (Gauss, Radau IIA), IV.6 (sdirk2) and IV.8 (the error estimate of radau5); Hosea and Shampine, Analysis
+and implementation of TR-BDF2, Applied Numerical Mathematics 20 (1996) (trbdf2).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 
 from node_runner.types import Tableau
@@ -86,3 +87,18 @@ IMPLICIT = {
         (_R2 / 4, _R2 / 4, _GAMMA),
     ),
 }
+
+
+def _radau5() -> Tableau:
+    """Radau IIA of three stages with the error estimate of Hairer and Wanner's code RADAU5, of order 3.
+
+    It is gamma (h f(y0) + d_1 z_1 + d_2 z_2 + d_3 z_3), with gamma the real eigenvalue of the matrix a and z_i the
+    change of the state up to the i-th node, z_i = h sum_j a_ij k_j.
+    """
+    base = IMPLICIT["radauIIA5"]
+    gamma = 1 / (3 + 3 ** (2 / 3) - 3 ** (1 / 3))
+    d = ((-13 - 7 * _R6) / 3, (-13 + 7 * _R6) / 3, -1 / 3)
+    return replace(base, error=tuple(gamma * sum(d[i] * base.a[i][j] for i in range(3)) for j in range(3)))
+
+
+IMPLICIT["radau5"] = _radau5()

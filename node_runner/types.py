@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from node_runner.settings import Batching
+from node_runner.settings import Batching, Calculus
 
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
@@ -21,6 +22,26 @@ Dynamics = Callable[[Tensor, Tensor], Tensor]
 
 Norm = Callable[[Tensor], Tensor]
 """Size of an error, relative to the tolerance, as one number ()."""
+
+
+class Stochastic(Protocol):
+    """Drift and diffusion of dy = f(t, y) dt + g(t, y) dW in the sense of Ito, an nn.Module too.
+
+    Attributes:
+        entropy: key of the Brownian path: equal keys, equal paths.
+        captured: tensors beside the parameters through which the solution is to be differentiated.
+    """
+
+    entropy: int
+    captured: tuple[Tensor, ...]
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y): t (), y (B, D) -> (B, D)."""
+        ...
+
+    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+        """g(t, y), (B, D): coordinate i has a Brownian motion of its own, and g_i depends on y_i alone."""
+        ...
 
 
 @dataclass
@@ -85,6 +106,8 @@ class Solution(NamedTuple):
 class Integrate(Protocol):
     """Solves dy/dt = f(t, y), y(ts[0]) = y0 at all of `ts`, in either direction of time.
 
+    An f that is `Stochastic` gives dy = f(t, y) dt + g(t, y) dW instead, which is solved forward in time.
+
     `norm` measures the error of a step relative to the tolerance (default: RMS over the state).
 
     Raises:
@@ -109,6 +132,7 @@ class Method:
         implicit: coefficients of an implicit Runge-Kutta method (None likewise).
         halves: whether it treats the two halves of a state [q, p] differently.
         batching: whether the samples of a batch share one step size.
+        calculus: of a method for stochastic equations (None: it solves ordinary ones).
     """
 
     name: str
@@ -121,6 +145,7 @@ class Method:
     implicit: Tableau | None = None
     halves: bool = False
     batching: Batching = Batching.shared
+    calculus: Calculus | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +156,8 @@ class Tableau:
         c: (s,) nodes.
         a: (s, s) strictly lower triangular if the method is explicit.
         b: (s,) weights of the solution.
-        error: (s,) weights of its error estimate (empty: there is none, and steps are fixed).
+        error: (s,) weights of its error estimate (empty: there is none, and steps are fixed). An implicit method also
+            gives the slope at the start of the step a weight, that with which all of them sum to zero.
         middle: (s,) weights of the solution at t + h/2, from which the dense output is made (empty likewise).
     """
 
@@ -150,6 +176,34 @@ class Tableau:
     def ends_in_solution(self) -> bool:
         """Whether the last stage is evaluated at the new solution (first same as last)."""
         return self.b[-1] == 0 and self.a[-1] == self.b
+
+
+class Step(NamedTuple):
+    """An accepted step of an explicit Runge-Kutta method, with the graph that autograd has of it.
+
+    A field with a method `note` is handed each one: solves are then served by engines that can, with adjoint=off.
+
+    tableau: of the method. h: (), its size, a constant. y: (B, D...), the state before it. slopes: k_i of each stage.
+    """
+
+    tableau: Tableau
+    h: Tensor
+    y: Tensor
+    slopes: list[Tensor]
+
+    def leading(self, columns: int) -> Step:
+        """The step of the first `columns` of a state (B, n)."""
+        if self.y.ndim != 2 or self.y.shape[1] == columns:
+            return self
+        return self._replace(y=self.y[:, :columns], slopes=[slope[:, :columns] for slope in self.slopes])
+
+    def sum(self, weights: Sequence[float]) -> Tensor:
+        """H times the weighted sum of the slopes, (B, D...)."""
+        used = [(w, slope) for w, slope in zip(weights, self.slopes, strict=False) if w]
+        total = torch.zeros_like(self.y)
+        for weight, slope in used:
+            total = total + weight * slope
+        return self.h.to(total.dtype) * total
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class View(enum.Enum):
     points = "points"
     series = "series"
     paths = "paths"
+    processes = "processes"
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,43 @@ class Equation:
     Attributes:
         form: f(t, y, **parameters) for y (B, D) -> (B, D), in the data's units.
         parameters: each one's name and the value from which learning starts, above 0 as the true one must be.
+        truth: the true values, which what is found is measured with and no model reads (empty: not known).
     """
 
     form: Callable[..., Any]
     parameters: Mapping[str, float]
+    truth: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Law:
+    """The exact law of a Gaussian process dx = drift(x) dt + diffusion(x) dW whose channels are independent and alike.
+
+    Attributes:
+        mean: of x at times (T,) -> (T,).
+        covariance: of x between times (S,) and (T,) -> (S, T).
+        drift, diffusion: of x (...,) -> (...,).
+        noise: standard deviation of the independent Gaussian noise on every observation.
+    """
+
+    mean: Callable[[Tensor], Tensor]
+    covariance: Callable[[Tensor, Tensor], Tensor]
+    drift: Callable[[Tensor], Tensor]
+    diffusion: Callable[[Tensor], Tensor]
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What joins the nodes of a system whose state is that of its nodes, one after another.
+
+    Attributes:
+        adjacency: (n, n) weight of each edge, symmetric, 0 where there is none, float64.
+        places: (n, 2) where figures put the nodes, float64.
+    """
+
+    adjacency: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)
@@ -161,6 +195,8 @@ class DataSpec:
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         equation: of the true system, with its parameters unknown (None: not given).
         entropy: of the density that points come from, in nats (None: not known).
+        law: of the process that series are drawn from (None: not known).
+        graph: of the nodes that the state (n * features,) belongs to, node by node (None: there are no nodes).
     """
 
     dataset: str
@@ -176,6 +212,8 @@ class DataSpec:
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
     entropy: float | None = None
+    law: Law | None = None
+    graph: Graph | None = None
 
     @property
     def numel(self) -> int:
@@ -213,13 +251,15 @@ class TrajectoryBatch(NamedTuple):
     """Segments of trajectories.
 
     ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
-    ys: (T, B, D) observed states; mask: (T, B) or None.
+    ys: (T, B, D) observed states; mask: (T, B) or None; rows: (B,) which trajectories of their part they are, where
+    they are whole.
     """
 
     ts: Tensor
     t0: Tensor
     ys: Tensor
     mask: Tensor | None
+    rows: Tensor | None = None
 
 
 class LabelledBatch(NamedTuple):

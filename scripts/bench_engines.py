@@ -25,7 +25,6 @@ do not: that is the difference between their discrete gradients at loose toleran
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from typing import Any
 import torch
 from engine_peers import Contestant, diffrax_steps, flat_gradient, torchdiffeq_steps, torchode_steps
 from engine_problems import PROBLEMS, Problem
+from engine_turns import take_turns
 from matplotlib.figure import Figure
 from recording import BENCHMARKS, parse
 from torch import Tensor
@@ -49,7 +49,6 @@ from node_runner.types import SolveStats
 
 
 BASE = "torchdiffeq"
-ROUND_S = 0.2
 
 
 def engine_steps(problem: Problem, names: Sequence[str]) -> Iterator[Contestant]:
@@ -134,22 +133,7 @@ def measure(name: str, rounds: int, engines: Sequence[str], peers: bool, device:
             rows.append(row | entrant.facts())
             contestants.append(entrant)
             print(f"{name}: {entrant.name} made in {first:.1f} s", flush=True)
-    times: list[list[float]] = [[] for _ in contestants]
-    counts = [1] * len(contestants)
-    for number in range(rounds + 1):
-        for index, entrant in enumerate(contestants):
-            gc.collect()
-            gc.disable()
-            began = time.perf_counter()
-            for _ in range(counts[index]):
-                entrant.step()
-            synchronise(device)
-            passed = (time.perf_counter() - began) / counts[index]
-            gc.enable()
-            if number == 0:
-                counts[index] = max(1, round(ROUND_S / passed))
-            else:
-                times[index].append(1000 * passed)
+    times = take_turns(contestants, rounds, device)
     for row, ms in zip(rows, times, strict=True):
         row["ms"], row["smallest"], row["largest"] = statistics.median(ms), min(ms), max(ms)
     slowest = rows[0]["ms"]

@@ -98,8 +98,13 @@ def torchode_steps(problem: Problem) -> Iterator[Contestant]:
     )
 
 
-def diffrax_steps(problem: Problem) -> Iterator[Contestant]:
-    """Backpropagation with checkpoints (the better of two sizes) and its backward solve, compiled by JAX."""
+def diffrax_steps(problem: Problem, *, per_sample: bool = False) -> Iterator[Contestant]:
+    """Backpropagation with checkpoints (the better of two sizes) and its backward solve, compiled by JAX.
+
+    Args:
+        problem: the solve.
+        per_sample: map the solve over the batch, so that each sample chooses its own steps.
+    """
     form = form_of(problem.field)
     if form is None or importlib.util.find_spec("diffrax") is None:
         return
@@ -159,12 +164,20 @@ def diffrax_steps(problem: Problem) -> Iterator[Contestant]:
         adjoints = {"diffrax": (diffrax.RecursiveCheckpointAdjoint(), 128)}
     for name, (adjoint, most) in adjoints.items():
 
-        def loss(layers: Any, adjoint: Any = adjoint, most: int = most) -> Any:
+        def solve(y0: Any, layers: Any, adjoint: Any = adjoint, most: int = most) -> Any:
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(dynamics), solver, ts[0], ts[-1], None, y0, layers, saveat=diffrax.SaveAt(ts=ts),
                 stepsize_controller=controller, adjoint=adjoint, max_steps=most,
             )  # fmt: skip
-            return jnp.mean((solution.ys - target) ** 2), solution.stats
+            return solution.ys, solution.stats
+
+        def loss(layers: Any, solve: Any = solve) -> Any:
+            if per_sample:
+                ys, stats = jax.vmap(solve, in_axes=(0, None), out_axes=(1, 0))(y0[:, None], layers)
+                ys = ys[:, :, 0]
+            else:
+                ys, stats = solve(y0, layers)
+            return jnp.mean((ys - target) ** 2), stats
 
         def update(layers: Any, first: Any, second: Any, loss: Any = loss) -> Any:
             (_, stats), gradient = jax.value_and_grad(loss, has_aux=True)(layers)
@@ -194,8 +207,8 @@ def diffrax_steps(problem: Problem) -> Iterator[Contestant]:
                 np.concatenate([np.ravel(x) for x in jax.tree.leaves(latest["gradient"])])
             ).double(),
             lambda latest=latest: {
-                "accepted": int(latest["stats"]["num_accepted_steps"]),
-                "rejected": int(latest["stats"]["num_rejected_steps"]),
+                "accepted": int(latest["stats"]["num_accepted_steps"].max()),
+                "rejected": int(latest["stats"]["num_rejected_steps"].max()),
             },
             time.perf_counter() - began,
         )

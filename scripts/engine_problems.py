@@ -77,6 +77,17 @@ def spiral(batch: int, width: int, depth: int, rtol: float, atol: float, solver:
     return problem(about, spiral_field(width, depth), y0, torch.linspace(0, 7, times), rtol, atol, solver)
 
 
+def about_spread(radii: Tensor) -> str:
+    """In words, what `spread` makes."""
+    return f"cubic spiral, {len(radii)} trajectories from radii {radii.min():.2g} to {radii.max():.2g}, 2-64-64-2 tanh"
+
+
+def spread(radii: Tensor) -> Problem:
+    """Trajectories from (r, 0): that of the cubic spiral turns with 2 r^2, so small radii need few steps."""
+    y0 = torch.stack([radii, torch.zeros_like(radii)], dim=1)
+    return problem(about_spread(radii), spiral_field(64, 2), y0, torch.linspace(0, 7, 160), 1e-6, 1e-8, "dopri5")
+
+
 def vector_block() -> Problem:
     """A state of 64 numbers, as a classifier of images has it."""
     torch.manual_seed(0)

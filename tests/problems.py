@@ -152,12 +152,14 @@ def stepping(name: str, size: float, /, **options: Any) -> Method:
     return make_method(name, first_step=size, min_step=size, max_step=size, **options)
 
 
-METHODS = {name: make_method(name) for name in SOLVERS.names()}
+METHODS = {name: method for name in SOLVERS.names() if (method := make_method(name)).calculus is None}
+"""Every solver of ordinary equations."""
 FIXED = [name for name, method in METHODS.items() if not method.adaptive]
 STEPPING = [name for name in METHODS if has_option(name, "step_size") or has_option(name, "first_step")]
 """Solvers that can be made to take steps of one size: all but those that run outside PyTorch."""
 ADAPTIVE = [name for name in STEPPING if METHODS[name].adaptive]
-IMPLICIT = [name for name, method in METHODS.items() if method.implicit is not None]
+IMPLICIT = [name for name in FIXED if METHODS[name].implicit is not None]
+"""Implicit methods that take the steps they are told to."""
 EXPLICIT_FIXED = [name for name in FIXED if name not in IMPLICIT]
 
 

@@ -21,7 +21,8 @@ LAYERS = [
     {"tracing", "tableaux"}, {"forms"},
     {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},
-    {"adjoints"}, {"solving"}, {"models"}, {"tasks"}, {"reporting"}, {"training"}, {"config"}, {"assemble"},
+    {"adjoints"}, {"solving"}, {"models", "stiffness"}, {"tasks"}, {"reporting"}, {"training"}, {"config"},
+    {"assemble"},
     {"rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"},
 ]  # fmt: skip
 """Lowest first. Modules of one layer know nothing of each other."""

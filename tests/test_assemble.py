@@ -103,6 +103,12 @@ def test_a_field_factory_makes_the_field_for_any_shape_and_says_what_state_it_ta
     assert FieldFactory(FIELDS.schema("conv")()).state_ndim == 3
 
 
+def test_a_field_that_has_no_outputs_of_its_own_is_refused_where_a_model_needs_them():
+    assert FieldFactory(FIELDS.schema("mlp")(width=5))((7,), 2).out.weight.shape == (2, 5)
+    with pytest.raises(ConfigError, match=r"^field=conv gives as many numbers .* from 4 to 2: use field=mlp"):
+        FieldFactory(FIELDS.schema("conv")())((4,), 2)
+
+
 def test_frozen_parameters_do_not_count():
     layer = torch.nn.Linear(3, 2)
     layer.bias.requires_grad_(False)

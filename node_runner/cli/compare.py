@@ -14,6 +14,7 @@ from node_runner.cli.choices import differing
 from node_runner.cli.explain import shown
 from node_runner.cli.measures import HIGHER, measure, quality_names
 from node_runner.cli.runs import find_runs
+from node_runner.cli.seeds import over_seeds
 from node_runner.cli.tables import Cell, show
 from node_runner.reporting.console import number
 
@@ -43,11 +44,16 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     """
     folders = find_runs(places)
     runs = [measure(folder) for folder in folders]
-    choices = differing([folder.config for folder in folders])
+    choices = [
+        {key: None if key.partition(".")[0] in run.unused else value for key, value in chosen.items()}
+        for chosen, run in zip(differing([folder.config for folder in folders]), runs, strict=True)
+    ]
     quality = quality_names(runs)
+    parameters = list(dict.fromkeys(name for run in runs for name in run.parameters))
     names = [str(shown(folder.path.resolve())) for folder in folders]
     records = [
         {"run": name, **chosen, **{key: run.quality.get(key) for key in quality},
+         **{key: run.parameters.get(key) for key in parameters},
          **{key: run.costs.get(key) for key in COSTS}, "steps": run.steps, "status": run.status, "reason": run.reason}
         for name, chosen, run in zip(names, choices, runs, strict=True)
     ]  # fmt: skip
@@ -64,7 +70,7 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    _print(records, list(choices[0]), quality)
+    _print(records, list(choices[0]), quality, parameters)
     for place in places:
         jobs = journal.read(Path(place))
         for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():
@@ -72,10 +78,10 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
                 print(f"{name}: refused: {job.reason}")
 
 
-def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str]) -> None:
-    measured = [*quality, *(key for key in COSTS if any(record[key] is not None for record in records))]
+def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str], parameters: list[str]) -> None:
+    measured = [*quality, *parameters, *(key for key in COSTS if any(record[key] is not None for record in records))]
     # Losses and errors on different data are no better or worse than each other.
-    comparable = [key for key in measured if key in COSTS or "dataset" not in chosen]
+    comparable = [key for key in measured if key in COSTS or ("dataset" not in chosen and key not in parameters)]
     best = {key: _best(key, records) for key in comparable}
     # What all names have in common stands above the table.
     common = _common([record["run"] for record in records])
@@ -94,6 +100,14 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str])
         numbered = [[str(number), *row[:-1]] for number, row in enumerate(rows, 1)]
         show(["#", *columns[:-1]], numbered, title=common.rstrip("/"), numbers=["#", *measured])
         print("\n".join(f"{number:>3}  {row[-1]}" for number, row in enumerate(rows, 1)))
+    seeds, spreads = over_seeds(records, chosen, [*quality, *parameters])
+    if spreads:
+        print()
+        show(
+            _short(seeds),
+            [[text(cell) for cell in row] for row in spreads],
+            title="median (least to greatest) over seeds",
+        )
     if any(isinstance(cell, Cell) for row in rows for cell in row) and not sys.stdout.isatty():
         print("* the best of its column", file=sys.stderr)
     for record in records:

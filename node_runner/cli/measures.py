@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from node_runner.reporting.run_folder import RunFolder
 QUALITY = ("accuracy", "bits_per_dim", "nll", "relative_rmse", "mse")
 """Metrics that say how good a model is. The first that a run has is the one to compare."""
 
-BESIDE = ("energy_drift",)
+BESIDE = ("energy_drift", "parameter_error", "event_time_error")
 """Metrics that are shown beside it, for the tests that have them."""
 
 HIGHER = ("accuracy",)
@@ -28,6 +29,8 @@ class Measures:
         steps: optimiser steps taken.
         quality: val/loss and the metric to compare of every test part, by name.
         costs: evaluations per step, memory, time, by column.
+        unused: groups of the configuration that play no part in the model.
+        parameters: of an equation, as they were found, by name; the nearer to the truth the better.
     """
 
     status: str
@@ -35,6 +38,8 @@ class Measures:
     steps: int
     quality: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
+    unused: Sequence[str] = ()
+    parameters: dict[str, float] = field(default_factory=dict)
 
 
 def measure(folder: RunFolder) -> Measures:
@@ -53,7 +58,16 @@ def measure(folder: RunFolder) -> Measures:
             "ms_step": 1000 * totals["seconds"] / steps or None,
         }
     costs["seconds"] = totals["seconds_total"] or None
-    return Measures(result["status"], result["reason"], steps, _quality(metrics), _given(costs))
+    parameters = _given({name: metrics.get(f"val/{name}") for name in result.get("truth", {})})
+    return Measures(
+        result["status"],
+        result["reason"],
+        steps,
+        _quality(metrics),
+        _given(costs),
+        result.get("unused", ()),
+        parameters,
+    )
 
 
 def quality_names(runs: list[Measures]) -> list[str]:

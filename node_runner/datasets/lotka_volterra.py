@@ -87,7 +87,11 @@ class LotkaVolterra(Simulated):
 
     def equation(self) -> Equation:
         """The equations with their four coefficients unknown."""
-        return Equation(predation, {"alpha": 0.5, "beta": 0.05, "gamma": 0.5, "delta": 0.05})
+        return Equation(
+            predation,
+            {"alpha": 0.5, "beta": 0.05, "gamma": 0.5, "delta": 0.05},
+            {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma, "delta": self.delta},
+        )
 
     def invariant(self, y: Array) -> Array:
         """Conserved along every orbit: delta prey - gamma log(prey) + beta predator - alpha log(predator).

@@ -98,7 +98,7 @@ class MassSpring(Simulated):
 
     def equation(self) -> Equation:
         """The equation of motion with the springs' stiffness unknown."""
-        return Equation(chain, {"stiffness": 0.5})
+        return Equation(chain, {"stiffness": 0.5}, {"stiffness": self.stiffness})
 
 
 def laplacian(n: int) -> Array:

@@ -74,7 +74,7 @@ class Oscillator(Simulated):
 
     def equation(self) -> Equation:
         """The equation of motion with damping and frequency unknown."""
-        return Equation(damped, {"zeta": 0.5, "omega_n": 1.0})
+        return Equation(damped, {"zeta": 0.5, "omega_n": 1.0}, {"zeta": self.zeta, "omega_n": self.omega_n})
 
     def exact(self, ts: Array, y0: Array) -> Array:
         """The solution in closed form, (T, B, 2) from ts (T,) and y0 (B, 2), for every damping.

@@ -83,7 +83,7 @@ class Pendulum(Simulated):
 
     def equation(self) -> Equation:
         """The equation of motion with its frequency unknown."""
-        return Equation(pendulum, {"omega_n": 0.5})
+        return Equation(pendulum, {"omega_n": 0.5}, {"omega_n": self.omega_n})
 
 
 def pendulum(t: Any, y: Any, *, omega_n: Any) -> Any:

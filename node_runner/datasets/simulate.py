@@ -16,7 +16,7 @@ from torch import Tensor
 
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.errors import ConfigError
-from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Equation, Graph, Points, Splits, Trajectories, View
 
 
 Array = NDArray[np.float64]
@@ -35,6 +35,11 @@ START, NOISE = range(2)
 RTOL = 3e-14
 ATOL = 1e-8 * RTOL
 BATCH = 500
+
+STIFF_RTOL, STIFF_ATOL = 1e-10, 1e-12
+"""Of LSODA, each trajectory by itself."""
+BEYOND = 1e6
+"""Times the largest number of an initial state, or 1: a state that gets there is taken to grow beyond all bounds."""
 
 
 def stack_last(*components: Any) -> Any:
@@ -76,6 +81,53 @@ def solve(field: Callable[[Any, Array], Array], ts: Array, y0: Array) -> Array:
     return ys
 
 
+def solve_stiff(field: Callable[[Any, Array], Array], ts: Array, y0: Array) -> Array:
+    """As `solve`, for fields that may be stiff: LSODA, which is implicit where it has to be.
+
+    Each trajectory by itself, with a relative error of 1e-10 a step, and an absolute one of 1e-12 for states of size
+    one or less.
+
+    Args:
+        field: (t, y (D,)) -> (D,).
+        ts: (T,) increasing.
+        y0: (B, D).
+
+    Returns:
+        (T, B, D), NaN at the times that the solution does not reach because it grew beyond all bounds.
+
+    Source: Petzold, Automatic selection of methods for solving stiff and nonstiff systems, SIAM J. Sci. Stat. Comput.
+    4 (1983), as in scipy.integrate.solve_ivp.
+    """
+    ys = np.full((len(ts), *y0.shape), np.nan)
+    for row, start in enumerate(y0):
+        ys[0, row] = start
+        bound = BEYOND * max(1.0, np.abs(start).max())
+
+        def bounded(t: float, y: Array, bound: float = bound) -> Array:
+            if not np.abs(y).max() < bound:
+                raise _Beyond(t)  # in front of a pole LSODA would go on for ever
+            return field(t, y)
+
+        ahead = ts
+        while len(ahead) > 1:
+            try:
+                span = (ahead[0], ahead[-1])
+                solution = solve_ivp(bounded, span, start, "LSODA", ahead, rtol=STIFF_RTOL, atol=STIFF_ATOL)
+                ys[: len(solution.t), row] = solution.y.T
+                break
+            except _Beyond as reached:
+                ahead = ahead[:-1][ahead[:-1] < reached.t]
+    return ys
+
+
+class _Beyond(Exception):
+    """The state is beyond all bounds at a time t."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__(t)
+        self.t = t
+
+
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
     """The parts of a data set of trajectories, made when they are first asked for.
@@ -100,6 +152,7 @@ class Simulation:
         seed: of initial states and noise; the seed of the training does not touch them.
         energy: conserved along the solutions, if anything is.
         equation: of the system, with its parameters unknown.
+        graph: of the nodes that the state belongs to.
         events: (end, y0 (B, D)) -> (B, K) times up to `end` at which the exact solution jumps (None: it has no jumps).
     """
 
@@ -121,6 +174,7 @@ class Simulation:
     seed: int
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
+    graph: Graph | None = None
     events: Callable[[float, Array], Array] | None = None
 
     def __post_init__(self) -> None:
@@ -142,7 +196,7 @@ class Simulation:
         mean, std = mean_std(self._points.train.x)
         return DataSpec(
             self.name, view, (len(self.labels),), mean, std,
-            labels=self.labels, energy=self.energy, equation=self.equation,
+            labels=self.labels, energy=self.energy, equation=self.equation, graph=self.graph,
         )  # fmt: skip
 
     @functools.cached_property

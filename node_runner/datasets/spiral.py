@@ -85,7 +85,8 @@ class Spiral(Simulated):
         """The equation with decay and rotation unknown, where both are above 0."""
         if self.alpha <= 0 or self.beta <= 0:
             return None
-        return Equation(functools.partial(turning, power=self._power), {"alpha": 0.5, "beta": 1.0})
+        form = functools.partial(turning, power=self._power)
+        return Equation(form, {"alpha": 0.5, "beta": 1.0}, {"alpha": self.alpha, "beta": self.beta})
 
     @property
     def _power(self) -> int:

@@ -84,7 +84,7 @@ def _integrate(method: str | None, rtol: Any, atol: Any, options: Mapping[str, A
         given = dict(options)
         if method in IMPLICIT:
             given["samples"] = getattr(f, "samples", None)
-        elif norm is not None and "norm" not in given:
+        if norm is not None and "norm" not in given:
             given["norm"] = norm
         ys = extended.odeint(f, y0, ts, rtol=rtol, atol=atol, method=method, options=given)
         return Solution(ts, ys, SolveStats())

@@ -15,8 +15,8 @@ from node_runner.settings import CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
 
 
-ORDER = ("native", "lanes", "torchdiffeq")
-"""Those that need not compile each field anew, the fastest first."""
+ORDER = ("native", "lanes", "torchsde", "torchdiffeq")
+"""Those that need not compile each field anew, the fastest first. One is for stochastic equations, and alone there."""
 
 log = logging.getLogger("node_runner")
 
@@ -25,7 +25,7 @@ log = logging.getLogger("node_runner")
 class Auto:
     """Native where it can; compiled in the steps of a training that is long enough; torchdiffeq for the rest.
 
-    With solver.batching=per_sample native where it can, and lanes for the rest.
+    With solver.batching=per_sample native where it can, and lanes for the rest. Stochastic equations are torchsde's.
 
     It runs no solve of its own.
 

@@ -33,3 +33,8 @@ def spent(method: Method, t: float, step: float, accepted: int, rejected: int) -
         f"{rejected} rejected, step now {step:.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller "
         "optimizer.lr"
     )
+
+
+def unheard(engine: str) -> str:
+    """Why an engine that keeps its steps to itself cannot serve a field that is to hear of them."""
+    return f"engine={engine} hands out no steps, which this regulariser looks at: use engine=auto or torchdiffeq"

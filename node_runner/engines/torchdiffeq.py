@@ -14,7 +14,7 @@ from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step
 
 
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
@@ -41,6 +41,8 @@ class TorchdiffeqEngine:
         """Every method of torchdiffeq, and those that are added to it, with one step size for the batch."""
         if method.batching is not Batching.shared:
             return "engine=torchdiffeq has one step size for a whole batch: use engine=auto, or solver.batching=shared"
+        if method.calculus is not None:
+            return f"engine=torchdiffeq solves ordinary equations, and solver={method.name} stochastic ones: use auto"
         known = method.name in extended.METHODS or method.name in extended.methods()
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 
@@ -103,6 +105,8 @@ class TorchdiffeqEngine:
 
 
 def _counted(f: Dynamics, method: Method) -> _Counted:
+    if hasattr(f, "note"):
+        return _NotedAttempts(f, method)
     if method.name == "scipy_solver":
         return _CountedEvaluations(f, method)
     return _CountedAttempts(f, method) if method.adaptive else _CountedSteps(f, method)
@@ -158,6 +162,33 @@ class _CountedAttempts(_Counted):
 
     def callback_reject_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.stats.rejected += 1
+
+
+class _NotedAttempts(_CountedAttempts):
+    """Adaptive steps, of which the field is handed each that is accepted."""
+
+    def __init__(self, f: Dynamics, method: Method) -> None:
+        super().__init__(f, method)
+        self.first: Tensor | None = None
+        self.slopes: list[Tensor] = []
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        dy = super().__call__(t, y)
+        self.slopes.append(dy)
+        return dy
+
+    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        super().callback_step(t, y, dt)
+        if self.first is None:
+            self.first = self.slopes[0]  # what follows it are guesses at the first step
+        self.slopes.clear()
+
+    def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        super().callback_accept_step(t, y, dt)
+        assert self.method.tableau is not None and self.first is not None
+        step = Step(self.method.tableau, dt.detach(), y, [self.first, *self.slopes])
+        self.f.note(step)  # type: ignore[attr-defined]
+        self.first = self.slopes[-1]
 
 
 class _CountedEvaluations(_Counted):

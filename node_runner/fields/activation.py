@@ -22,6 +22,14 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+STEEPEST: dict[Activation, float] = {
+    **dict.fromkeys(Activation, 1.0),
+    Activation.silu: 1.0998393194,
+    Activation.gelu: 1.1289042001,
+}
+"""The largest slope of each, by which it may stretch differences."""
+
+
 def as_column(t: Tensor, y: Tensor) -> Tensor:
     """Time as one more feature of each sample: t () or (B,) -> (B, 1), in the dtype of y (B, D)."""
     return t.to(y.dtype).reshape(-1, 1).expand(len(y), 1)

@@ -14,6 +14,7 @@ class Affine(nn.Module):
 
     Args:
         shape: (D,) of one state.
+        outputs: numbers that f gives (None: D).
 
     Raises:
         ConfigError: the state is not a vector.
@@ -22,13 +23,13 @@ class Affine(nn.Module):
     state_ndim = 1
     time_dependent = False
 
-    def __init__(self, shape: tuple[int, ...], /) -> None:
+    def __init__(self, shape: tuple[int, ...], outputs: int | None = None, /) -> None:
         super().__init__()
         if len(shape) != 1:
             raise ConfigError(f"field=affine needs a state that is a vector, got one of shape {shape}; use field=conv")
-        self.linear = nn.Linear(shape[0], shape[0])
+        self.linear = nn.Linear(shape[0], shape[0] if outputs is None else outputs)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, D) -> (B, D)."""
+        """t: () or (B,), y: (B, D) -> (B, D or outputs)."""
         dy: Tensor = self.linear(y)
         return dy

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
-from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
+from node_runner.fields.spectral import bounds, cap
 from node_runner.forms import FieldForm, Layer
-from node_runner.settings import Activation, Count
+from node_runner.settings import Activation, Count, Positive
 
 
 class ConcatSquashLinear(nn.Module):
@@ -36,9 +37,11 @@ class ConcatSquash(nn.Module):
 
     Args:
         shape: (D,) of one state.
+        outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
         activation: between layers.
+        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
 
     Raises:
         ConfigError: the state is not a vector.
@@ -50,11 +53,13 @@ class ConcatSquash(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
+        outputs: int | None = None,
         /,
         *,
         width: Count = 64,
         depth: Count = 3,
         activation: Activation = Activation.tanh,
+        spectral_norm: Positive | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -65,15 +70,25 @@ class ConcatSquash(nn.Module):
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0], *[width] * depth]
         self.hidden = nn.ModuleList(ConcatSquashLinear(n, m) for n, m in pairwise(sizes))
-        self.out = ConcatSquashLinear(width, shape[0])
+        self.out = ConcatSquashLinear(width, shape[0] if outputs is None else outputs)
+        self.spectral_norm = spectral_norm
+        self.constrain()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, D) -> (B, D)."""
+        """t: () or (B,), y: (B, D) -> (B, D or outputs)."""
         column = t.to(y.dtype).reshape(-1, 1) if t.ndim == 0 else as_column(t, y)
         h = y
         for layer in self.hidden:
             h = self.activation(layer(column, h))
         return self.out(column, h)
+
+    def constrain(self) -> None:
+        """Bring the weights' singular values down to `spectral_norm`; gates are below 1 and stretch nothing."""
+        cap([layer.linear.weight for layer in (*self.hidden, self.out)], self.spectral_norm)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The largest singular value, and the bound on |df/dy| that follows from all of them."""
+        return bounds([layer.linear.weight for layer in (*self.hidden, self.out)], STEEPEST[self.kind])
 
     def form(self) -> FieldForm:
         """What it is made of, for engines that write it out."""

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
-from node_runner.fields.activation import ACTIVATIONS, as_column
+from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
+from node_runner.fields.spectral import bounds, cap
 from node_runner.forms import FieldForm, Layer
-from node_runner.settings import Activation, Count
+from node_runner.settings import Activation, Count, Positive
 
 
 @FIELDS.register("mlp", "multilayer perceptron, for states that are vectors")
@@ -20,10 +21,12 @@ class MLP(nn.Module):
 
     Args:
         shape: (D,) of one state.
+        outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
         activation: s.
         time_dependent: append t to the input.
+        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
 
     Raises:
         ConfigError: the state is not a vector.
@@ -34,12 +37,14 @@ class MLP(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
+        outputs: int | None = None,
         /,
         *,
         width: Count = 64,
         depth: Count = 2,
         activation: Activation = Activation.silu,
         time_dependent: bool = False,
+        spectral_norm: Positive | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -49,14 +54,26 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
         sizes = [shape[0] + time_dependent, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
-        self.out = nn.Linear(width, shape[0])
+        self.out = nn.Linear(width, shape[0] if outputs is None else outputs)
+        self.spectral_norm = spectral_norm
+        self.constrain()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: () or (B,), y: (B, D) -> (B, D)."""
+        """t: () or (B,), y: (B, D) -> (B, D or outputs)."""
         h = torch.cat((y, as_column(t, y)), dim=1) if self.time_dependent else y
         for layer in self.hidden:
             h = self.activation(layer(h))
         return self.out(h)
+
+    def constrain(self) -> None:
+        """Bring the weights' singular values down to `spectral_norm`."""
+        cap([layer.weight for layer in (*self.hidden, self.out)], self.spectral_norm)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The largest singular value, and the bound on |df/dy| that follows from all of them."""
+        first, *others = [layer.weight for layer in (*self.hidden, self.out)]
+        weights = [first[:, : self.out.out_features], *others]  # without the column of time
+        return bounds(weights, STEEPEST[self.kind])
 
     def form(self) -> FieldForm:
         """What it is made of, for engines that write it out."""

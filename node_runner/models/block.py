@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from node_runner.learning import Regulariser
-from node_runner.models.dynamics import Shifted, Widened, leading_norm
+from node_runner.models.dynamics import Shifted, penalised_solve
 from node_runner.types import Dynamics, Integrate, SolveStats
 
 
-MakeField = Callable[[tuple[int, ...]], nn.Module]
-"""Makes a vector field for a state of the given shape."""
+class MakeField(Protocol):
+    """Makes a network f(t, y) for a state of the given shape, with as many outputs as the state has or as are told."""
+
+    def __call__(self, shape: tuple[int, ...], outputs: int | None = None, /) -> nn.Module: ...
 
 
 class Flow(NamedTuple):
@@ -39,7 +41,7 @@ class ODEBlock(nn.Module):
 
     def __init__(
         self,
-        make_field: MakeField,
+        make_field: Callable[[tuple[int, ...]], nn.Module],
         solve: Integrate,
         regularisers: Mapping[str, Regulariser],
         shape: tuple[int, ...],
@@ -85,11 +87,8 @@ class ODEBlock(nn.Module):
         if not (self.regularisers and self.training):
             solution = self.solve(field, y0, ts)
             return Flow(solution.ys, {}, solution.stats)
-        wide = Widened(field, self.state_shape, [r.begin(y0) for r in self.regularisers.values()])
-        solution = self.solve(wide, wide.begin(y0), ts, norm=leading_norm(wide.numel))
-        ys, integrals = wide.split(solution.ys)
-        means = integrals[-1].mean(dim=0)
-        return Flow(ys, dict(zip(self.regularisers, means, strict=True)), solution.stats)
+        solved = penalised_solve(self.solve, field, self.state_shape, y0, ts, self.regularisers)
+        return Flow(solved.ys, solved.penalties, solved.stats)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y) in the caller's dimensions, augmented ones at zero: (B, D...) -> (B, D...)."""

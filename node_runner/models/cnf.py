@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from node_runner.learning import Integrand, ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.dynamics import Hutchinson, Widened, divergence_exact, leading_norm
+from node_runner.models.dynamics import Hutchinson, divergence_exact, penalised_solve
 from node_runner.models.scaling import Logit, Standardise
 from node_runner.models.steer import check_steer, steered
 from node_runner.models.views import learns_from
@@ -96,15 +96,13 @@ class CNF(nn.Module):
         z, log_det = self.scaling(x)
         z = z.reshape(len(z), *self.shape)
         active = self.regularisers if self.training else {}
-        wide = Widened(self.field, self.shape, [self._divergence(z), *(r.begin(z) for r in active.values())])
-        # The log-density is part of the answer and steers the step size; penalties do not.
-        norm = leading_norm(self.dim + 1) if active else None
+        divergence = self._divergence(z)
         times, scalars = steered(self.times, self.steer if self.training else 0.0)
-        solution = self.solve(wide, wide.begin(z), times, norm=norm)
-        end, integrals = wide.split(solution.ys[-1])
-        log_prob = standard_normal(end.reshape(len(x), -1)) + integrals[:, 0] + log_det
-        penalties = dict(zip(active, integrals[:, 1:].mean(dim=0), strict=True))
-        return ModelOutput(log_prob, [solution.stats], penalties, scalars=scalars)
+        # The log-density is part of the answer and steers the step size; penalties do not.
+        solved = penalised_solve(self.solve, self.field, self.shape, z, times, active, [divergence])
+        end = solved.ys[-1].reshape(len(x), -1)
+        log_prob = standard_normal(end) + solved.integrals[-1, :, 0] + log_det
+        return ModelOutput(log_prob, [solved.stats], solved.penalties, scalars=scalars)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x (B, D) in nats, (B,)."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from node_runner.forms import FieldForm, form_of
-from node_runner.learning import Integrand
-from node_runner.settings import Trace
-from node_runner.types import Norm
+from node_runner.errors import ConfigError
+from node_runner.forms import FieldForm, Integral, form_of
+from node_runner.learning import IntegralRegulariser, Integrand, Regulariser, StepRegulariser
+from node_runner.settings import Batching
+from node_runner.types import Integrate, Method, Norm, SolveStats, Step
 
 
 class Shifted(nn.Module):
@@ -103,25 +105,137 @@ class Widened(nn.Module):
         return change if tracked else change.detach()
 
     def form(self) -> FieldForm | None:
-        """What it is made of, if the one integral beside the state is that of the divergence."""
+        """What it is made of, if all that is integrated beside the state has a name that engines know."""
         inner = form_of(self.field)
-        if inner is None or len(self.integrands) != 1 or len(self.shape) != 1:
+        integrals = [integral_of(integrand) for integrand in self.integrands]
+        known = tuple(integral for integral in integrals if integral is not None)
+        if inner is None or len(self.shape) != 1 or len(known) < len(integrals):
             return None
-        (integrand,) = self.integrands
-        if integrand is divergence_exact:
-            return replace(inner, trace=Trace.exact)
-        if isinstance(integrand, Hutchinson):
-            return replace(inner, trace=Trace.hutchinson, noise=integrand.noise)
-        return None
+        noise = next((i.noise for i in self.integrands if isinstance(i, Hutchinson)), None)
+        return replace(inner, integrals=known, noise=noise)
+
+
+class Noted(nn.Module):
+    """A field that hears of the steps which a solve takes along it.
+
+    Args:
+        field: f.
+        regularisers: that look at the steps, by name.
+
+    Attributes:
+        steps: that were accepted.
+    """
+
+    def __init__(self, field: nn.Module, regularisers: Mapping[str, StepRegulariser]) -> None:
+        super().__init__()
+        self.field = field
+        self.regularisers = dict(regularisers)
+        self.steps: list[Step] = []
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """t: (), y: (B, D...) -> (B, D...)."""
+        dy: Tensor = self.field(t, y)
+        return dy
+
+    def note(self, step: Step) -> None:
+        """Hear of an accepted step."""
+        self.steps.append(step)
+
+    def check(self, method: Method, adjoint: str) -> None:
+        """Refuse solves whose steps autograd does not see, or that do not tell what is looked at.
+
+        Raises:
+            ConfigError: the adjoint, the method or its batching does not fit.
+        """
+        names = ",".join(self.regularisers)
+        if adjoint != "off":
+            raise ConfigError(f"regulariser={names} differentiates the solver's steps, and adjoint={adjoint} does not "
+                              "keep them: use adjoint=off")  # fmt: skip
+        if method.batching is not Batching.shared:
+            raise ConfigError(f"regulariser={names} looks at steps that a batch shares: use solver.batching=shared")
+        if method.tableau is None or not method.adaptive:
+            raise ConfigError(f"regulariser={names} needs an explicit Runge-Kutta method that chooses its step, and "
+                              f"solver={method.name} is none: use solver=dopri5")  # fmt: skip
+        for regulariser in self.regularisers.values():
+            regulariser.check(method)
+
+    def sums(self, columns: int, like: Tensor) -> dict[str, Tensor]:
+        """What each regulariser makes of the first `columns` of the steps, mean over the batch, ()."""
+        found = {}
+        for name, regulariser in self.regularisers.items():
+            terms = [regulariser.of_step(step.leading(columns)).mean() for step in self.steps]
+            found[name] = torch.stack(terms).sum() if terms else like.new_zeros(())
+        return found
+
+
+class Penalised(NamedTuple):
+    """States (T, B, D...), integrals (T, B, K) that a model wants itself, and penalties () by name."""
+
+    ys: Tensor
+    integrals: Tensor
+    penalties: dict[str, Tensor]
+    stats: SolveStats
+
+
+def penalised_solve(
+    solve: Integrate,
+    field: nn.Module,
+    shape: tuple[int, ...],
+    y0: Tensor,
+    ts: Tensor,
+    regularisers: Mapping[str, Regulariser],
+    own: Sequence[Integrand] = (),
+) -> Penalised:
+    """Solve with what regularisers integrate beside the state, which does not steer the steps, or note of the steps.
+
+    Args:
+        solve: the differentiable solve.
+        field: of states (B, D...) of `shape`.
+        shape: (D...) of one state.
+        y0: (B, D...) initial states.
+        ts: (T,) times.
+        regularisers: by name.
+        own: integrands of the model, part of the answer, which steer the step size.
+    """
+    integrated = {name: r.begin(y0) for name, r in regularisers.items() if isinstance(r, IntegralRegulariser)}
+    noting = {name: r for name, r in regularisers.items() if isinstance(r, StepRegulariser)}
+    numel = torch.Size(shape).numel()
+    wide = Widened(field, shape, [*own, *integrated.values()])
+    widened = bool(own or integrated)
+    f: nn.Module = wide if widened else field
+    noted = Noted(f, noting) if noting else None
+    norm = leading_norm(numel + len(own)) if integrated else None
+    solution = solve(f if noted is None else noted, wide.begin(y0) if widened else y0, ts, norm=norm)
+    ys, integrals = wide.split(solution.ys) if widened else (solution.ys, solution.ys.new_zeros(len(ts), len(y0), 0))
+    penalties = dict(zip(integrated, integrals[-1, :, len(own) :].mean(dim=0), strict=True)) if integrated else {}
+    if noted is not None:
+        penalties |= noted.sums(numel, y0)
+    penalties = {name: penalties[name] for name in regularisers}
+    return Penalised(ys, integrals[..., : len(own)], penalties, solution.stats)
+
+
+class LeadingNorm:
+    """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+
+    def __call__(self, error: Tensor) -> Tensor:
+        """error: (B, n) -> ()."""
+        return error[:, : self.columns].abs().pow(2).mean().sqrt()
 
 
 def leading_norm(columns: int) -> Norm:
-    """RMS norm over the first `columns` of a state (B, n): later ones do not steer the step size."""
+    """A `LeadingNorm`."""
+    return LeadingNorm(columns)
 
-    def norm(error: Tensor) -> Tensor:
-        return error[:, :columns].abs().pow(2).mean().sqrt()
 
-    return norm
+def integral_of(integrand: Integrand) -> Integral | None:
+    """By what name engines know an integrand: what its attribute `integral` says."""
+    if integrand is divergence_exact or isinstance(integrand, Hutchinson):
+        return Integral.divergence
+    found = getattr(integrand, "integral", None)
+    return found if isinstance(found, Integral) else None
 
 
 def divergence_exact(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:

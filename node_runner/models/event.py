@@ -14,10 +14,11 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.dynamics import UnitTime
 from node_runner.models.jumps import EventFunction, Jump
+from node_runner.models.matching import Matching
 from node_runner.models.views import learns_from
-from node_runner.settings import AtLeast, Count, CountOrZero
+from node_runner.settings import AtLeast, Count, CountOrZero, Positive
 from node_runner.types import Integrate, SolveStats
-from node_runner.views import DataSpec, View
+from node_runner.views import DataSpec, TrajectoryBatch, View
 
 
 TRIALS = 50
@@ -60,6 +61,9 @@ class EventODE(nn.Module):
     Works in standardised coordinates as `TrajectoryModel` does. Engines solve a field in unit time, which is no
     plain network. A fixed step is a share of a segment: solver.step_size=0.1 makes ten steps between two events.
 
+    No gradient leads to an event that is not predicted, nor to a jump that changes nothing: learn without a solve
+    first (`Matching`, trainer.warm_start).
+
     Source: Chen, Amos, Nickel, Learning neural event functions for ordinary differential equations (2021).
 
     Args:
@@ -73,6 +77,8 @@ class EventODE(nn.Module):
         event_axis: axis of the state along which the surface of g is looked for at first.
         event_hidden: width of a network added to the linear g (0: none, the surface is a plane).
         jump_hidden: width of a network added to the affine h (0: none).
+        least_jump: in the warm start, what is taken for a jump between two observations, in standard deviations of the
+            data: more than the field moves a state from one to the next, and more than the noise.
 
     Raises:
         ConfigError: an axis that the data lack, or a regulariser.
@@ -95,6 +101,7 @@ class EventODE(nn.Module):
         event_axis: CountOrZero = 0,
         event_hidden: CountOrZero = 0,
         jump_hidden: CountOrZero = 0,
+        least_jump: Positive = 0.3,
     ) -> None:
         super().__init__()
         if regularisers:
@@ -111,6 +118,7 @@ class EventODE(nn.Module):
         self.field = make_field(spec.shape)
         self.event = EventFunction(dim, event_axis, event_hidden)
         self.jump = Jump(dim, jump_hidden)
+        self.matching = Matching(self.field, self.event, self.jump, least_jump)
         self.register_buffer("mean", spec.mean.clone())
         self.register_buffer("std", spec.std.clone())
 
@@ -134,6 +142,11 @@ class EventODE(nn.Module):
         t0 = ts.new_zeros(len(y0)) if t0 is None else t0
         _, events = self._segments((y0 - self.mean) / self.std, ts, t0, [])
         return torch.stack(events, dim=1) if events else ts.new_zeros(len(y0), 0)
+
+    def mismatch(self, batch: TrajectoryBatch) -> Tensor:
+        """How far the model's parts are from pairs of neighbouring observations, (), without a solve."""
+        parts = self.matching(batch.ts[:, None] + batch.t0, (batch.ys - self.mean) / self.std, batch.mask)
+        return parts.field + parts.event + parts.jump
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt between events in the data's units at t () for y (B, D) -> (B, D)."""

@@ -20,7 +20,7 @@ from node_runner.views import DataSpec, Lesson, View
 
 
 @MODELS.register("latent", "latent ODE: a variational model of irregular series that interpolates and continues them")
-@learns_from(View.series)
+@learns_from(View.series, View.processes)
 class LatentODE(nn.Module):
     """z(t0) ~ q(z | observations), dz/dt = f(z), x(t) ~ N(g(z(t)), noise^2), in standardised units.
 
@@ -108,6 +108,18 @@ class LatentODE(nn.Module):
         weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
         scalars = {"nll": nll, "kl": divergence, "mse": error.pow(2).sum() * self.noise**2 / lesson.known.sum()}
         return ModelOutput(ys, solves, penalties, nll + weight * divergence, scalars)
+
+    @property
+    def observation_std(self) -> Tensor:
+        """(D,) deviation of an observation in the data's units."""
+        return self.noise * self.std
+
+    @torch.no_grad()
+    def generate(self, ts: Tensor, count: int, *, generator: torch.Generator | None = None) -> ModelOutput:
+        """Trajectories (T, count, D) from draws of N(0, 1), without the noise of observations."""
+        z0 = torch.randn(count, *self.block.state_shape, generator=generator, dtype=torch.float64)
+        flow = self.block(z0.to(self.mean.device, self.mean.dtype), ts - ts[0])
+        return ModelOutput(self.decoder(flow.ys) * self.std + self.mean, [flow.stats], {})
 
     def trajectory(self, z0: Tensor, ts: Tensor) -> Tensor:
         """Latent states (T, B, Z) at ts (T,) from z0 (B, Z) at ts[0]."""

@@ -11,6 +11,7 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.node import build
 from node_runner.models.residual import Layers
+from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, Encoder, Positive
 from node_runner.types import Integrate
@@ -19,6 +20,7 @@ from node_runner.views import DataSpec, View
 
 @MODELS.register("resnet", "residual network of the field and size of model=node, without a solve: its discrete twin")
 @learns_from(View.trajectories, View.labelled)
+@makes_no_use_of(*SOLVE)
 def resnet(
     spec: DataSpec,
     make_field: MakeField,
@@ -35,8 +37,8 @@ def resnet(
 ) -> nn.Module:
     """y_{k+1} = y_k + h f(y_k) for trajectories or for classification, all layers with the same weights.
 
-    Solver, tolerance and adjoint play no part. A field that is learned so is right for the steps that it was learned
-    with: between other times it predicts something else.
+    Solver, tolerance and adjoint play no part, and the run says so. A field that is learned so is right for the steps
+    that it was learned with: between other times it predicts something else.
 
     Args:
         spec: of the data; its view decides what is built.

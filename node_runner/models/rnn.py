@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.recurrence import StillMemory
 from node_runner.models.recurrent import Recurrent
+from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import Count
 from node_runner.types import Integrate
@@ -19,6 +21,7 @@ from node_runner.views import DataSpec, View
 
 @MODELS.register("rnn", "GRU over values, mask and time gaps of irregular series: a baseline without an ODE")
 @learns_from(View.series, View.paths)
+@makes_no_use_of("field", *SOLVE)
 def rnn(
     spec: DataSpec,
     make_field: MakeField,
@@ -32,8 +35,17 @@ def rnn(
 
     Args:
         spec: of the data; its view decides whether series are continued or classified.
-        make_field, solve, regularisers: not used.
+        make_field, solve: not used.
+        regularisers: none, since there is no solve to integrate them along.
         hidden: width of the memory and of the decoder.
+
+    Raises:
+        ConfigError: regularisers.
     """
-    del make_field, solve, regularisers
+    del make_field, solve
+    if regularisers:
+        raise ConfigError(
+            f"model=rnn has no solve to integrate along, got regulariser={', '.join(regularisers)}: "
+            "use regulariser=[] or model=ode_rnn"
+        )
     return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def second_order(
 
     Args:
         spec: of the data.
-        make_field: makes the network for a state (2n,), whose last n outputs are the acceleration.
+        make_field: makes the network for a state (2n,), whose n outputs are the acceleration.
         solve: the differentiable solve.
         regularisers: integrated along the solve.
         velocity: given, data are states [x, v], positions first; or learned, data are positions x.
@@ -47,9 +47,10 @@ def second_order(
         ConfigError: velocities are to be given, and the state has no halves.
     """
     dim = spec.shape[0]
+
     if velocity is Velocity.learned:
         start = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, dim))
-        return TrajectoryModel(spec, Started(lambda shape: Motion(make_field(shape)), solve, regularisers, start, dim))
+        return TrajectoryModel(spec, Started(moved(make_field), solve, regularisers, start, dim))
     if dim % 2:
         raise ConfigError(
             f"model=second_order needs states [x, v] of even size, and dataset={spec.dataset} has {dim} axes: "
@@ -57,15 +58,22 @@ def second_order(
         )
     # The data's v is the slope of x in the data's units; the field is of standardised ones.
     (x_std, v_std), v_mean = spec.std.chunk(2), spec.mean.chunk(2)[1]
-    field = lambda shape: Motion(make_field(shape), v_std / x_std, v_mean / x_std)  # noqa: E731
+    field = moved(make_field, v_std / x_std, v_mean / x_std)
     return TrajectoryModel(spec, ODEBlock(field, solve, regularisers, spec.shape))
+
+
+def moved(
+    make_field: MakeField, scale: Tensor | None = None, shift: Tensor | None = None
+) -> Callable[[tuple[int, ...]], nn.Module]:
+    """Makes the field of a state [x, v] whose acceleration is a network of `make_field`; the rest as for `Motion`."""
+    return lambda shape: Motion(make_field(shape, shape[0] // 2), scale, shift)
 
 
 class Motion(nn.Module):
     """d/dt [x, v] = [scale v + shift, a(t, [x, v])] for a state (B, 2n).
 
     Args:
-        network: (t, [x, v]) -> (B, 2n), of which the second half is the acceleration a.
+        network: a, (t, [x, v]) -> (B, n).
         scale, shift: (n,) from the state's v to the slope of x, where they have units of their own.
     """
 
@@ -82,8 +90,7 @@ class Motion(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, 2n) -> (B, 2n)."""
         _, v = y.chunk(2, dim=1)
-        _, acceleration = self.network(t, y).chunk(2, dim=1)
-        return torch.cat((self.scale * v + self.shift, acceleration), dim=1)
+        return torch.cat((self.scale * v + self.shift, self.network(t, y)), dim=1)
 
 
 class Started(ODEBlock):
@@ -97,7 +104,7 @@ class Started(ODEBlock):
 
     def __init__(
         self,
-        make_field: MakeField,
+        make_field: Callable[[tuple[int, ...]], nn.Module],
         solve: Integrate,
         regularisers: Mapping[str, Regulariser],
         start: nn.Module,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from node_runner.forms import Integral
 from node_runner.learning import Integrand
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import NonNegative
@@ -21,4 +22,14 @@ class Kinetic:
 
     def begin(self, y0: Tensor) -> Integrand:
         """The integrand of one solve."""
-        return lambda t, y, dy: dy.reshape(len(dy), -1).pow(2).mean(dim=1)
+        return Energy()
+
+
+class Energy:
+    """|f|^2 / D at a point of a solution."""
+
+    integral = Integral.kinetic
+
+    def __call__(self, t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        """t: (), y and dy: (B, D...) -> (B,)."""
+        return dy.reshape(len(dy), -1).pow(2).mean(dim=1)

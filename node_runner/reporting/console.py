@@ -77,6 +77,7 @@ MEANINGS = {
     "nfe/backward": "evaluations per step, in the gradient",
     "solver/accepted": "accepted solver steps per optimiser step",
     "solver/rejected": "rejected solver steps per optimiser step",
+    "solver/stiffness": "step x fastest decay of a mode",
     "memory/peak_mb": "peak above the baseline",
     "memory/saved_mb": "kept by autograd for one backward",
     "time/step_ms": "per optimiser step",
@@ -85,8 +86,18 @@ MEANINGS = {
     "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
     "energy_drift": "largest change of energy / energy",
+    "parameter_error": "largest error of a parameter / its true value",
+    "event_time_error": "mean error of the time of an event",
+    "event_count_error": "mean error of the number of events",
     "nll": "nats, -log likelihood",
     "entropy": "nats, of the true density: the least nll",
+    "exact_nll": "nats, of the true law",
+    "marginal_w1": "of values drawn, from the true law",
+    "increment_w1": "of steps drawn, from the true law",
+    "forecast_w1": "of values forecast, from the true law",
+    "drift_error": "RMS error / RMS of the true drift",
+    "diffusion_error": "RMS error / RMS of the true diffusion",
+    "coverage": "of the values are in 90 % of the draws",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",
     "nfe": "evaluations per solve",
@@ -94,11 +105,11 @@ MEANINGS = {
 """What a metric means, by its name or by the part behind the slash."""
 
 UNITS = {"memory/peak_mb": "MiB", "memory/saved_mb": "MiB", "time/step_ms": "ms"}
-SHARES = ("accuracy", "time/solve_share")
+SHARES = ("accuracy", "coverage", "time/solve_share")
 
 COST = (
-    "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "memory/peak_mb", "memory/saved_mb",
-    "time/step_ms", "time/solve_share",
+    "nfe/forward", "nfe/backward", "solver/accepted", "solver/rejected", "solver/stiffness", "memory/peak_mb",
+    "memory/saved_mb", "time/step_ms", "time/solve_share",
 )  # fmt: skip
 
 
@@ -168,7 +179,9 @@ def table(result: Mapping[str, Any]) -> list[Text]:
         lines.append(_line("quality", parts, "", width=width, style="bold"))
         for name in names:
             values = [quantity(name, metrics.get(f"{part}/{name}")) for part in parts]
-            lines.append(_line(f"  {name}", values, meaning(name), width=width))
+            truth = result.get("truth", {}).get(name)
+            about = meaning(name) if truth is None else f"true value {number(truth)}"
+            lines.append(_line(f"  {name}", values, about, width=width))
     shown = [key for key in COST if key in metrics and (metrics[key] or key != "solver/rejected")]
     if shown:
         lines.append(Text("cost", style="bold"))
@@ -183,6 +196,7 @@ def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[
     run = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     word = shlex.quote(run)
     found = [] if result["reason"] == DONE else [("ended", result["reason"])]
+    found += [("advice", sentence) for sentence in result.get("advice", [])]
     found.append(("results", run))
     if figures:
         found.append(("figures", f"in figures/: {', '.join(figures)}"))

@@ -43,7 +43,8 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
     """The choices that tell runs apart, worded as a person would: the columns left of the results."""
     regularisers = (f"{name} {item['weight']:g}" for name, item in config["regulariser"].items())
     solver, adaptive = config["solver"], "step_size" not in config["solver"]
-    return {
+    group = {"rtol": "tolerance", "atol": "tolerance", "step_size": "solver"}
+    chosen: dict[str, str | float] = {
         "status": result["status"],
         "dataset": config["dataset"]["name"],
         "model": config["model"]["name"],
@@ -62,6 +63,8 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
         "device": result["choices"]["device"],
         "seed": f"{config['seed']}",
     }
+    unused = result.get("unused", ())
+    return {name: "none" if group.get(name, name) in unused else value for name, value in chosen.items()}
 
 
 def results(result: Mapping[str, Any]) -> dict[str, float]:

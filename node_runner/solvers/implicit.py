@@ -18,7 +18,7 @@ from node_runner.types import Method
 @SOLVERS.register("trapezoid", "trapezoidal rule, order 2, A-stable: fast modes ring at long steps", order=2)
 @SOLVERS.register("radauIIA3", "Radau IIA of two stages, order 3, L-stable", order=3)
 @SOLVERS.register("gl4", "Gauss-Legendre of two stages, order 4, A-stable and symplectic", order=4)
-@SOLVERS.register("radauIIA5", "Radau IIA of three stages, order 5, L-stable: first choice for stiff fields", order=5)
+@SOLVERS.register("radauIIA5", "Radau IIA of three stages, order 5, L-stable: for stiff fields", order=5)
 @SOLVERS.register("gl6", "Gauss-Legendre of three stages, order 6, A-stable and symplectic", order=6)
 @SOLVERS.register("sdirk2", "singly diagonally implicit Runge-Kutta of two stages, order 2, L-stable", order=2)
 @SOLVERS.register("trbdf2", "a trapezoidal step, then one of BDF2: order 2, L-stable", order=2)

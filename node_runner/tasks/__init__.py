@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from node_runner.learning import Regulariser, Task
-from node_runner.settings import TrainerConfig
+from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
+from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
+from node_runner.tasks.first_states import LearnedFirstStates, give_first_states
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
+from node_runner.tasks.processes import ProcessLearning
+from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
+from node_runner.tasks.shooting import Shooting
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.tasks.warm_start import WarmStart
 from node_runner.views import DataSpec, View
@@ -20,12 +29,40 @@ TASKS: dict[View, type] = {
     View.points: Density,
     View.series: SeriesRegression,
     View.paths: PathClassification,
+    View.processes: ProcessLearning,
 }
 
 
-def make_task(spec: DataSpec, regularisers: dict[str, Regulariser], config: TrainerConfig | None = None) -> Task:
-    """The task of a view, with what `config` adds to its training: input noise, a warm start."""
+def make_task(
+    spec: DataSpec,
+    regularisers: dict[str, Regulariser],
+    config: TrainerConfig | None = None,
+    model: nn.Module | None = None,
+    part: Any = None,
+) -> Task:
+    """The task of a view, with what `config` adds to its training.
+
+    Args:
+        spec: of the data.
+        regularisers: by name.
+        config: multiple shooting, learned first states, physics, input noise, a warm start.
+        model: gets the parameters of what is learned along.
+        part: the training data, placed.
+
+    Raises:
+        ConfigError: what does not go together.
+    """
     task: Task = TASKS[spec.view](spec, regularisers)
+    if config is not None and config.shooting is not None:
+        task = Shooting(task, spec, config, model, part)
+    if config is not None and config.first_states is FirstStates.learned:
+        assert model is not None, "somebody has to own the first states"
+        give_first_states(model, part, config)
+        task = LearnedFirstStates(task)  # type: ignore[arg-type]  # that has seen to it
+    if config is not None and config.conservation:
+        task = Conservation(task, spec, config.conservation)
+    if config is not None and config.residual:
+        task = Residual(task, spec, config.residual, model, part)
     if config is not None and config.input_noise:
         task = InputNoise(task, spec, config.input_noise)
     if config is not None and config.warm_start:
@@ -38,6 +75,7 @@ __all__ = [
     "Classification",
     "Density",
     "PathClassification",
+    "ProcessLearning",
     "SeriesRegression",
     "TrajectoryRegression",
     "make_task",

@@ -14,7 +14,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.views import DataSpec, Trajectories, TrajectoryBatch, View
+from node_runner.views import DataSpec, Equation, Trajectories, TrajectoryBatch, View
 
 
 NUMBERS_READY = 2**18
@@ -98,7 +98,8 @@ class TrajectoryRegression:
 
         Where the data set has an energy, also energy_drift: how far the energy of a predicted trajectory gets from
         that of its first state, at the most, as a share of that state's energy; both means over the trajectories.
-        A model's scalars, such as parameters that have a meaning, come along under their names.
+        A model's scalars, such as parameters that have a meaning, come along under their names; where the true values
+        are known, parameter_error is the largest error of one of them, as a share of its value.
         """
         drift, energies = 0.0, 0.0
         named: dict[str, float] = {}
@@ -134,8 +135,16 @@ class TrajectoryRegression:
             "nfe": nfe / max(solves, 1),
             **({} if self.spec.energy is None else {"energy_drift": drift / energies if energies else math.inf}),
             **named,
+            **parameter_error(named, self.spec.equation),
             **event_metrics(jumps, len(part)),
         }
+
+
+def parameter_error(found: Mapping[str, float], equation: Equation | None) -> dict[str, float]:
+    """The largest |found / true - 1| of an equation's parameters (|found| where the truth is 0); nothing without."""
+    truth = {} if equation is None else equation.truth
+    errors = [abs(found[name] - true) / (abs(true) or 1.0) for name, true in truth.items() if name in found]
+    return {"parameter_error": max(errors)} if errors else {}
 
 
 def event_errors(predicted: Tensor, true: Tensor, end: float) -> Tensor:
@@ -179,7 +188,7 @@ def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
     """Whole trajectories, (T, B, D)."""
     mask = None if part.mask is None else part.mask[rows].T
     t0 = part.ts[:1].expand(len(rows))
-    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask)
+    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask, rows)
 
 
 class Segments:

@@ -25,7 +25,8 @@ class WarmStart:
 
     At every inner observation of a segment the field is to have the slope of the parabola through it and its two
     neighbours (order 2 in the spacing). The loss is the mean squared error in standard deviations of the data per
-    unit of time; the scalar "derivative_matching" repeats it, and nfe is 0. Then the task goes on as it is.
+    unit of time; the scalar "derivative_matching" repeats it, and nfe is 0. Then the task goes on as it is. A model
+    of which there is more to match than a field, such as jumps, does it by a method `mismatch(batch)` -> ().
 
     Args:
         task: what is trained afterwards.
@@ -70,7 +71,8 @@ class WarmStart:
         """Loss and scalars of one batch."""
         if not isinstance(batch, Matched):
             return self.task.step(model, batch)
-        loss = self._mismatch(model, batch.batch)
+        own = getattr(model, "mismatch", None)
+        loss = self._mismatch(model, batch.batch) if own is None else own(batch.batch)
         return StepOutput(loss, {"loss": loss.detach(), "derivative_matching": loss.detach()}, [])
 
     def _mismatch(self, model: nn.Module, batch: TrajectoryBatch) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +18,10 @@ from node_runner.memory import MB, PeakMemory, saved_for_backward
 from node_runner.runtime import synchronise
 from node_runner.settings import TrainerConfig
 from node_runner.solving import Tolerances
+from node_runner.stiffness import Stiffness
 from node_runner.training import checkpoint, saving
 from node_runner.training.average import MovingAverage
+from node_runner.training.field_weights import FieldDecay, Limits
 from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
 from node_runner.training.rates import LearningRate
@@ -59,6 +62,8 @@ class Trainer:
         device: where all of this is.
         checkpoints: folder for last.pt and best.pt.
         reporters: hear of the progress.
+        decay: of the field's weights (None: none).
+        stiffness: measures that of a step's solve (None: it is not measured).
     """
 
     def __init__(
@@ -75,7 +80,10 @@ class Trainer:
         device: torch.device,
         checkpoints: Path,
         reporters: list[Reporter],
+        decay: FieldDecay | None = None,
+        stiffness: Stiffness | None = None,
     ) -> None:
+        self.stiffness = stiffness
         self.model, self.task, self.splits = model, task, splits
         self.optimizer, self.tolerances, self.config = optimizer, tolerances, config
         self.device, self.checkpoints, self.reporters = device, checkpoints, reporters
@@ -84,6 +92,7 @@ class Trainer:
         self.total = total_steps(config, self.steps_per_epoch)
         self.rates = LearningRate(optimizer, make_factor(self.total))
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.decay, self.limits = decay, Limits(model)
         self.average = MovingAverage(model, config.average) if config.average else None
         self.state = Trained()
         self.meter = Meter()
@@ -135,6 +144,7 @@ class Trainer:
         """One optimiser step; L-BFGS evaluates loss and gradient several times in it."""
         self.rates.set(self.state.step)
         self.optimizer.step(lambda: self.differentiate(measure_saved))  # type: ignore[arg-type, return-value]
+        self.limits.impose()
         if self.average is not None:
             self.average.update()
         self.meter.end_step()
@@ -145,15 +155,23 @@ class Trainer:
             parameter.grad = None
         batch = self.batch(self.state.step)
         if measure_saved and "memory/saved_mb" not in self.pending:
-            with saved_for_backward(self.model) as saved:
+            with saved_for_backward(self.model) as saved, self.watching():
                 out = self.task.step(self.model, batch)
             # Autograd's own, and what the engine keeps beside it.
             self.pending["memory/saved_mb"] = saved.mb + sum(stats.kept_bytes for stats in out.solves) / MB
+            if self.stiffness is not None:
+                self.pending |= self.stiffness.measured()
         else:
             out = self.task.step(self.model, batch)
         out.loss.backward()
         self.meter.add({**out.scalars, "optim/grad_norm": self.clipped_norm()}, out.solves)
+        if self.decay is not None:
+            self.decay.shrink(self.rates.at(self.state.step))
         return out.loss.detach()
+
+    def watching(self) -> AbstractContextManager[None]:
+        """A block whose solves are looked at."""
+        return nullcontext() if self.stiffness is None else self.stiffness.watching()
 
     def clipped_norm(self) -> Tensor:
         """Norm of the gradient, (); where it is above `grad_clip` the gradient is scaled down to that."""
@@ -172,6 +190,7 @@ class Trainer:
         self.seconds_of_line = 0.0
         self.peak_mb = max(self.peak_mb, self.memory.peak_mb())
         rtol, _ = self.tolerances.forward()
+        values |= self.limits.scalars() | ({} if self.decay is None else self.decay.scalars())
         values |= self.pending | {
             "memory/peak_mb": self.peak_mb,
             "optim/lr": self.rates.at(self.state.step - steps),

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.adjoints import ADJOINTS
-from node_runner.solvers import SOLVERS
 from node_runner.types import Method
 from tests.problems import (
     FIXED,
@@ -40,7 +39,7 @@ def accurate(name: str) -> Method:
 PAIRS = [
     pytest.param(adjoint, name, id=f"{adjoint}-{name}")
     for adjoint in OF_THE_REFERENCE
-    for name in SOLVERS.names()
+    for name in METHODS
     if ADJOINTS.get(adjoint)().unsupported(METHODS[name]) is None and not METHODS[name].halves
 ]
 """Every adjoint with every solver that it can differentiate."""

@@ -11,7 +11,6 @@ from node_runner.adjoints.continuous import rms_norm
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.settings import ToleranceConfig
-from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Solution
 from tests.problems import FIXED, METHODS, OF_THE_REFERENCE, SmallField, differentiable, make_method
@@ -192,7 +191,7 @@ def test_a_combination_that_cannot_work_is_refused_with_what_to_use(adjoint: str
 
 @pytest.mark.parametrize(
     ("adjoint", "name"),
-    [(a, n) for a in ("off", "on", "seminorm") for n in SOLVERS.names() if (a, n) not in REFUSED],
+    [(a, n) for a in ("off", "on", "seminorm") for n in METHODS if (a, n) not in REFUSED],
 )
 def test_every_other_combination_is_taken(adjoint: str, name: str):
     assert callable(differentiable(METHODS[name], adjoint))

@@ -68,6 +68,13 @@ def test_a_table_shows_what_differs_quality_cost_and_reasons(node_run: NodeRun, 
     assert lines[-1] == "broken: failed: a step became too small"
 
 
+def test_a_setting_that_plays_no_part_in_a_run_is_not_shown_as_its_choice(node_run: NodeRun, three: list[Path]):
+    change(three[1], "result.json", unused=["tolerance"])
+    table = node_run("compare", *map(str, three)).out
+    assert row(table, "tight")["rtol"] == "-"
+    assert row(table, "spiral")["rtol"] == "0.0001"
+
+
 @pytest.mark.parametrize("place", ["outputs", "outputs/*", "outputs/t*"])
 def test_folders_and_patterns_stand_for_the_runs_in_them(node_run: NodeRun, three: list[Path], place: str):
     runs = {record["run"] for record in json.loads(node_run("compare", place, "--json").out)}

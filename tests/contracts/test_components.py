@@ -15,11 +15,13 @@ from torch import nn
 from node_runner.assemble import FieldFactory
 from node_runner.config import MANY, REGISTRIES, RunConfig, compose_run, config_path
 from node_runner.errors import ConfigError
+from node_runner.learning import StepRegulariser
 from node_runner.registry import MISSING, Registry
 from node_runner.settings import ranges
 from node_runner.signatures import REQUIRED
-from node_runner.types import Method, SolveStats
-from node_runner.views import Equation, View
+from node_runner.solvers.tableaux import adaptive_tableau
+from node_runner.types import Method, SolveStats, Step
+from node_runner.views import Equation, Graph, View
 from tests.models.builders import accurate_solve, field_factory, spec
 
 
@@ -138,6 +140,7 @@ SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
         spec(
             BY_GROUP["model"].get(name).views[0], (2,), mean=[0.0, 0.0], std=[1.0, 1.0], num_classes=3,
             equation=Equation(lambda t, y, rate: -rate * y, {"rate": 1.0}),
+            graph=Graph(torch.ones(2, 2).fill_diagonal_(0), torch.zeros(2, 2)),
         ),
         field_factory(), accurate_solve(), {},
     ),
@@ -163,6 +166,11 @@ def check_named(made: Any, name: str) -> None:
 
 def check_regulariser(made: Any, name: str) -> None:
     assert made.weight > 0
+    if isinstance(made, StepRegulariser):
+        flat = torch.zeros(3, 2)
+        step = Step(adaptive_tableau("dopri5"), torch.tensor(0.1), flat, [flat] * 7)
+        assert made.of_step(step).shape == (3,)
+        return
     y = torch.randn(3, 2, requires_grad=True)
     assert made.begin(y.detach())(torch.tensor(0.0), y, torch.sin(y)).shape == (3,)
 

@@ -52,6 +52,22 @@ def test_every_pair_belongs_to_a_data_set_and_a_model(file: Path):
     assert file.stem in pairs
 
 
+@pytest.mark.parametrize("file", sorted((CONFIGS / "pair").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_pair_composes_with_every_field_and_optimiser(file: Path):
+    # A setting that only one of them has would refuse the others.
+    from node_runner.models import MODELS
+
+    model = max((name for name in MODELS.names() if file.stem.endswith(f"_{name}")), key=len)
+    chosen = [f"dataset={file.stem.removesuffix(f'_{model}')}", f"model={model}"]
+    fields, optimizers = (sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) for group in
+                          ("field", "optimizer"))  # fmt: skip
+    # Side by side, so that each is chosen once.
+    for i in range(max(len(fields), len(optimizers))):
+        field, optimizer = fields[i % len(fields)], optimizers[i % len(optimizers)]
+        run = compose_run([*chosen, f"field={field}", f"optimizer={optimizer}"])
+        assert (run.field.name, run.optimizer.name) == (field, optimizer)
+
+
 # --- experiments -----------------------------------------------------------------------------------
 
 
@@ -65,7 +81,7 @@ def sweeps(name: str) -> dict[str, list[str]]:
 def check_values(run: RunConfig, key: str, values: list[str]) -> None:
     """Every value that an experiment sweeps over is an option of its group, or fits the setting of its name."""
     for value in values:
-        if "." not in key:
+        if (CONFIGS / key).is_dir():
             assert (CONFIGS / key / f"{value}.yaml").is_file(), f"{key}={value}"
         else:
             changed = OmegaConf.structured(run)

@@ -29,6 +29,7 @@ KINDS = {
     View.points: Points,
     View.series: Series,
     View.paths: Series,
+    View.processes: Series,
 }
 
 OFFERED = [(name, view) for name in DATASETS.names() for view in declared_views(name)]

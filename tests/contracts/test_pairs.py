@@ -42,7 +42,9 @@ def _halves(data: Dataset) -> bool:
 ASKS_MORE: dict[str, Callable[[Dataset], bool]] = {
     "hamiltonian": _halves,
     "second_order": _halves,
+    "graph": lambda data: data.spec(View.trajectories).graph is not None,
     "greybox": lambda data: data.spec(View.trajectories).equation is not None,
+    "neural_sde": lambda data: not getattr(data.spec(View.processes).law, "noise", 0),
 }
 """Models that need more of a data set than a view, and whether it has that: refused in a sentence where not."""
 
@@ -50,8 +52,12 @@ ASKS_MORE: dict[str, Callable[[Dataset], bool]] = {
 WITHOUT_AN_ODE = {"rnn"}
 """Models that are baselines of others."""
 
-TRAINED_WITHOUT_A_SOLVE = {*WITHOUT_AN_ODE, "flow_matching"}
+TRAINED_WITHOUT_A_SOLVE = {*WITHOUT_AN_ODE, "flow_matching", "neural_sde"}
 """Models whose training solves nothing."""
+
+
+STOCHASTIC = {"latent_sde", "neural_sde"}
+"""Models whose equation is stochastic, and which need a solver for such ones."""
 
 
 def train(run: RunConfig, folder: Path) -> None:
@@ -85,9 +91,9 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
         small = smaller_overrides(DATASETS.schema(dataset)())
         run = compose_run([f"dataset={dataset}", f"model={model}", "debug=fast", "device=cpu", "logger=[]", *small])
     else:
-        run = make_run(
-            dataset=dataset, model=model, field="concatsquash" if model in ("cnf", "flow_matching") else "mlp"
-        )
+        more = {"solver": "euler_maruyama", "engine": "torchsde"} if model in STOCHASTIC else {}
+        field = "concatsquash" if model in ("cnf", "flow_matching") else "mlp"
+        run = make_run(dataset=dataset, model=model, field=field, **more)
     fits = set(declared_views(dataset)) & set(views_of(MODELS.get(model)))
     assert fits or (dataset, model) not in MUST_TRAIN
     if fits and ASKS_MORE.get(model, lambda data: True)(DATASETS.build(run.dataset)):
@@ -139,7 +145,11 @@ def test_every_field_trains_in_every_model_or_is_refused(dataset: str, model: st
     except ConfigError as error:
         assert_refused_in_a_sentence(error)
         # Only a field that takes images may have no state to work on.
-        assert FIELDS.get(field).state_ndim == 3 or set(declared_views(dataset)).isdisjoint(views_of(MODELS.get(model)))
+        assert (
+            FIELDS.get(field).state_ndim == 3
+            or set(declared_views(dataset)).isdisjoint(views_of(MODELS.get(model)))
+            or not ASKS_MORE.get(model, lambda data: True)(DATASETS.build(run.dataset))
+        )
     else:
         train(run, tmp_path)
 
@@ -158,8 +168,10 @@ def test_every_optimiser_trains(optimizer: str, tmp_path: Path):
 @pytest.mark.parametrize("dataset", ["spiral", "digits", "two_moons"])
 def test_every_regulariser_is_added_to_every_task(dataset: str, regulariser: str, tmp_path: Path):
     model = "cnf" if dataset == "two_moons" else "node"
-    run = make_run(dataset=dataset, model=model, regularisers=[regulariser], solver="midpoint",
-                   **{"solver__step_size": 0.5} if dataset != "spiral" else {})  # fmt: skip
+    looks_at_steps = hasattr(REGULARISERS.get(regulariser), "of_step")
+    coarse = {"solver__step_size": 0.5} if dataset != "spiral" and not looks_at_steps else {}
+    run = make_run(dataset=dataset, model=model, regularisers=[regulariser],
+                   solver="dopri5" if looks_at_steps else "midpoint", **coarse)  # fmt: skip
     trainer, _, lines = trainer_of(run, tmp_path)
     trainer.train()
     assert all(value > 0 for value in lines.of(f"regulariser/{regulariser}"))

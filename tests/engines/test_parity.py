@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from node_runner.engines import ENGINES
-from node_runner.solvers import SOLVERS
 from node_runner.types import Dynamics, Method
 from tests.problems import (
     ADAPTIVE,
@@ -48,7 +47,7 @@ def supported(engine: str, method: Method, field: Dynamics) -> None:
 
 
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("engine", ENGINES.names())
 def test_values_evaluations_and_steps_equal_torchdiffeq(engine: str, name: str, times: str):
     method = make_method(name, step_size=0.125) if has_option(name, "step_size") else METHODS[name]
@@ -111,6 +110,6 @@ def test_an_engine_refuses_a_method_that_it_does_not_have(engine: str):
     assert "rkf99" in (ENGINES.get(engine)().unsupported(Method("rkf99", 4, adaptive=False)) or "")
 
 
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_the_reference_engine_runs_every_method(name: str):
     assert ENGINES.get("torchdiffeq")().unsupported(METHODS[name]) is None

@@ -99,6 +99,12 @@ def test_an_mlp_has_the_layers_that_it_is_told_to():
     assert numbers(FIELDS.get("mlp")((2,), width=5, depth=1, time_dependent=True)) == (3 * 5 + 5) + (5 * 2 + 2)
 
 
+@pytest.mark.parametrize("name", [name for name in FIELDS.names() if FIELDS.get(name).state_ndim == 1])
+def test_a_field_of_vectors_may_have_outputs_of_its_own(name: str):
+    field = FIELDS.get(name)((3,), 5)
+    assert field(torch.tensor(0.7), state(name)).shape == (5, 5)
+
+
 def test_a_concatsquash_layer_has_a_gate_and_a_shift():
     # linear n m + m, gate m + m, shift m.
     layers = [(2, 5), (5, 5), (5, 2)]

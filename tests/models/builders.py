@@ -25,11 +25,11 @@ def spec(
     return DataSpec("made-up", view, shape, mean, std, **more)
 
 
-def field_factory(name: str = "mlp", **settings: Any) -> Callable[[tuple[int, ...]], nn.Module]:
+def field_factory(name: str = "mlp", **settings: Any) -> Callable[..., nn.Module]:
     """Makes a field for a state shape, as a run's factory does."""
 
-    def make(shape: tuple[int, ...]) -> nn.Module:
-        return FIELDS.get(name)(shape, **settings)
+    def make(shape: tuple[int, ...], outputs: int | None = None) -> nn.Module:
+        return FIELDS.get(name)(shape, **settings) if outputs is None else FIELDS.get(name)(shape, outputs, **settings)
 
     make.state_ndim = getattr(FIELDS.get(name), "state_ndim", 1)  # type: ignore[attr-defined]
     return make
@@ -42,7 +42,7 @@ def accurate_solve() -> Integrate:
 def make_model(
     name: str,
     data: DataSpec,
-    make_field: Callable[[tuple[int, ...]], nn.Module],
+    make_field: Callable[..., nn.Module],
     *,
     solve: Integrate | None = None,
     regularisers: dict[str, Regulariser] | None = None,

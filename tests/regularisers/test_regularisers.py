@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
 from node_runner.regularisers import REGULARISERS
+from node_runner.regularisers.jacobian import Estimate
+from node_runner.settings import Trace
 from node_runner.views import View
 from tests.models.builders import LinearField, accurate_solve, field_factory, make_model, spec
 
 
+INTEGRALS = [name for name in REGULARISERS.names() if hasattr(REGULARISERS.get(name), "begin")]
 TS = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
 
 
@@ -40,7 +43,7 @@ def test_the_jacobian_s_norm_of_a_linear_field_is_right_on_average():
     a = torch.tensor([[0.3, -1.0], [0.6, -0.5]], dtype=torch.float64)
     field = LinearField(a.tolist())
     y0 = torch.randn(20_000, 2, dtype=torch.float64)
-    regulariser = REGULARISERS.get("jacobian")()
+    regulariser = REGULARISERS.get("jacobian")(trace=Trace.hutchinson)
     integrand = regulariser.begin(y0)
     y = y0.clone().requires_grad_(True)
     values = integrand(torch.tensor(0.0), y, field(torch.tensor(0.0), y)).detach()
@@ -52,7 +55,7 @@ def test_the_jacobian_s_norm_of_a_linear_field_is_right_on_average():
 def test_the_jacobian_s_probe_stays_fixed_within_a_solve_and_is_drawn_anew_for_the_next():
     field = LinearField([[0.3, -1.0], [0.6, -0.5]])
     y0 = torch.randn(4, 2, dtype=torch.float64)
-    regulariser = REGULARISERS.get("jacobian")()
+    regulariser = REGULARISERS.get("jacobian")(trace=Trace.hutchinson)
     integrands = [regulariser.begin(y0), regulariser.begin(y0)]
     y = y0.clone().requires_grad_(True)
     first, again = (integrands[0](torch.tensor(t), y, field(torch.tensor(t), y)) for t in (0.0, 1.0))
@@ -61,7 +64,15 @@ def test_the_jacobian_s_probe_stays_fixed_within_a_solve_and_is_drawn_anew_for_t
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("name", REGULARISERS.names())
+def test_the_jacobian_s_norm_is_exact_up_to_four_dimensions():
+    y = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    values = REGULARISERS.get("jacobian")().begin(y)(torch.tensor(0.0), y, torch.sin(y) + y.roll(1, dims=1))
+    torch.testing.assert_close(values, (y.cos().square() + 1).mean(dim=1))
+    wide = REGULARISERS.get("jacobian")().begin(torch.randn(3, 5))
+    assert isinstance(wide, Estimate)
+
+
+@pytest.mark.parametrize("name", INTEGRALS)
 def test_an_image_is_a_state_like_any_other(name: str):
     regulariser = REGULARISERS.get(name)()
     y = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
@@ -121,7 +132,7 @@ def test_several_regularisers_are_told_apart():
     assert float(flow.penalties["kinetic"].detach()) == pytest.approx(25.0, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", REGULARISERS.names())
+@pytest.mark.parametrize("name", INTEGRALS)
 def test_the_penalty_has_a_gradient_that_finite_differences_confirm(name: str):
     field = field_factory("mlp", width=4)((2,)).double()
     y0, eps = torch.randn(3, 2, dtype=torch.float64), 1e-5

@@ -24,10 +24,11 @@ from node_runner.reporting.figures import (
     density,
     draw,
     error_over_time,
+    events,
     interpolation,
     phase_portrait,
 )
-from node_runner.reporting.figures.scene import Scene, host, plane
+from node_runner.reporting.figures.scene import Prediction, Scene, host, plane
 from node_runner.reporting.figures.style import figure_of, sheet, style
 from node_runner.views import DataSpec, Points, Series, Splits, Trajectories, View
 from tests.runs import make_run
@@ -38,11 +39,14 @@ PAIRS = {
     ("spiral", "node"): TRAJECTORIES,
     ("oscillator", "augmented"): TRAJECTORIES,
     ("pendulum", "node"): [*TRAJECTORIES, "energy"],
+    ("diffusion", "graph"): [*TRAJECTORIES, "energy", "graph"],
+    ("bouncing_ball", "event"): [*TRAJECTORIES, "events"],
     ("lotka-volterra", "cnf"): ["density", "flow"],
     ("eight_gaussians", "cnf"): ["density", "flow"],
     ("two_moons", "node"): ["confusion", "decision"],
     ("digits", "node"): ["confusion", "mistakes"],
     ("digits", "cnf"): ["samples", "flow"],
+    ("ornstein_uhlenbeck", "latent"): ["forecasts", "process"],
     ("irregular_spirals", "latent"): ["series", "plane", "latent", "interpolation"],
     ("irregular_oscillations", "rnn"): ["series", "plane"],
     ("turns", "cde"): ["paths", "confusion"],
@@ -98,6 +102,14 @@ def test_the_title_of_the_energy_gives_the_drift_that_was_measured_or_else_measu
     assert "drift 0.125 on test_long" in heading(draw_all(built, {"test_long/energy_drift": 0.125})["energy"])
     measured = built.task.evaluate(built.model, built.splits.extra["test_long"], 100)["energy_drift"]
     assert f"drift {figure_of(measured)} on test_long" in heading(draw_all(built)["energy"])
+
+
+def test_events_are_paired_by_their_rank_and_one_that_is_missed_has_no_time() -> None:
+    states = np.zeros((2, 3, 1))
+    jumps, found = np.array([[0.5, 1.5], [0.7, -1.0]]), np.array([[0.6, -1.0, -1.0], [0.7, 0.9, 1.1]])
+    true, learned = events.pairs(Prediction(np.arange(3.0), states, states, jumps, found))
+    np.testing.assert_array_equal(true, [0.5, 1.5, 0.7])
+    np.testing.assert_array_equal(learned, [0.6, np.nan, 0.7])
 
 
 def test_every_view_has_figures() -> None:

@@ -77,6 +77,13 @@ def test_the_likelihood_is_not_printed_as_the_loss_as_well(run: Path) -> None:
     assert not [line for line in lines if line.startswith("  loss")]
 
 
+def test_a_parameter_that_was_found_stands_beside_its_true_value(run: Path) -> None:
+    metrics = outcome()["metrics"] | {"val/zeta": 0.1023, "test/zeta": 0.1023, "val/gain": 3.0}
+    lines = printed(run, 120, metrics=metrics, truth={"zeta": 0.1})
+    assert next(line for line in lines if line.startswith("  zeta")).endswith("true value 0.1")
+    assert "true value" not in next(line for line in lines if line.startswith("  gain"))
+
+
 def test_places_are_relative_and_commands_name_the_run(run: Path) -> None:
     text = "\n".join(printed(run, 80, ("trajectories", "phase_portrait")))
     assert "results      outputs/today/12-00\n" in text

@@ -12,7 +12,7 @@ import torch
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 MEASURING = [
     "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_memory",
-    "bench_textbook", "gpu_check",
+    "bench_textbook", "bench_per_sample", "bench_work_precision", "bench_step_sizes", "gpu_check",
 ]  # fmt: skip
 
 
@@ -70,6 +70,16 @@ def test_overhead_of_loops_that_did_the_same_work(tmp_path):
     for result in results:
         assert result["loss_bare"] == pytest.approx(result["loss_runner"], rel=1e-4)
         assert len(result["ratios"]) == 1 and result["ratios"][0] > 0
+
+
+@pytest.mark.slow
+def test_a_residual_network_is_held_against_the_flow_with_its_weights(tmp_path):
+    assert main("bench_step_sizes", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_step_sizes")
+    assert list(results) == ["oscillator", "annuli"]
+    for points in results.values():
+        assert len(points) == 4 * 3 * 6
+        assert all(point["value"] >= 0 for point in points)
 
 
 def test_a_step_costs_more_than_its_solve(tmp_path):
@@ -146,6 +156,25 @@ def test_engines_are_measured_beside_torchdiffeq_with_the_error_of_each_gradient
         assert 0 < row["gradient error"] < 0.1
     discrete = [row for row in rows if row["contestant"].endswith(("off", "checkpoint"))]
     assert all(row["from torchdiffeq's"] < 1e-3 for row in discrete)
+
+
+def test_steps_of_ones_own_are_as_many_as_each_trajectory_needs(tmp_path):
+    arguments = ["--quick", "--no-peers", "--problems", "one-fast", "--out", tmp_path]
+    assert main("bench_per_sample", *arguments) == 0
+    (rows,) = check_record(tmp_path, "bench_per_sample").values()
+    by_name = {row["contestant"]: row for row in rows}
+    shared, own = by_name["native, shared"], by_name["native, per_sample"]
+    assert own["evaluations, mean"] < shared["evaluations, mean"] < own["evaluations, largest"]
+    assert own["worst error"] < shared["worst error"] / 2
+
+
+def test_tighter_tolerances_give_better_gradients(tmp_path):
+    arguments = ["--quick", "--no-peers", "--engines", "native", "--problems", "vector-block", "--out", tmp_path]
+    assert main("bench_work_precision", *arguments) == 0
+    (rows,) = check_record(tmp_path, "bench_work_precision").values()
+    for library in ("torchdiffeq", "native"):
+        errors = [row["gradient error"] for row in rows if row["contestant"] == library]
+        assert len(errors) == 5 and errors == sorted(errors, reverse=True)
 
 
 def test_the_textbook_run_is_timed_from_start_to_exit(tmp_path):

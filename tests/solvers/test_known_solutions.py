@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from node_runner.solvers import SOLVERS
 from node_runner.types import Method
 from tests.problems import FIXED, METHODS, Problem, has_option, linear, make_method, oscillator, solve
 
@@ -46,7 +45,7 @@ def accurate(name: str) -> Setting:
 @pytest.mark.parametrize("direction", [1, -1], ids=["forward", "backward"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("problem", [linear, oscillator])
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_a_solve_meets_the_known_solution(
     name: str, problem: Callable[[torch.dtype], Problem], dtype: torch.dtype, direction: int
 ):
@@ -57,7 +56,7 @@ def test_a_solve_meets_the_known_solution(
     torch.testing.assert_close(ys, exact(ts), rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_a_solve_that_does_not_begin_at_zero_runs_there_and_back(name: str):
     field, _, exact = linear()
     there = torch.tensor([2.0, 2.4], dtype=torch.float64)
@@ -69,7 +68,7 @@ def test_a_solve_that_does_not_begin_at_zero_runs_there_and_back(name: str):
     torch.testing.assert_close(back, begin, rtol=0, atol=2 * error)
 
 
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_the_first_state_is_the_initial_one_and_no_input_changes(name: str):
     field, y0, _ = linear()
     ts = torch.tensor([0.0, 0.1], dtype=torch.float64)
@@ -83,7 +82,7 @@ def test_the_first_state_is_the_initial_one_and_no_input_changes(name: str):
 
 @pytest.mark.parametrize("times", [torch.float32, torch.float64], ids=["times32", "times64"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", SOLVERS.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_state_and_time_reach_the_field_in_the_dtype_of_the_state(name: str, dtype: torch.dtype, times: torch.dtype):
     field, y0, _ = oscillator(dtype)
     seen: set[tuple[torch.dtype, torch.dtype]] = set()

@@ -12,8 +12,8 @@ from torch import Tensor
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import trajectory
-from node_runner.tasks.trajectory import Segments, TrajectoryRegression, whole
-from node_runner.views import Trajectories, View
+from node_runner.tasks.trajectory import Segments, TrajectoryRegression, parameter_error, whole
+from node_runner.views import Equation, Trajectories, View
 from tests.models.builders import spec
 from tests.tasks.models import Constant
 
@@ -260,6 +260,13 @@ def test_a_model_s_scalars_are_measured_as_means_over_the_samples():
 
     for batch_size in (1, 2):
         assert task().evaluate(Telling(2), PART, batch_size)["size"] == pytest.approx(1.5)
+
+
+def test_the_error_of_parameters_is_the_largest_as_a_share_of_the_true_value():
+    equation = Equation(lambda t, y: y, {"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 2.0, "b": 0.0, "c": 5.0})
+    assert parameter_error({"a": 1.5, "b": 0.1, "gain": 9.0}, equation) == {"parameter_error": 0.25}
+    assert parameter_error({"a": 2.0, "b": 0.1}, equation) == {"parameter_error": 0.1}
+    assert parameter_error({"gain": 9.0}, equation) == parameter_error({"a": 1.0}, None) == {}
 
 
 def test_segments_of_trajectories_with_gaps_start_where_a_state_was_observed():

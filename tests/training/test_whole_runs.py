@@ -29,6 +29,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "jacobian-regulariser": {"regularisers": ["jacobian"], "solver": "rk4"},
     "flow-with-probes": {"model": "cnf", "field": "concatsquash", "model__trace": Trace.hutchinson},
+    "brownian-paths": {
+        "dataset": "ornstein_uhlenbeck", "model": "latent_sde", "solver": "reversible_heun", "engine": "torchsde",
+        "adjoint": "on", "dataset__times": 8,
+    },
     "dequantised-images": {"dataset": "digits", "model": "cnf", "solver": "midpoint", "solver__step_size": 0.5},
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from node_runner.engines.compiled.solve import CompiledSolve, Differentiable, Fi
 from node_runner.engines.compiled.systems import Augmented, Plain, System, rms
 from node_runner.engines.compiled.trial import trial
 from node_runner.engines.compiled.walk import Programs
+from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
@@ -72,6 +73,8 @@ class CompiledEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no graph, or that a graph would compute differently."""
+        if hasattr(f, "note"):
+            return unheard("compiled")
         if y0.dtype not in (torch.float32, torch.float64):
             kind = str(y0.dtype).removeprefix("torch.")
             return f"engine=compiled computes in float32 and float64, and the state is {kind}"

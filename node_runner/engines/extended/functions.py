@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from node_runner.engines.extended import leapfrog
+from node_runner.engines.extended.adaptive_implicit import make_solver as make_adaptive_solver
 from node_runner.engines.extended.implicit import make_solver
 from node_runner.tableaux import IMPLICIT, TSIT5
 from node_runner.types import Tableau
@@ -44,7 +45,11 @@ def package() -> ModuleType:
     table["tsit5"] = _explicit("tsit5", 5, TSIT5, common)
     table["leapfrog"] = leapfrog.make_solver(part("solvers").FixedGridODESolver, part("misc"))
     for name, tableau in IMPLICIT.items():
-        table[name] = make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
+        table[name] = (
+            make_adaptive_solver(name, tableau, part("rk_common"), part("misc"))
+            if tableau.error
+            else make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
+        )
     return copy
 
 

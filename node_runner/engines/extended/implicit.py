@@ -43,34 +43,36 @@ def make_solver(name: str, tableau: Tableau, base: Any, misc: ModuleType) -> typ
 
             def slope(i: int, y: Tensor) -> Tensor:
                 t, side = nodes[i]
-                return _as_real(func(t, _as(y, y0), perturb=side))
+                return as_real(func(t, as_state(y, y0), perturb=side))
 
             try:
-                k = self.stages.stages(slope, _as_real(y0), _as_real(f0), h)
+                k = self.stages.stages(slope, as_real(y0), as_real(f0), h)
             except NotConverged as failure:
-                raise SolveFailed(self._sentence(failure, t0, dt)) from failure
+                raise SolveFailed(sentence(name, self.sign * float(t0.detach()), float(dt), failure)) from failure
             weights = torch.tensor(tableau.b, dtype=k.dtype, device=k.device)
-            return _as(h * torch.einsum("i,i...->...", weights, k), y0), f0
-
-        def _sentence(self, failure: NotConverged, t0: Tensor, dt: Tensor) -> str:
-            where = f"{name} stopped at t={self.sign * float(t0.detach()):.6g}"
-            if not failure.correction < float("inf"):
-                return f"{where}: {NOT_FINITE}"
-            return (
-                f"{where}: Newton's method did not converge in {failure.iterations} iterations (step "
-                f"{float(dt):.1e}, last correction {failure.correction:.1e} of the state); try a smaller "
-                "solver.step_size, a larger solver.max_iters, or a smaller optimizer.lr"
-            )
+            return as_state(h * torch.einsum("i,i...->...", weights, k), y0), f0
 
     Solver.__name__ = Solver.__qualname__ = name
     return Solver
 
 
-def _as_real(y: Tensor) -> Tensor:
+def sentence(name: str, t: float, step: float, failure: NotConverged) -> str:
+    """A solve whose equations could not be solved."""
+    where = f"{name} stopped at t={t:.6g}"
+    if not failure.correction < float("inf"):
+        return f"{where}: {NOT_FINITE}"
+    return (
+        f"{where}: Newton's method did not converge in {failure.iterations} iterations (step {step:.1e}, last "
+        f"correction {failure.correction:.1e} of the state); try a smaller solver.step_size or solver.min_step, a "
+        "larger solver.max_iters, or a smaller optimizer.lr"
+    )
+
+
+def as_real(y: Tensor) -> Tensor:
     """A complex state as pairs of numbers (*shape, 2); a real one as it is."""
     return torch.view_as_real(y) if y.is_complex() else y
 
 
-def _as(y: Tensor, like: Tensor) -> Tensor:
-    """Back from `_as_real`."""
+def as_state(y: Tensor, like: Tensor) -> Tensor:
+    """Back from `as_real`."""
     return torch.view_as_complex(y.contiguous()) if like.is_complex() else y

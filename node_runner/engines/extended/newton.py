@@ -62,15 +62,22 @@ class StageSolver:
             NotConverged: too many iterations, a singular matrix, or numbers that are not finite.
             SolveFailed: see `blocks_of`.
         """
-        step = float(h.detach())
-        with torch.no_grad():
-            try:
-                k = self._iterate(f, y0, f0.detach(), step, self._near(y0, f0.detach(), step))
-            except NotConverged:  # for one thing, the matrix of a long step may be singular just there
-                self._blocks = None
-                k = self._iterate(f, y0, f0.detach(), step, f0.detach().expand(len(self.a), *f0.shape))
+        return self.differentiated(f, y0, f0, h, self.solve(f, y0, f0, float(h.detach())))
+
+    @torch.no_grad()
+    def solve(self, f: Stage, y0: Tensor, f0: Tensor, step: float) -> Tensor:
+        """The same slopes, without a gradient, and with the same errors."""
+        try:
+            return self._iterate(f, y0, f0, step, self._near(y0, f0, step))
+        except NotConverged:  # for one thing, the matrix of a long step may be singular just there
+            self._blocks = None
+            return self._iterate(f, y0, f0, step, f0.expand(len(self.a), *f0.shape))
+
+    def differentiated(self, f: Stage, y0: Tensor, f0: Tensor, h: Tensor, k: Tensor) -> Tensor:
+        """The slopes k (s, *shape) that `solve` found, with their gradient if autograd is on."""
         if not torch.is_grad_enabled() or not self._needs_gradient(f, y0, f0, h, k):
             return k
+        step = float(h.detach())
         # The gradient by the implicit function theorem: k solves k - f(y + h a k) = 0 with the exact Jacobian.
         values, blocks = [], []
         for i, y in enumerate(self._states(y0, k, h)):

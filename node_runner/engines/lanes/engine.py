@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
+from node_runner.engines.failures import unheard
 from node_runner.engines.lanes.solve import LaneSolve
 from node_runner.engines.lanes.taking import unfit
 from node_runner.errors import ConfigError
@@ -50,6 +51,8 @@ class LanesEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that do not take a time for each sample, or whose samples feel one another."""
+        if hasattr(f, "note"):
+            return unheard("lanes")
         if adjoint == "checkpoint":
             return "engine=lanes keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
         if y0.dtype not in (torch.float32, torch.float64):

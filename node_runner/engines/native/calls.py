@@ -99,7 +99,7 @@ class NativeSolve:
         parameters: of the field, in the library's order.
         start: (B,) added to the time of each sample, or None.
         noise: (B, D) probe of the divergence, or None.
-        y0: (B, D) or (B, D + 1).
+        y0: (B, D + integrals).
         ts: (T,) times.
     """
 

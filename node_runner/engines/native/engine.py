@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
 from node_runner.engines.compiler import LOOKED_FOR, compiler
+from node_runner.engines.failures import unheard
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
 from node_runner.engines.native.plan import Making, library, network_of
-from node_runner.forms import FieldForm, form_of
-from node_runner.settings import Batching, Trace
+from node_runner.forms import FieldForm, Integral, form_of
+from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
 
 
@@ -24,12 +25,12 @@ RECIPES = 1000
 """Kept at most."""
 
 MOST_PROBES = 8
-"""Directions of an exact divergence, carried side by side."""
+"""Directions of an exact divergence or Jacobian, carried side by side."""
 
 
 @ENGINES.register("native", "C++ written for the field's network and compiled once: small and middle MLPs on the CPU")
 class NativeEngine:
-    """Multilayer perceptrons, plain or gated by time, alone or with the divergence of a flow.
+    """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
@@ -59,6 +60,8 @@ class NativeEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no network of the kind that the source is written for."""
+        if hasattr(f, "note"):
+            return unheard("native")
         reason = _refusal(f, y0, norm, per_sample=method.batching is Batching.per_sample)
         return None if reason is None else f"engine=native {reason}"
 
@@ -68,7 +71,7 @@ class NativeEngine:
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"
-        return Making(network_of(form, y0, adjoint))
+        return Making(network_of(form, y0, norm, adjoint))
 
     def integrate(
         self,
@@ -89,7 +92,7 @@ class NativeEngine:
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
-        network = network_of(form, y0, wanted.adjoint if wanted else None)
+        network = network_of(form, y0, norm, wanted.adjoint if wanted else None)
         solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
@@ -110,11 +113,11 @@ def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None, *, per_sample: bool) ->
         return f"runs on the CPU, and the state is on {y0.device.type}"
     if y0.dtype not in (torch.float32, torch.float64):
         return f"computes in float32 and float64, and the state is {str(y0.dtype).removeprefix('torch.')}"
-    if norm is not None:
-        return "measures errors by their RMS, and this solve has a norm of its own (as with a regulariser)"
+    if norm is not None and not isinstance(getattr(norm, "columns", None), int):
+        return "measures errors by their RMS, over the first columns or all, and this solve has a norm of its own"
     form = form_of(f)
     if form is None:
-        return f"is written for multilayer perceptrons, and {_name(f)} is none"
+        return _formless(f)
     if isinstance(f, nn.Module) and any(m._forward_hooks or m._forward_pre_hooks for m in f.modules()):
         return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
     return _unfit(form, y0, per_sample)
@@ -124,14 +127,20 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
-    if y0.ndim != 2 or y0.shape[1] != dim + (form.trace is not None) or sizes[-1] != dim:
+    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals) or sizes[-1] != dim:
         return f"needs states (B, {dim}), got {tuple(y0.shape)}"
     if any(p.dtype != y0.dtype or p.device != y0.device for p in form.parameters):
         return "needs parameters of the state's dtype, on its device"
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
-    if form.trace is Trace.exact and dim > MOST_PROBES:
-        return f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson"
+    exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
+    if form.noise is None and exact and dim > MOST_PROBES:
+        return (
+            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson, "
+            "and regulariser=jacobian only through engine=auto"
+        )
+    if form.noise is not None and Integral.jacobian in form.integrals:
+        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact, or engine=auto"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
     if per_sample and layers[0].gate_weight is not None:
@@ -139,6 +148,15 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     if form.noise is not None and form.noise.shape != (len(y0), dim):
         return "needs a probe for each sample"
     return None
+
+
+def _formless(f: Dynamics) -> str:
+    """Why a field without a form cannot be written out."""
+    inner, integrands = getattr(f, "field", None), getattr(f, "integrands", ())
+    if integrands and inner is not None and form_of(inner) is not None:
+        known = ", ".join(integral.value for integral in Integral)
+        return f"integrates {known} (the last exact, on vectors) beside the state, and this solve has other integrals"
+    return f"is written for multilayer perceptrons, and {_name(f)} is none"
 
 
 def _name(f: Dynamics) -> str:

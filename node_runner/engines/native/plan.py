@@ -12,14 +12,15 @@ from torch import Tensor
 
 from node_runner.engines.native.build import build
 from node_runner.engines.native.calls import Call
-from node_runner.forms import FieldForm
-from node_runner.settings import Trace
+from node_runner.forms import FieldForm, Integral
+from node_runner.types import Norm
 
 
 class Network(NamedTuple):
     """What the source is compiled for.
 
-    sizes: D, hidden widths, D. probes: directions in which the divergence is measured (0: it is not).
+    sizes: D, hidden widths, D. probes: directions in which tangents are carried (0: none).
+    integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
     gradient: which is compiled, by `GRADIENTS`.
     """
@@ -29,6 +30,8 @@ class Network(NamedTuple):
     time_input: bool
     gated: bool
     probes: int
+    integrals: tuple[str, ...]
+    norm_rows: int
     dtype: torch.dtype
     vector: int
     width: int
@@ -40,8 +43,10 @@ class Network(NamedTuple):
         words = f"{'gated ' if self.gated else ''}mlp {'-'.join(map(str, self.sizes))} {self.activation}"
         if self.time_input:
             words += " with time"
+        if self.integrals:
+            words += f", with {' and '.join(self.integrals)}"
         if self.probes:
-            words += f", divergence by {self.probes} probe{'s' * (self.probes > 1)}"
+            words += f" by {self.probes} probe{'s' * (self.probes > 1)}"
         gradient = ("without gradient", "with gradient", "with continuous adjoint")[self.gradient]
         at_once = self.width * self.vector // self.dtype.itemsize
         dtype = str(self.dtype).removeprefix("torch.")
@@ -52,15 +57,19 @@ GRADIENTS = {None: 0, "off": 1, "checkpoint": 1, "on": 2, "seminorm": 2}
 """What NODE_GRADIENT is for each adjoint: none, discrete, continuous."""
 
 
-def network_of(form: FieldForm, y0: Tensor, adjoint: str | None) -> Network:
-    """The network of a form, for a batch of states (B, D) or (B, D + 1) and a gradient (None: none is wanted)."""
+def network_of(form: FieldForm, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Network:
+    """The network of a form, for a batch of states (B, D + integrals), and a gradient (None: none is wanted)."""
     layers = form.layers
     sizes = (layers[0].weight.shape[1] - form.time_input, *(layer.weight.shape[0] for layer in layers))
-    probes = {None: 0, Trace.hutchinson: 1}.get(form.trace, sizes[0])
+    tangents = {Integral.divergence, Integral.jacobian} & set(form.integrals)
+    probes = 0 if not tangents else sizes[0] if form.noise is None else 1
+    integrals = tuple(integral.value for integral in form.integrals)
+    norm_rows = y0.shape[1] if norm is None else norm.columns  # type: ignore[attr-defined]
     gated = layers[0].gate_weight is not None
     return Network(
-        sizes, form.activation.value, form.time_input, gated, probes, y0.dtype, *tile(y0), GRADIENTS[adjoint]
-    )
+        sizes, form.activation.value, form.time_input, gated, probes, integrals, norm_rows, y0.dtype, *tile(y0),
+        GRADIENTS[adjoint],
+    )  # fmt: skip
 
 
 def tile(y0: Tensor) -> tuple[int, int]:
@@ -88,6 +97,8 @@ def library(network: Network) -> Library:
         "NODE_TIMED": str(int(network.time_input)),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
+        "NODE_INTEGRALS": "{" + ",".join([*(name.upper() for name in network.integrals), "-1"]) + "}",
+        "NODE_NORM_ROWS": str(network.norm_rows),
         "NODE_BYTES": str(network.vector),
         "NODE_WIDTH": str(network.width),
         "NODE_GRADIENT": str(network.gradient),

@@ -18,12 +18,15 @@ from node_runner.reporting.figures import (
     density,
     energy,
     error_over_time,
+    events,
     flow,
+    graph,
     interpolation,
     latent,
     mistakes,
     paths,
     phase_portrait,
+    processes,
     samples,
     series,
     trajectories,
@@ -39,6 +42,8 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
         "phase_portrait": phase_portrait.draw,
         "error_over_time": error_over_time.draw,
         "energy": energy.draw,
+        "events": events.draw,
+        "graph": graph.draw,
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
     View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
@@ -49,6 +54,11 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
         "interpolation": interpolation.draw,
     },
     View.paths: {"paths": paths.draw, "confusion": confusion.draw},
+    View.processes: {
+        "forecasts": processes.draw_forecasts,
+        "process": processes.draw_process,
+        "coefficients": processes.draw_coefficients,
+    },
 }
 """What may be drawn of each view. A function gives None where its figure does not suit the data."""
 

@@ -44,11 +44,15 @@ class Prediction:
         ts: (T,) times.
         true: (N, T, D) states, NaN where not observed.
         learned: (N, T, D) states, NaN where not finite.
+        jumps: (N, K) times of the true events, then -1 (None: not known).
+        events: (N, K') times of the predicted ones likewise (None: the model has none).
     """
 
     ts: Array
     true: Array
     learned: Array
+    jumps: Array | None = None
+    events: Array | None = None
 
     @functools.cached_property
     def errors(self) -> Array:
@@ -188,7 +192,9 @@ class Scene:
         true = host(part.ys[:MOST])
         if part.mask is not None:
             true[~part.mask[:MOST].cpu().numpy()] = np.nan
-        return Prediction(host(part.ts), true, host(output.value.transpose(0, 1)))
+        jumps = None if part.events is None else host(part.events[:MOST])
+        events = None if output.events is None else host(output.events)
+        return Prediction(host(part.ts), true, host(output.value.transpose(0, 1)), jumps, events)
 
 
 def host(x: Tensor) -> Array:

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from node_runner.engines.compiler import compiler
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact
+from node_runner.learning import Integrand
+from node_runner.models.dynamics import Hutchinson, LeadingNorm, Shifted, Widened, divergence_exact
+from node_runner.regularisers.jacobian import Norm
+from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Interpolation
 from node_runner.types import SolveStats
 from tests.problems import differentiable, has_option, make_method
@@ -54,12 +57,15 @@ class Answer(NamedTuple):
     stats: SolveStats
 
 
-def answer(field: nn.Module, columns: int, batch: int, ts: Tensor, engine: str, adjoint: str, method) -> Answer:
+def answer(
+    field: nn.Module, columns: int, batch: int, ts: Tensor, engine: str, adjoint: str, method,
+    norm: LeadingNorm | None = None,
+) -> Answer:  # fmt: skip
     """Values, the gradient of an uneven loss by y0 and all parameters, and the cost."""
     generator = torch.Generator().manual_seed(5)
     y0 = torch.randn(batch, columns, generator=generator, dtype=torch.float64, requires_grad=True)
     target = torch.randn(len(ts), batch, columns, generator=generator, dtype=torch.float64)
-    solution = differentiable(method, adjoint, rtol=1e-4, atol=1e-5, engine=engine)(field, y0, ts)
+    solution = differentiable(method, adjoint, rtol=1e-4, atol=1e-5, engine=engine)(field, y0, ts, norm=norm)
     loss = (solution.ys - target).square().mean()
     gradients = torch.autograd.grad(loss, [y0, *field.parameters()])
     return Answer(solution.ys.detach(), torch.cat([g.reshape(-1) for g in gradients]), solution.stats)
@@ -67,14 +73,15 @@ def answer(field: nn.Module, columns: int, batch: int, ts: Tensor, engine: str, 
 
 def assert_equal_to_torchdiffeq(
     field: nn.Module, columns: int = DIM, *, batch: int = 5, ts: Tensor = FORWARD, adjoint: str = "off",
-    name: str = "dopri5", **options: object,
+    name: str = "dopri5", norm: LeadingNorm | None = None, **options: object,
 ) -> None:  # fmt: skip
     if has_option(name, "first_step"):
         options["first_step"] = 0.1
     method = make_method(name, **options)
-    ours = answer(field, columns, batch, ts, "native", adjoint, method)
+    ours = answer(field, columns, batch, ts, "native", adjoint, method, norm)
     # adjoint=checkpoint is another way to the gradient of adjoint=off.
-    theirs = answer(field, columns, batch, ts, "torchdiffeq", "off" if adjoint == "checkpoint" else adjoint, method)
+    reference = "off" if adjoint == "checkpoint" else adjoint
+    theirs = answer(field, columns, batch, ts, "torchdiffeq", reference, method, norm)
     torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
     # The error estimate of dopri8 is so small beside its terms that their rounding moves the step: torchdiffeq's own
     # gradient differs by 1e-8 when the samples of the batch are put in another order.
@@ -206,3 +213,29 @@ def test_gradients_agree_with_finite_differences():
                 flat[i] = before
                 numeric = (ends[0] - ends[1]) / 2e-6
                 assert float(gradient.reshape(-1)[i]) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+
+
+KINETIC, JACOBIAN = Energy(), Norm()
+PROBE = Hutchinson(torch.linspace(-1, 1, 5 * DIM, dtype=torch.float64).view(5, DIM))
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_penalties_beside_the_state(adjoint: str):
+    field = Widened(mlp(), (DIM,), [divergence_exact, KINETIC, JACOBIAN])
+    assert_equal_to_torchdiffeq(field, DIM + 3, adjoint=adjoint, norm=LeadingNorm(DIM + 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "integrands", "adjoint"),
+    [
+        (mlp(), [KINETIC], "off"),
+        (mlp(Activation.silu), [JACOBIAN], "off"),
+        (gated(), [JACOBIAN, divergence_exact], "on"),
+        (gated(), [PROBE, KINETIC], "off"),
+    ],
+    ids=["kinetic", "jacobian", "jacobian-divergence", "estimate-kinetic"],
+)
+def test_penalties_in_other_company(field: nn.Module, integrands: list[Integrand], adjoint: str):
+    wide = Widened(field, (DIM,), integrands)
+    assert_equal_to_torchdiffeq(wide, DIM + len(integrands), ts=TIMES["backward"], adjoint=adjoint,
+                                norm=LeadingNorm(DIM))  # fmt: skip

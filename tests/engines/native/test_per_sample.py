@@ -10,7 +10,9 @@ from node_runner.engines.compiler import compiler
 from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
-from node_runner.models.dynamics import Shifted
+from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergence_exact
+from node_runner.regularisers.jacobian import Norm
+from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
 from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, answer, mlp, with_divergence
 from tests.engines.native.test_rules import steep
@@ -22,11 +24,12 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 def assert_equal_to_lanes(
     field: nn.Module, *, columns: int = DIM, batch: int = 37, ts: Tensor = FORWARD, adjoint: str = "off",
-    name: str = "dopri5", **options: object,
+    name: str = "dopri5", norm: LeadingNorm | None = None, **options: object,
 ) -> Answer:  # fmt: skip
     method = make_method(name, batching=Batching.per_sample, **options)
-    ours = answer(field, columns, batch, ts, "native", adjoint, method)
-    theirs = answer(field, columns, batch, ts, "lanes", "off" if adjoint == "checkpoint" else adjoint, method)
+    ours = answer(field, columns, batch, ts, "native", adjoint, method, norm)
+    reference = "off" if adjoint == "checkpoint" else adjoint
+    theirs = answer(field, columns, batch, ts, "lanes", reference, method, norm)
     mine, other = ours.stats, theirs.stats
     assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
     assert mine.steps_of_samples is not None and other.steps_of_samples is not None
@@ -133,3 +136,9 @@ def test_gates_of_one_time_are_refused_and_left_to_the_other_engine():
     solve = differentiable(method, engine="auto")
     solve(field, y0, FORWARD.float())
     assert getattr(solve, "served_by", None) == "lanes"
+
+
+def test_penalties_do_not_steer_the_steps_of_a_sample():
+    integrands = [divergence_exact, Energy(), Norm()]
+    field = Widened(mlp(), (DIM,), integrands)
+    assert_equal_to_lanes(field, columns=DIM + 3, norm=LeadingNorm(DIM + 1))

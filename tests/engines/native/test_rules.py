@@ -22,6 +22,7 @@ from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
+from node_runner.regularisers.jacobian import Estimate, Norm
 from node_runner.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
@@ -52,8 +53,9 @@ def test_refusals_say_what_is_wrong():
     assert NativeEngine().refuses(METHODS["dopri5"], field, y0, None, "off") is None
     assert "Cubed is none" in refusal(Cubed(), y0)
     assert "Cubed is none" in refusal(Shifted(Cubed(), torch.zeros(4)), y0)
+    assert NativeEngine().refuses(METHODS["dopri5"], field, y0, leading_norm(1), "off") is None
+    assert "norm of its own" in refusal(field, y0, norm=torch.linalg.vector_norm)
     assert "MLP in UnitTime is none" in refusal(UnitTime(field, torch.ones(4)), y0)
-    assert "norm of its own" in refusal(field, y0, norm=leading_norm(1))
     assert "needs states (B, 2), got (4, 3)" in refusal(field, torch.zeros(4, 3))
     assert "parameters of the state's dtype" in refusal(field, y0.double())
     assert "computes in float32 and float64" in refusal(field, y0.half())
@@ -62,6 +64,12 @@ def test_refusals_say_what_is_wrong():
     assert "start at times of their own" in refusal(Shifted(ConcatSquash((2,)), torch.zeros(4)), y0)
     noisy = Widened(field, (2,), [Hutchinson(torch.zeros(3, 2))])
     assert "a probe for each sample" in refusal(noisy, torch.zeros(4, 3))
+    both = Widened(field, (2,), [Hutchinson(torch.zeros(4, 2)), Norm()])
+    assert "beside the exact divergence only" in refusal(both, torch.zeros(4, 4))
+    estimated = Widened(field, (2,), [Estimate(y0)])
+    assert "this solve has other integrals" in refusal(estimated, torch.zeros(4, 3))
+    wide = Widened(MLP((9,)), (9,), [Norm()])
+    assert "exact trace up to 8 dimensions" in refusal(wide, torch.zeros(4, 10))
 
 
 def test_a_field_with_hooks_is_refused():
@@ -202,7 +210,8 @@ def test_a_gradient_sees_the_parameters_of_its_own_forward_solve():
 # --- the cache -----------------------------------------------------------------------------------------
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_GATED": "0",
-        "NODE_PROBES": "0", "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_GRADIENT": "0"}  # fmt: skip
+        "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1",
+        "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_GRADIENT": "0"}  # fmt: skip
 
 
 @needs_compiler

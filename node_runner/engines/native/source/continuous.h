@@ -62,7 +62,7 @@ Real mixed_norm(const Call& o, Vectors vectors, Numbers numbers) {
   auto take = [&](Real x) { most = std::isnan(x) || x > most ? x : most; };
   for (int which = 0; which < 2; which++) {
     for (size_t v = 0; v < size; v++) stage[v] = vectors(which, v);
-    take(norm(0, stage.data()));
+    take(norm(stage.data()));
   }
   if (!o.seminorm)
     for (int l = 0; l < L; l++) {

@@ -1,8 +1,9 @@
-// A multilayer perceptron f(t, y) on a tile of samples: its value, its divergence, and their gradient.
+// A multilayer perceptron f(t, y) on a tile of samples: its value, what is integrated beside it, and their gradient.
 //
 // A row of a tile is WIDTH vectors, so LANES * WIDTH samples. The divergence is the sum over K probes e of
 // e . (df/dy) e, by carrying the tangents (df/dy) e beside the values: a block of K + 1 rows of vectors goes through
-// each layer at once. For Hutchinson's estimate K is 1; for the exact trace the probes are the K = D unit vectors.
+// each layer at once. For Hutchinson's estimate K is 1; for the exact trace the probes are the K = D unit vectors,
+// and the squares of the same tangents sum up to the Jacobian's squared norm. The kinetic energy needs none.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -12,8 +13,19 @@ constexpr int SIZES[] = NODE_SIZES;            // D, hidden widths, D
 constexpr int L = sizeof SIZES / sizeof *SIZES - 1;
 constexpr bool TIMED = NODE_TIMED;             // the first layer has one more input, the time
 constexpr bool GATED = NODE_GATED;             // every layer is gated and shifted by time (concatsquash)
-constexpr int K = NODE_PROBES;                 // 0: no divergence
-constexpr int D = SIZES[0], R = D + (K > 0);   // rows of the state: y, and the integral of the divergence
+constexpr int K = NODE_PROBES;                 // 0: no tangents
+enum Integral { DIVERGENCE, KINETIC, JACOBIAN };
+constexpr int INTEGRALS[] = NODE_INTEGRALS;    // in the order of their rows, then -1
+constexpr int COUNT = sizeof INTEGRALS / sizeof *INTEGRALS - 1;
+constexpr int D = SIZES[0], R = D + COUNT;     // rows of the state: y, and the integrals
+constexpr int NORM_ROWS = NODE_NORM_ROWS;      // the first rows, whose error decides about a step
+
+constexpr int row_of(Integral which) {         // -1: it is not integrated
+  for (int i = 0; i < COUNT; i++)
+    if (INTEGRALS[i] == which) return D + i;
+  return -1;
+}
+constexpr bool SQUARES = row_of(KINETIC) >= 0 || row_of(JACOBIAN) >= 0;  // what is integrated is not linear in f
 
 // What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
 // slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.
@@ -143,7 +155,8 @@ struct Network {
     if (KEEPS_SUMS) for (int i = 0; i < l; i++) s += SIZES[i + 1] * C;
     return s;
   }
-  static constexpr int TAPE = sums_at(L);
+  static constexpr int RESULTS = sums_at(L);   // of the last layer, where the integrals are not linear in them
+  static constexpr int TAPE = RESULTS + (SQUARES ? D * C : 0);
 
   // The gradient of each layer's sum W x + b, in vectors.
   static constexpr int pulls_at(int l) { int s = 0; for (int i = 0; i < l; i++) s += SIZES[i + 1] * C; return s; }
@@ -165,8 +178,7 @@ struct Network {
       return start;
     });
     if constexpr (LAST)
-      if constexpr (K > 0)
-        for (int c = 0; c < WIDTH; c++) out[D * WIDTH + c] = Vec{};
+      for (int r = D * WIDTH; r < STATE; r++) out[r] = Vec{};
     Vec* next = LAST ? nullptr : tape + inputs_at(LAST ? l : l + 1);
     Vec* slopes = tape + slopes_at(LAST ? 0 : l);
     for (int j = 0; j < M; j++)
@@ -175,6 +187,8 @@ struct Network {
         if constexpr (GATED) a = a * g.open[l][j] + g.shift[l][j];
         if constexpr (LAST) {
           out[j * WIDTH + c] = a;
+          if constexpr (SQUARES) tape[RESULTS + j * C + c] = a;
+          if constexpr (row_of(KINETIC) >= 0) out[row_of(KINETIC) * WIDTH + c] += a * a * (Real(1) / D);
         } else {
           Bend s = bend(a);
           next[j * C + c] = s.value;
@@ -189,7 +203,11 @@ struct Network {
           for (int k = 1; k <= K; k++) {
             Vec tangent = sums[j * C + k * WIDTH + c];
             if constexpr (GATED) tangent *= g.open[l][j];
-            out[D * WIDTH + c] += probes[((k - 1) * D + j) * WIDTH + c] * tangent;
+            if constexpr (SQUARES) tape[RESULTS + j * C + k * WIDTH + c] = tangent;
+            if constexpr (row_of(DIVERGENCE) >= 0)
+              out[row_of(DIVERGENCE) * WIDTH + c] += probes[((k - 1) * D + j) * WIDTH + c] * tangent;
+            if constexpr (row_of(JACOBIAN) >= 0)
+              out[row_of(JACOBIAN) * WIDTH + c] += tangent * tangent * (Real(1) / D);
           }
       }
     if constexpr (!LAST) layer<l + 1>(w, g, time, probes, tape, out);
@@ -247,8 +265,8 @@ struct Network {
         for (int j = 0; j < M; j++)
           for (int c = 0; c < WIDTH; c++) values[j * WIDTH + c] = pull[j * C + c];
         multiply<N, M, WIDTH>(w.transposed(l), values, into, zero);
-        for (int c = 0; c < WIDTH; c++) into[D * WIDTH + c] = Vec{};
       }
+      for (int r = D * WIDTH; r < STATE; r++) into[r] = Vec{};
     } else {
       constexpr int b = l - 1;  // the layer below, whose activation this one's input is
       Vec* below = pulls + pulls_at(b);
@@ -293,11 +311,22 @@ struct Network {
   static void pull_back(const Weights& w, const Gates& g, Real t, const Vec* probes, const Vec* tape, const Vec* grad,
                         Vec* pulls, Vec* into, Gathered* gathered) {
     Vec* last = pulls + pulls_at(L - 1);
+    const Vec* results = tape + RESULTS;
     for (int j = 0; j < D; j++) {
-      for (int c = 0; c < WIDTH; c++) last[j * C + c] = grad[j * WIDTH + c];
+      for (int c = 0; c < WIDTH; c++) {
+        last[j * C + c] = grad[j * WIDTH + c];
+        if constexpr (row_of(KINETIC) >= 0)
+          last[j * C + c] += grad[row_of(KINETIC) * WIDTH + c] * results[j * C + c] * (Real(2) / D);
+      }
       for (int k = 0; k < K; k++)
-        for (int c = 0; c < WIDTH; c++)
-          last[j * C + (k + 1) * WIDTH + c] = grad[D * WIDTH + c] * probes[(k * D + j) * WIDTH + c];
+        for (int c = 0; c < WIDTH; c++) {
+          Vec& at = last[j * C + (k + 1) * WIDTH + c];
+          at = Vec{};
+          if constexpr (row_of(DIVERGENCE) >= 0)
+            at += grad[row_of(DIVERGENCE) * WIDTH + c] * probes[(k * D + j) * WIDTH + c];
+          if constexpr (row_of(JACOBIAN) >= 0)
+            at += grad[row_of(JACOBIAN) * WIDTH + c] * results[j * C + (k + 1) * WIDTH + c] * (Real(2) / D);
+        }
     }
     unlayer<L - 1>(w, g, t, tape, pulls, into, gathered);
   }

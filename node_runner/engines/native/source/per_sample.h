@@ -37,14 +37,14 @@ static Vec combined(const double* weights, int count, const Vec* h, const std::v
 }
 
 template <class Value>
-static void lane_norms(Value value, Real* norms) {  // RMS over the rows of each lane
+static void lane_norms(Value value, Real* norms) {  // RMS over the first rows of each lane
   for (int c = 0; c < WIDTH; c++) {
     Vec total = {};
-    for (int r = 0; r < R; r++) {
+    for (int r = 0; r < NORM_ROWS; r++) {
       const Vec e = value(r * WIDTH + c);
       total += e * e;
     }
-    for (int i = 0; i < LANES; i++) norms[c * LANES + i] = std::sqrt(total[i] / Real(R));
+    for (int i = 0; i < LANES; i++) norms[c * LANES + i] = std::sqrt(total[i] / Real(NORM_ROWS));
   }
 }
 static bool lane_finite(const std::vector<Vec>& state, int lane) {

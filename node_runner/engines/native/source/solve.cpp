@@ -146,13 +146,14 @@ struct Solve {
     nfe++;
   }
 
-  Real norm(size_t from, const Vec* error) const {  // RMS over the samples of [tile][row][vector]
+  Real norm(const Vec* error) const {  // RMS over the samples and the first rows of [tile][row][vector]
     Vec total = {};
-    for (size_t i = from; i < from + size; i++) {
-      Vec e = error[i] * mask[i / Net::STATE * WIDTH + i % WIDTH];
-      total += e * e;
-    }
-    return std::sqrt(sum(total) / Real(batch * R));
+    for (int tile = 0; tile < tiles; tile++)
+      for (int v = 0; v < NORM_ROWS * WIDTH; v++) {
+        Vec e = error[size_t(tile) * Net::STATE + v] * mask[tile * WIDTH + v % WIDTH];
+        total += e * e;
+      }
+    return std::sqrt(sum(total) / Real(batch * NORM_ROWS));
   }
   bool finite(const std::vector<Vec>& state) const {
     Vec zero = {};
@@ -193,7 +194,7 @@ struct Solve {
     Combination mix(o.error, o.stages, Real(h), k.data());
     for (size_t v = 0; v < size; v++)
       stage[v] = mix.at(v) / (Real(o.atol) + Real(o.rtol) * larger(absolute(y[v]), absolute(y1[v])));
-    return norm(0, stage.data());
+    return norm(stage.data());
   }
 
   double estimated_first_step(const Call& o, double t) {
@@ -201,14 +202,14 @@ struct Solve {
     for (int which = 0; which < 2; which++) {
       for (size_t v = 0; v < size; v++)
         stage[v] = (which ? k[0][v] : y[v]) / (Real(o.atol) + absolute(y[v]) * Real(o.rtol));
-      d[which] = norm(0, stage.data());
+      d[which] = norm(stage.data());
     }
     return first_step(o, d[0], d[1], [&](Real h0) {
       for (size_t v = 0; v < size; v++) y1[v] = y[v] + h0 * k[0][v];
       evaluate(Real(t) + h0, y1.data(), stage.data(), scratch.data());
       for (size_t v = 0; v < size; v++)
         stage[v] = (stage[v] - k[0][v]) / (Real(o.atol) + absolute(y[v]) * Real(o.rtol));
-      return norm(0, stage.data());
+      return norm(stage.data());
     });
   }
 

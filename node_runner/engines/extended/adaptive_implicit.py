@@ -1,0 +1,111 @@
+"""An implicit Runge-Kutta method that chooses its steps, in torchdiffeq's adaptive loop."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_runner.engines.extended.implicit import as_real, as_state, sentence
+from node_runner.engines.extended.newton import NotConverged, StageSolver
+from node_runner.errors import SolveFailed
+from node_runner.types import Tableau
+
+
+SHRINK = 0.5
+"""Of a step whose equations Newton's method does not solve."""
+
+
+def make_solver(name: str, method: Tableau, common: ModuleType, misc: ModuleType) -> type:
+    """A solver class for torchdiffeq's table.
+
+    Steps are controlled as torchdiffeq controls those of its explicit methods, and are constants in the gradient.
+    The dense output is the collocation polynomial (Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.8).
+
+    The error estimate of radau5 is gamma h times what the slope at the start differs from that of the collocation
+    polynomial there. RADAU5 evaluates the field for that slope, whose stiff part it must then damp by
+    (I - h gamma J)^-1; but with it goes the error of the dense output where fast modes are driven from outside. Here
+    the slope is the last stage of the step before, which Newton's method has made as smooth as the solution: nothing
+    need be damped, and values between two steps are as accurate as those at their ends.
+
+    Args:
+        name: of the method.
+        method: a collocation method whose last node is the end of the step, with an error estimate.
+        common: torchdiffeq's module rk_common: the loop over output times, and that over events, are its own.
+        misc: torchdiffeq's module of that name.
+    """
+
+    def row(numbers: tuple[float, ...]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    dense = collocation(row(method.c))
+
+    class Solver(common.RKAdaptiveStepsizeODESolver):  # type: ignore[misc, name-defined]
+        order = method.stages + 1  # of the error of a step as it is estimated, which the control goes by
+        tableau = common._ButcherTableau(
+            alpha=row(method.c), beta=list(map(row, method.a)), c_sol=row(method.b), c_error=row(method.error)
+        )
+        mid = dense @ 0.5 ** torch.arange(1.0, method.stages + 1, dtype=torch.float64)
+
+        def __init__(self, *arguments: Any, max_iters: int = 10, samples: Tensor | None = None, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            self.stages = StageSolver(method, samples, max_iters)
+            self.sign = -1.0 if isinstance(self.func.base_func, misc._ReverseFunc) else 1.0
+
+        def _adaptive_step(self, rk_state: Any) -> Any:
+            y0, f0, _, t0, dt, interp_coeff = rk_state
+            dt = dt.detach()
+            dt = (dt if torch.isfinite(dt) else self.min_step).clamp(self.min_step, self.max_step)
+            self.func.callback_step(t0, y0, dt)
+            t1 = t0 + dt
+            assert t1 > t0, f"underflow in dt {dt.item()}"
+            assert torch.isfinite(y0).all(), f"non-finite values in state `y`: {y0}"
+            h = dt.to(y0.abs())
+            nodes = [(t1 if c == 1 else t0 + c * dt).to(h) for c in method.c]
+
+            def slope(i: int, y: Tensor) -> Tensor:
+                side = misc.Perturb.PREV if method.c[i] == 1 else misc.Perturb.NONE
+                return as_real(self.func(nodes[i], as_state(y, y0), perturb=side))
+
+            def change(weights: tuple[float, ...], k: Tensor) -> Tensor:
+                return as_state(h * torch.einsum("i,i...->...", row(weights).to(k), k), y0)
+
+            try:
+                k = self.stages.solve(slope, as_real(y0).detach(), as_real(f0).detach(), float(h))
+                ratio = self._ratio(y0.detach(), change(method.b, k), change(method.error, k), h * f0.detach())
+                dt_next = misc._optimal_step_size(dt, ratio, self.safety, self.ifactor, self.dfactor, self.order)
+            except NotConverged as failure:
+                if dt <= self.min_step:
+                    raise SolveFailed(sentence(name, self.sign * float(t0), float(dt), failure)) from failure
+                ratio, dt_next = torch.full_like(dt, torch.inf), SHRINK * dt
+            dt_next = dt_next.clamp(self.min_step, self.max_step)
+            if not (ratio <= 1 or dt <= self.min_step):
+                self.func.callback_reject_step(t0, y0, dt)
+                return common._RungeKuttaState(y0, f0, t0, t0, dt_next, interp_coeff)
+            self.func.callback_accept_step(t0, y0, dt)
+            k = self.stages.differentiated(slope, as_real(y0), as_real(f0), h, k)
+            powers = [change(tuple(weights), k) for weights in dense.T.tolist()]
+            y1 = y0 + change(method.b, k)
+            return common._RungeKuttaState(y1, as_state(k[-1], y0), t0, t1, dt_next, [y0, *powers])
+
+        @torch.no_grad()
+        def _ratio(self, y0: Tensor, change: Tensor, error: Tensor, start: Tensor) -> Tensor:
+            """The error of a step relative to the tolerance (), given the part of it that the stages have."""
+            error = error - sum(method.error) * start
+            ratio: Tensor = misc._compute_error_ratio(error, self.rtol, self.atol, y0, y0 + change, self.norm)
+            return ratio
+
+    Solver.__name__ = Solver.__qualname__ = name
+    return Solver
+
+
+def collocation(c: Tensor) -> Tensor:
+    """(s, s) weights of the slopes at nodes c (s,), for each power x, ..., x^s of the share x of a step that is done.
+
+    The polynomial that they make has these slopes at the nodes.
+    """
+    powers = torch.arange(len(c), dtype=c.dtype)
+    lagrange = torch.linalg.inv(c[:, None] ** powers)  # (power, node)
+    return lagrange.T / (powers + 1)

@@ -1,0 +1,126 @@
+"""First states that are learned: noise in the observation from which a trajectory starts biases what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.learning import StepOutput
+from node_runner.settings import TrainerConfig
+from node_runner.tasks.batches import Shuffled
+from node_runner.tasks.penalty import penalised
+from node_runner.tasks.placed import Placed
+from node_runner.tasks.trajectory import TrajectoryRegression, whole, window_lengths
+from node_runner.views import Trajectories, TrajectoryBatch
+
+
+QUIET = 1e-3
+"""Noise, as a share of the data's deviation, below which less of it gives no more weight."""
+
+
+class Offsets(nn.Module):
+    """What is added to the first observation of each trajectory.
+
+    Args:
+        count: N trajectories.
+        dim: D, of a state.
+    """
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(count, dim))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Offsets (B, D), in standard deviations of the data, of the trajectories `rows` (B,)."""
+        return self.values.index_select(0, rows)
+
+
+class LearnedFirstStates:
+    """Trajectory regression from first states that are learned with the model, where observations have noise.
+
+    A prediction that starts at a noisy observation carries its error along, and what is learned is biased by it.
+    Here the first state of every training trajectory is a parameter, and its observation one like all others: the
+    loss is the negative log-likelihood of independent Gaussian noise of unknown size on each axis, log |error|
+    (RMS, in standard deviations of the data), mean over the axes. Whole trajectories are learned, from their start up
+    to where the curriculum is (trainer.window_start, trainer.curriculum_share). Evaluation starts at observations.
+    The scalar "noise" is the RMS error, in standard deviations of the data: in the end that of the noise.
+
+    Args:
+        task: that makes the batches and evaluates.
+
+    Source: Bock, Recent advances in parameter identification techniques for ODE (1983), for initial values among the
+    parameters; Bard, Nonlinear Parameter Estimation (1974), section 4-9, for the likelihood with unknown noise.
+    """
+
+    def __init__(self, task: TrajectoryRegression) -> None:
+        self.task, self._std = task, Placed(task.spec.std)
+        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
+
+    def batches(
+        self, part: Trajectories, config: TrainerConfig, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], TrajectoryBatch]]:
+        """Steps in an epoch, and the batch of each step: whole trajectories, or how much of them is learned by then.
+
+        Raises:
+            ConfigError: a window, whose start would be no first state.
+        """
+        if config.window is not None:
+            raise ConfigError(
+                f"trainer.first_states=learned starts every trajectory where it begins, and trainer.window="
+                f"{config.window} cuts segments out of it: use trainer.window=null, or trainer.first_states=given"
+            )
+        full, start = window_lengths(config, len(part.ts))
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+
+        def batch(step: int) -> TrajectoryBatch:
+            share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
+            points, rows = round(start + (full - start) * share), shuffled(step)
+            seen = whole(part, rows)
+            mask = None if seen.mask is None else seen.mask[:points]
+            return seen._replace(ts=seen.ts[:points], ys=seen.ys[:points], mask=mask)
+
+        return shuffled.steps_per_epoch, batch
+
+    def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
+        """Loss and scalars of one batch."""
+        assert batch.rows is not None, "whole trajectories know which they are"
+        std = self._std.like(batch.ys)
+        output = model(batch.ys[0] + model.first_states(batch.rows) * std, batch.ts, batch.t0)  # type: ignore[operator]
+        squares = mean_squares((output.value - batch.ys) / std, batch.mask)
+        total, scalars = penalised(lambda: (squares + QUIET**2).log().mean() / 2, output, self.task.regularisers)
+        return StepOutput(total, scalars | {"noise": squares.detach().mean().sqrt()}, output.solves)
+
+
+def mean_squares(error: Tensor, mask: Tensor | None) -> Tensor:
+    """(D,) mean square of errors (T, B, D), of those that are observed in `mask` (T, B)."""
+    if mask is None:
+        return error.pow(2).mean(dim=(0, 1))
+    seen = mask.unsqueeze(-1)
+    return torch.where(seen, error, 0).pow(2).sum(dim=(0, 1)) / seen.sum().clamp(min=1)
+
+
+def give_first_states(model: nn.Module, part: Any, config: TrainerConfig) -> None:
+    """Let a model's parameters include the first states of the training part.
+
+    Raises:
+        ConfigError: data without trajectories, or a setting that does not go with it.
+    """
+    if config.shooting is not None:
+        raise ConfigError(
+            f"trainer.shooting={config.shooting} learns the first states of all segments: "
+            "use trainer.first_states=given"
+        )
+    if config.input_noise:
+        raise ConfigError(
+            f"trainer.input_noise={config.input_noise:g} is added to given first states, and "
+            "trainer.first_states=learned takes noise out of them: use one of the two"
+        )
+    if not isinstance(part, Trajectories):
+        raise ConfigError(
+            "trainer.first_states=learned: only trajectories have first states; use trainer.first_states=given"
+        )
+    model.first_states = Offsets(len(part), part.ys.shape[-1]).to(part.ys)

@@ -1,0 +1,86 @@
+"""A physics-informed loss: the field is to satisfy the data's known equation, also where there are no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from node_runner.errors import ConfigError
+from node_runner.learning import StepOutput, Task
+from node_runner.settings import TrainerConfig
+from node_runner.tasks.placed import Placed
+from node_runner.views import DataSpec, TrajectoryBatch, View
+
+
+SPREAD = 2.0
+"""How far about the data's mean points are drawn, in standard deviations."""
+
+POINTS = 256
+"""Collocation points of a step."""
+
+
+class Residual:
+    """A task on trajectories with a penalty on what the field leaves over of a known equation.
+
+    The equation is the data's, with its parameters unknown: they are learned along with the field, each as the
+    exponential of a number, and shown as the scalars "equation/NAME". The penalty is the mean of
+    |f(t, y) - form(t, y, parameters)|^2 over points y drawn in every step, uniformly within two standard deviations
+    about the data's mean, at the times of the batch; in standard deviations of the data per unit of time. Its root is
+    the scalar "residual".
+
+    Args:
+        task: what is trained otherwise.
+        spec: of the data, with the equation.
+        weight: of the penalty in the loss.
+        model: gets the equation's parameters, so that they are optimised and saved with its own.
+        part: the training data.
+
+    Raises:
+        ConfigError: data without a known equation.
+
+    Source: Raissi, Perdikaris, Karniadakis, Physics-informed neural networks (2019), section 4 (parameters unknown).
+    """
+
+    def __init__(self, task: Task, spec: DataSpec, weight: float, model: nn.Module | None, part: Any) -> None:
+        if spec.view is not View.trajectories or spec.equation is None:
+            raise ConfigError(
+                f"trainer.residual={weight:g} needs trajectories whose equation is known, and dataset={spec.dataset} "
+                "gives none: use trainer.residual=0"
+            )
+        if not hasattr(model, "vector_field"):
+            raise ConfigError("trainer.residual: this model has no field in the data's units; use trainer.residual=0")
+        assert model is not None
+        self.task, self.weight, self.form = task, weight, spec.equation.form
+        self.logarithms = nn.ParameterDict(
+            {name: part.ys.new_tensor(value).log() for name, value in spec.equation.parameters.items()}
+        )
+        model.equation = self.logarithms
+        self._mean, self._std = Placed(spec.mean), Placed(spec.std)
+        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
+
+    def batches(
+        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
+    ) -> tuple[int, Callable[[int], Any]]:
+        """As the task's."""
+        return self.task.batches(part, config, seed, progress)
+
+    def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
+        """Loss and scalars of one batch."""
+        out = self.task.step(model, batch)
+        parameters = {name: logarithm.exp() for name, logarithm in self.logarithms.items()}
+        left = self._left_over(model, batch, parameters)
+        named = {f"equation/{name}": value.detach() for name, value in parameters.items()}
+        scalars = {**out.scalars, "residual": left.detach().sqrt(), **named}
+        return StepOutput(out.loss + self.weight * left, scalars, out.solves)
+
+    def _left_over(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
+        like = batch.ys[0, :1]
+        mean, std = self._mean.like(like), self._std.like(like)
+        y = mean + SPREAD * std * (2 * torch.rand(POINTS, like.shape[1]).to(like) - 1)
+        which = torch.randint(len(batch.t0), (POINTS,)).to(like.device)
+        t = batch.t0[which] + batch.ts[-1] * torch.rand(POINTS).to(like)
+        error = model.vector_field(t, y) - self.form(t, y, **parameters)  # type: ignore[operator]
+        return (error / std).pow(2).mean()
