@@ -14,7 +14,7 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.observations import Observations, backwards, observations
-from node_runner.models.recurrence import Recurrence
+from node_runner.models.recurrence import StillMemory
 from node_runner.models.stochastic import Diagonal, Equation, Guided, gaussian_nll, normal_draws, path_key
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, CountOrZero, Positive, Share
@@ -82,7 +82,7 @@ class LatentSDE(nn.Module):
         refuse_regularisers("latent_sde", regularisers)
         (channels,) = spec.shape
         self.view, self.solve, self.latent = spec.view, solve, latent
-        self.recurrence = Recurrence(channels, hidden, None)
+        self.memory = StillMemory(channels, hidden)
         self.posterior_head = nn.Linear(hidden + 1, 2 * latent)
         self.start = nn.Parameter(torch.zeros(2, latent))  # mean and logarithm of the deviation
         self.prior = make_field((latent,))
@@ -165,14 +165,14 @@ class LatentSDE(nn.Module):
         """What lies ahead of each time, and mean and logarithm of the deviation (B, latent) of z at ts[0]."""
         back, *series = backwards(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
         known = observations(back, *series)
-        memory = self.recurrence(known)
+        states = self.memory.read(known)
         # At each time of the grid, in its own direction: the observations from there on, itself included.
         count = series[1].any(dim=2).cumsum(dim=0).flip(0)  # (T, B)
-        h = memory.states.gather(0, count.unsqueeze(-1).expand(-1, -1, memory.states.shape[2]))
+        h = states.gather(0, count.unsqueeze(-1).expand(-1, -1, states.shape[2]))
         following, when = nearest(known, count)
         ahead = Ahead(torch.cat((h, following), dim=2), ts[-1] - ts[0] - when, count > 0)
         left = torch.where(ahead.some[0], ahead.time[0], 0).unsqueeze(1)
-        mean, log_std = self.posterior_head(torch.cat((memory.states[-1], left), dim=1)).chunk(2, dim=1)
+        mean, log_std = self.posterior_head(torch.cat((states[-1], left), dim=1)).chunk(2, dim=1)
         return ahead, mean, log_std
 
 
