@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change.", show_default=False)
 ]
@@ -109,7 +110,11 @@ def sample(
     overrides: Overrides = None,
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="Points (1000), or trajectories where no --start is given (8).", show_default=False),
+        typer.Option(
+            min=1,
+            help="Points (1000), pairs of them (6), or trajectories where no --start is given (8).",
+            show_default=False,
+        ),
     ] = None,
     start: Annotated[
         list[str] | None, typer.Option(help="First state of a trajectory, as x,y (repeatable).", show_default=False)
@@ -117,6 +122,12 @@ def sample(
     until: Annotated[float | None, typer.Option(help="Time at which trajectories end.", show_default=False)] = None,
     times: Annotated[int, typer.Option(min=2, help="Output times of a trajectory.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the drawn points.")] = 0,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="A .gif too: the way from base to data, or moving states.")
+    ] = False,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="Between pairs of test points, through the base of a flow.")
+    ] = False,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
         Path | None,
@@ -127,13 +138,13 @@ def sample(
 ) -> None:
     """Draw points from a flow with their log-densities, or predict trajectories or irregular series.
 
-    Examples: node-run sample outputs/RUN --count 5000 --out points.csv, and
+    Examples: node-run sample outputs/RUN --count 5000 --out points.csv --animate, and
     node-run sample outputs/RUN --start 1.5,0 --start -1,1 --until 12
     """
     from node_runner.cli.sample import Request
     from node_runner.cli.sample import sample as draw
 
-    draw(run, overrides or [], Request(count, start or [], until, times, seed), checkpoint, out)
+    draw(run, overrides or [], Request(count, start or [], until, times, seed, animate, interpolate), checkpoint, out)
 
 
 @app.command(cls=RunCommand)
@@ -149,7 +160,7 @@ def resume(run: Run, overrides: Overrides = None) -> None:
 
 @app.command(cls=RunCommand)
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns.", show_default=False)],
+    runs: Runs,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
     plot: Annotated[
@@ -163,6 +174,83 @@ def compare(
     from node_runner.cli.compare import compare as show
 
     show(runs, csv, json, plot)
+
+
+@app.command(cls=RunCommand)
+def ensemble(
+    runs: Runs,
+    band: Annotated[float, typer.Option(help="Probability with which the band is to hold the truth.")] = 0.9,
+    until: Annotated[
+        float | None, typer.Option(help="Time up to which trajectories are forecast.", show_default=False)
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (ensemble.json beside the runs).", show_default=False),
+    ] = None,
+) -> None:
+    """Take runs of several seeds together: mean, bands over the data and beyond, and how far they can be believed.
+
+    Example: node-run -m seed=0,1,2,3,4 sweep=seeds, then node-run ensemble outputs/sweeps/seeds --until 20
+    """
+    from node_runner.cli.ensemble import ensemble as join
+
+    join(runs, band, until, checkpoint, out)
+
+
+@app.command(cls=RunCommand)
+def ood(
+    run: Run,
+    overrides: Overrides = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="uniform, permuted, inverted, or the name of a data set (repeatable; uniform and permuted).",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Points of each, at the most.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of noise, dequantisation and trace estimates.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (RUN/ood.json if not given).", show_default=False),
+    ] = None,
+) -> None:
+    """Ask a flow's log-density what is not of its data: test points against noise, or against other data.
+
+    Example: node-run ood outputs/RUN --against uniform --against permuted --against mnist
+    """
+    from node_runner.cli.ood import ood as tell_apart
+
+    tell_apart(run, overrides or [], against or ["uniform", "permuted"], count, seed, checkpoint, out)
+
+
+@app.command(cls=RunCommand)
+def robustness(
+    runs: Runs,
+    level: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Deviation of the noise, as a share of the data's (repeatable; 0 to 1 in seven steps).",
+            show_default=False,
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the noise at each level.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".json file; a .png goes beside it (robustness.json beside the runs).", show_default=False),
+    ] = None,
+) -> None:
+    """Measure runs on test data with noise on the inputs; runs of several seeds are taken together.
+
+    Example: node-run experiment=robustness_noise sweep=noise, then node-run robustness outputs/sweeps/noise
+    """
+    from node_runner.cli.robustness import robustness as strain
+
+    strain(runs, level or [], draws, seed, checkpoint, out)
 
 
 @app.command(cls=RunCommand)

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node_runner.cli import animation
 from node_runner.cli.explain import shown
 from node_runner.cli.figure_file import write_figure
+from node_runner.cli.interpolation import FINE, PAIRS, STEPS, draw_interpolations, interpolate, invertible
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
@@ -41,13 +43,15 @@ class Request:
     until: float | None
     times: int
     seed: int
+    animate: bool = False
+    interpolate: bool = False
 
 
 def sample(run: Path, overrides: Sequence[str], request: Request, which: str, out: Path | None) -> None:
-    """Draw points and their log-densities from a flow, or predict trajectories or series; write numbers and a picture.
+    """Draw points from a flow or paths of a process, or predict trajectories or series; write numbers and a picture.
 
     Raises:
-        ConfigError: no such run or checkpoint, a classifier, or a file of another kind.
+        ConfigError: no such run or checkpoint, a classifier, a file of another kind, or a picture of what is not there.
         SolveFailed: a solve could not be finished.
     """
     if out is not None and out.suffix not in (".npz", ".csv"):
@@ -58,18 +62,46 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
     if view in (View.labelled, View.paths):
         name = saved.experiment.config.model.name
         raise ConfigError(f"{run}: model={name} learned classes, so there is nothing to draw; see `node-run evaluate`")
-    if view is not View.trajectories and (request.start or request.until is not None):
+    if view is View.processes and request.start:
+        raise ConfigError("--start is for trajectories; a model of a process draws where its paths begin: leave it out")
+    if view in (View.points, View.series) and (request.start or request.until is not None):
         learned = "a density" if view is View.points else "series, which go on from what was seen of them"
         raise ConfigError(f"--start and --until are for trajectories, and this run learned {learned}")
+    _refuse(saved, request)
     with torch.no_grad(), saved.experiment.tolerances.evaluation():
         torch.manual_seed(request.seed)
-        if view is View.points:
+        if request.interpolate:
+            _between(saved, request, file)
+        elif view is View.points:
             _points(saved, request, file)
         elif view is View.series:
             _series(saved, request, file)
+        elif view is View.processes:
+            _paths(saved, request, file)
         else:
             _trajectories(saved, request, file)
-    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
+    written = [file, file.with_suffix(".png"), *([file.with_suffix(".gif")] if request.animate else [])]
+    print(f"wrote {', '.join(str(shown(each)) for each in written)}", file=sys.stderr)
+
+
+def _refuse(saved: Saved, request: Request) -> None:
+    """See that --animate and --interpolate have something to work on.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    model, spec = saved.experiment.model, saved.experiment.spec
+    name = saved.experiment.config.model.name
+    if request.interpolate and request.animate:
+        raise ConfigError("--animate and --interpolate make pictures of different things; use one of them")
+    if request.interpolate and not invertible(model):
+        raise ConfigError(
+            f"--interpolate is through the base of a flow, and model={name} has none; use a run of model=cnf"
+        )
+    if request.animate and spec.view not in (View.points, View.trajectories):
+        raise ConfigError(f"--animate moves points and trajectories, and model={name} learned {spec.view.value}")
+    if request.animate and spec.numel < 2:
+        raise ConfigError("--animate draws in the plane, and these states have one number; leave it out")
 
 
 def _points(saved: Saved, request: Request, file: Path) -> None:
@@ -90,17 +122,77 @@ def _points(saved: Saved, request: Request, file: Path) -> None:
         _write_npz(file, samples=points.reshape(count, *(spec.image or spec.shape)), log_density=densities)
     picture = draw_images(points, spec.image, spec.levels) if spec.image else draw_points(points, densities, labels)
     write_figure(picture, file.with_suffix(".png"))
+    if request.animate:
+        _animate_flow(saved, request, labels, file.with_suffix(".gif"))
+
+
+def _animate_flow(saved: Saved, request: Request, labels: Sequence[str], file: Path) -> None:
+    model: Any = saved.experiment.model
+    spec = saved.experiment.spec
+    most = animation.IMAGES if spec.image else animation.MOVING
+    generator = torch.Generator().manual_seed(request.seed)
+    paths = _numpy(model.path(min(most, request.count or most), animation.FRAMES, generator=generator))
+    if spec.image:
+        animation.animate_images(paths, spec.image, spec.levels, spec.dataset, file)
+    else:
+        animation.animate_points(paths, labels, spec.dataset, file)
+
+
+def _between(saved: Saved, request: Request, file: Path) -> None:
+    """From one test point to another, as many times as is asked for."""
+    spec, test = saved.experiment.spec, saved.experiment.splits.test.x
+    pairs = request.count or PAIRS
+    if 2 * pairs > len(test):
+        raise ConfigError(f"--count {pairs}: {len(test)} test points make {len(test) // 2} pairs")
+    generator = torch.Generator().manual_seed(request.seed)
+    ends = test[torch.randperm(len(test), generator=generator)[: 2 * pairs].to(test.device)]
+    ends = ends.to(saved.experiment.dtype)
+    if spec.levels:
+        ends = ends + 0.5  # the middle of each grey level
+    steps = STEPS if spec.image else FINE
+    paths = _numpy(interpolate(saved.experiment.model, ends[:pairs], ends[pairs:], steps))
+    labels = list(spec.labels) or [f"x{i}" for i in range(paths.shape[2])]
+    if file.suffix == ".csv":
+        number = np.repeat(np.arange(pairs), steps)
+        share = np.tile(np.linspace(0, 1, steps), pairs)
+        table = np.column_stack((number, share, paths.transpose(1, 0, 2).reshape(-1, paths.shape[2])))
+        _write_csv(file, ["pair", "share", *labels], table)
+    else:
+        _write_npz(file, paths=paths)
+    figure = draw_interpolations(paths, _numpy(test), labels, spec.image, spec.levels, spec.dataset)
+    write_figure(figure, file.with_suffix(".png"))
 
 
 def _trajectories(saved: Saved, request: Request, file: Path) -> None:
-    experiment = saved.experiment
     y0 = _first_states(saved, request)
+    ts, horizon = _times(saved, request)
+    ys = _numpy(saved.experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
+    _write_paths(saved, file, ts, ys, horizon)
+
+
+def _paths(saved: Saved, request: Request, file: Path) -> None:
+    """Paths of a process, nothing having been seen, without the noise of observations."""
+    model: Any = saved.experiment.model
+    ts, horizon = _times(saved, request)
+    generator = torch.Generator().manual_seed(request.seed)
+    drawn = model.generate(ts, request.count or TRAJECTORIES, generator=generator).value
+    _write_paths(saved, file, ts, _numpy(drawn.transpose(0, 1)), horizon)
+
+
+def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
+    """Times (T,) that were asked for, and the time at which the test part ends."""
+    experiment = saved.experiment
     horizon = float(experiment.splits.test.ts[-1] - experiment.splits.test.ts[0])
     until = horizon if request.until is None else request.until
     if until <= 0:
         raise ConfigError(f"--until {until:g}: expected a time above 0")
-    ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device).to(experiment.dtype)
-    ys = _numpy(experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
+    ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device)
+    return ts.to(experiment.dtype), horizon
+
+
+def _write_paths(saved: Saved, file: Path, ts: Tensor, ys: Array, horizon: float) -> None:
+    """Write states (N, T, D) at ts (T,), and draw them."""
+    experiment = saved.experiment
     labels = list(experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
     if file.suffix == ".csv":
         number = np.repeat(np.arange(len(ys)), len(ts))
@@ -109,6 +201,8 @@ def _trajectories(saved: Saved, request: Request, file: Path) -> None:
     else:
         _write_npz(file, ts=_numpy(ts), ys=ys)
     write_figure(draw_trajectories(_numpy(ts), ys, labels, horizon), file.with_suffix(".png"))
+    if request.animate:
+        animation.animate_trajectories(_numpy(ts), ys, labels, experiment.spec.dataset, file.with_suffix(".gif"))
 
 
 def _series(saved: Saved, request: Request, file: Path) -> None:

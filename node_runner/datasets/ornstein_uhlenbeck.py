@@ -57,7 +57,7 @@ class OrnsteinUhlenbeck(Drawn[Series]):
         volatility: Positive = 0.5,
         start: float = 1.0,
         spread: NonNegative = 0.2,
-        noise: NonNegative = 0.2,
+        noise: NonNegative = 0.3,
         dropped: Annotated[float, Between(0, 0.95)] = 0.75,
         seen_until: Annotated[float, Between(0.05, 0.95)] = 0.5,
         times: Annotated[int, AtLeast(4)] = 61,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.fields.conv import groups
 from node_runner.learning import ModelOutput
 from node_runner.models.block import MakeField, ODEBlock
+from node_runner.models.residual import Layers
 from node_runner.models.steer import check_steer, steered
 from node_runner.settings import Encoder
 from node_runner.views import DataSpec, View
@@ -54,6 +56,18 @@ class Classifier(nn.Module):
         times, scalars = steered(self.times, self.steer if self.training else 0.0)
         flow = self.block(self.encoder((x - self.mean) / self.std), times)
         return ModelOutput(self.head(flow.ys[-1]), [flow.stats], flow.penalties, scalars=scalars)
+
+    def states(self, x: Tensor, times: int) -> Tensor:
+        """x: (B, P...) -> hidden states (times, B, D...) at even depths, from the encoder's to the head's.
+
+        Of residual layers there is a state before each and one after the last, whatever `times` says.
+        """
+        solve = self.block.solve
+        if isinstance(solve, Layers):
+            times, solve = solve.per_output + 1, Layers()
+        ts = torch.linspace(0, float(self.times[-1]), times, dtype=self.times.dtype, device=self.times.device)
+        y0 = self.block.widen(self.encoder((x - self.mean) / self.std))
+        return solve(self.block.field, y0, ts).ys
 
 
 def choose_encoder(encoder: Encoder, spec: DataSpec, make_field: MakeField) -> Encoder:

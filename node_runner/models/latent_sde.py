@@ -44,8 +44,8 @@ class LatentSDE(nn.Module):
         solve: the differentiable solve, by a method for stochastic equations.
         regularisers: none.
         latent: numbers in z.
-        hidden: width of the GRU's memory and of the decoder d (decoder_hidden=0: d is linear).
-        decoder_hidden: see hidden.
+        hidden: width of the GRU's memory.
+        decoder_hidden: width of the hidden layer of the decoder d (0: d is linear).
         diffusion: g before training, in standardised units over the root of a unit of time.
         diffusion_hidden: width of the networks of g, one a coordinate (0: g is constant).
         noise: standard deviation of an observation before training, in units of the training data's deviation.
@@ -83,7 +83,7 @@ class LatentSDE(nn.Module):
         (channels,) = spec.shape
         self.view, self.solve, self.latent = spec.view, solve, latent
         self.memory = StillMemory(channels, hidden)
-        self.posterior_head = nn.Linear(hidden + 1, 2 * latent)
+        self.posterior_head = nn.Linear(self.memory.width, 2 * latent)
         self.start = nn.Parameter(torch.zeros(2, latent))  # mean and logarithm of the deviation
         self.prior = make_field((latent,))
         self.guide = make_field((latent + hidden + 2 * channels + 1,))
@@ -165,14 +165,13 @@ class LatentSDE(nn.Module):
         """What lies ahead of each time, and mean and logarithm of the deviation (B, latent) of z at ts[0]."""
         back, *series = backwards(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
         known = observations(back, *series)
-        states = self.memory.read(known)
+        memory = self.memory(back, *series)
         # At each time of the grid, in its own direction: the observations from there on, itself included.
         count = series[1].any(dim=2).cumsum(dim=0).flip(0)  # (T, B)
-        h = states.gather(0, count.unsqueeze(-1).expand(-1, -1, states.shape[2]))
+        h = torch.cat((memory.before[1:], memory.end.unsqueeze(0))).flip(0)
         following, when = nearest(known, count)
         ahead = Ahead(torch.cat((h, following), dim=2), ts[-1] - ts[0] - when, count > 0)
-        left = torch.where(ahead.some[0], ahead.time[0], 0).unsqueeze(1)
-        mean, log_std = self.posterior_head(torch.cat((states[-1], left), dim=1)).chunk(2, dim=1)
+        mean, log_std = self.posterior_head(self.memory.told(memory.end, memory.left)).chunk(2, dim=1)
         return ahead, mean, log_std
 
 

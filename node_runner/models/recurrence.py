@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import Flow, ODEBlock
-from node_runner.models.observations import Observations, last_before, observations
+from node_runner.models.observations import last_before, observations
 from node_runner.types import SolveStats
 
 
@@ -45,22 +45,18 @@ class StillMemory(nn.Module):
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
         """Read ts (T,), values (T, B, D), seen (T, B, D)."""
-        states = self.read(observations(ts, values, seen))
-        count, times = last_before(ts, seen)
-        before = states.gather(0, count.unsqueeze(-1).expand(-1, -1, states.shape[2]))
-        since = ts.unsqueeze(1) - times
-        left = torch.where(seen[-1].any(dim=1), 0, since[-1])
-        return Memory(before, since, states[-1], left, [])
-
-    def read(self, known: Observations) -> Tensor:
-        """H (K + 1, B, H) before the first of K observations and after each."""
-        h = self.start.expand(known.values.shape[1], -1)
+        known = observations(ts, values, seen)
+        h = self.start.expand(values.shape[1], -1)
         states = [h]
         for k in range(len(known.times)):
             jumped = self.jump(h, known.values[k], known.seen[k], known.gaps[k])
             h = torch.where(known.valid[k].unsqueeze(1), jumped, h)
             states.append(h)
-        return torch.stack(states)
+        count, times = last_before(ts, seen)
+        before = torch.stack(states).gather(0, count.unsqueeze(-1).expand(-1, -1, h.shape[1]))
+        since = ts.unsqueeze(1) - times
+        left = torch.where(seen[-1].any(dim=1), 0, since[-1])
+        return Memory(before, since, h, left, [])
 
     def jump(self, h: Tensor, values: Tensor, seen: Tensor, gap: Tensor) -> Tensor:
         """H (B, H) after values (B, D) that are seen (B, D), `gap` (B,) after the last."""

@@ -12,7 +12,7 @@ from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.placed import Placed
-from node_runner.views import DataSpec, TrajectoryBatch
+from node_runner.views import DataSpec, TrajectoryBatch, View
 
 
 class InputNoise:
@@ -27,7 +27,7 @@ class InputNoise:
         size: standard deviation of the noise, as a share of the training data's (axis by axis where they have axes).
 
     Raises:
-        ConfigError: grey levels as points, which a flow's logit maps only between the first and the last level.
+        ConfigError: grey levels as points, which a flow's logit maps only between the first and the last level; series.
 
     Source: Bishop, Training with Noise is Equivalent to Tikhonov Regularization (1995).
     """
@@ -37,6 +37,11 @@ class InputNoise:
             raise ConfigError(
                 f"trainer.input_noise={size:g} would push grey levels of dataset={spec.dataset} beyond their range, "
                 "and they are dequantised with noise anyway: use trainer.input_noise=0"
+            )
+        if spec.view in (View.series, View.paths, View.processes):
+            raise ConfigError(
+                f"trainer.input_noise={size:g} is for first states, examples and points, and dataset={spec.dataset} is "
+                f"learned as {spec.view.value}: use trainer.input_noise=0"
             )
         self.task, self.size, self._std = task, size, Placed(spec.std)
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate

@@ -18,7 +18,7 @@ PNG = b"\x89PNG"
 def test_points_come_with_their_density(node_run: NodeRun, trained: Path):
     done = node_run("sample", str(trained / "flow"), "--count", "50", "--seed", "3", "--out", "new/points.npz")
     assert done.code == 0
-    assert "wrote new/points.npz and new/points.png" in done.err
+    assert "wrote new/points.npz, new/points.png" in done.err
     with np.load("new/points.npz") as drawn:
         assert drawn["samples"].shape == (50, 2) and drawn["log_density"].shape == (50,)
         assert np.isfinite(drawn["log_density"]).all()
@@ -49,6 +49,25 @@ def test_trajectories_begin_where_they_are_told_to(node_run: NodeRun, trained: P
     assert [float(rows[10][key]) for key in rows[0]] == [1, 0, -1, 0.5]
     assert float(rows[-1]["t"]) == 9
     assert Path("paths.png").read_bytes().startswith(PNG)
+
+
+def test_paths_of_a_process_are_drawn_from_nothing(node_run: NodeRun):
+    pytest.importorskip("torchsde", reason="torchsde is not installed: pip install 'node-runner[sde]'")
+    small = ("dataset.noise=0", "dataset.times=8", "dataset.train=8", "dataset.val=4", "dataset.test=4")
+    done = node_run(
+        "dataset=ornstein_uhlenbeck", "model=neural_sde", "debug=fast", "device=cpu", "logger=[]",
+        "hydra.run.dir=process", *small,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for seed in ("1", "1", "2"):
+        assert node_run("sample", "process", "--count", "3", "--seed", seed, "--out", f"{seed}.npz").code == 0
+    with np.load("1.npz") as one, np.load("2.npz") as two:
+        assert one["ys"].shape == (3, 200, 1)
+        assert one["ts"][-1] == pytest.approx(3.0)
+        assert not np.array_equal(one["ys"], two["ys"])
+    refused = node_run("sample", "process", "--start", "1.0")
+    assert refused.code == 2
+    assert "--start is for trajectories" in refused.last
 
 
 def test_without_a_start_trajectories_begin_as_in_the_test_part(node_run: NodeRun, spiral: Path):

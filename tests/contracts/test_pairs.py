@@ -87,6 +87,8 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
 ):
     if dataset == "mnist":
         request.getfixturevalue("any_mnist")
+    if model in STOCHASTIC:
+        pytest.importorskip("torchsde", reason="torchsde is not installed: pip install 'node-runner[sde]'")
     if (dataset, model) in MUST_TRAIN:
         small = smaller_overrides(DATASETS.schema(dataset)())
         run = compose_run([f"dataset={dataset}", f"model={model}", "debug=fast", "device=cpu", "logger=[]", *small])

@@ -9,6 +9,8 @@ import torch
 
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput
+from node_runner.settings import TrainerConfig
+from node_runner.tasks import make_task
 from node_runner.tasks.noise import InputNoise
 from node_runner.views import LabelledBatch, TrajectoryBatch, View
 from tests.models.builders import spec
@@ -61,3 +63,9 @@ def test_it_composes_with_a_run_and_leaves_evaluation_alone(dataset: str, model:
 def test_grey_levels_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"use trainer\.input_noise=0"):
         trainer_of(make_run(dataset="digits", model="cnf", field="concatsquash", trainer__input_noise=0.1), tmp_path)
+
+
+@pytest.mark.parametrize("view", [View.series, View.paths, View.processes])
+def test_series_are_refused(view: View):
+    with pytest.raises(ConfigError, match=rf"learned as {view.value}: use trainer\.input_noise=0"):
+        make_task(spec(view, (2,)), {}, TrainerConfig(input_noise=0.1))

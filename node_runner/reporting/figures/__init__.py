@@ -19,6 +19,7 @@ from node_runner.reporting.figures import (
     energy,
     error_over_time,
     events,
+    features,
     flow,
     graph,
     interpolation,
@@ -46,7 +47,12 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
         "graph": graph.draw,
     },
     View.points: {"density": density.draw, "samples": samples.draw, "flow": flow.draw},
-    View.labelled: {"confusion": confusion.draw, "mistakes": mistakes.draw, "decision": decision.draw},
+    View.labelled: {
+        "confusion": confusion.draw,
+        "mistakes": mistakes.draw,
+        "decision": decision.draw,
+        "features": features.draw,
+    },
     View.series: {
         "series": series.draw_times,
         "plane": series.draw_plane,

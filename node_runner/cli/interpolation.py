@@ -1,0 +1,79 @@
+"""Between two points of the data, through a flow's base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from node_runner.reporting.figures.samples import picture
+from node_runner.reporting.figures.style import PALETTE, clean, planar, sheet, style, window
+
+
+Array = NDArray[np.float64]
+
+STEPS, PAIRS = 9, 6
+FINE = 101
+"""Steps of a path in the plane, which is drawn as a line."""
+
+
+def interpolate(model: Any, starts: Tensor, ends: Tensor, steps: int) -> Tensor:
+    """(steps, N, D) from `starts` to `ends` (N, D), both included: the images of great circles in the base."""
+    a, b = model.to_base(starts), model.to_base(ends)
+    shares = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
+    return torch.stack([model.from_base(great_circle(a, b, share)) for share in shares])
+
+
+def great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """From a to b (N, D) along the arc between their directions, the length changing evenly.
+
+    In many dimensions a straight line leaves the shell at distance sqrt(D) where a standard normal has its points.
+
+    Source: White, Sampling Generative Networks (2016), section 2.
+    """
+    length_a, length_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+    tiny = torch.finfo(a.dtype).tiny
+    one, other = a / length_a.clamp(min=tiny), b / length_b.clamp(min=tiny)
+    # By half angles, which is accurate for small and for large angles.
+    angle = 2 * torch.atan2((one - other).norm(dim=1, keepdim=True), (one + other).norm(dim=1, keepdim=True))
+    sine = angle.sin()
+    near = sine < 1e-4 if a.dtype is torch.float32 else sine < 1e-9
+    weights = (((1 - share) * angle).sin() / sine, (share * angle).sin() / sine)
+    direction = torch.where(near, torch.lerp(one, other, share), weights[0] * one + weights[1] * other)
+    return torch.lerp(length_a, length_b, share) * direction
+
+
+def draw_interpolations(
+    paths: Array, data: Array, labels: Sequence[str], image: tuple[int, ...], levels: int, dataset: str
+) -> Figure:
+    """Paths (steps, N, D): a row of images each, or lines in the plane over the data (M, D)."""
+    with style():
+        if image:
+            steps, rows = paths.shape[:2]
+            title = f"{dataset}: from one test image to another, through the base"
+            figure = sheet(0.85 * steps + 0.3, 0.85 * rows + 0.5, title)
+            grid = figure.subplots(rows, steps, squeeze=False)
+            for row in range(rows):
+                for step in range(steps):
+                    picture(grid[row, step], paths[step, row] / levels, image)
+            return figure
+        figure = sheet(5.0, 4.6, f"{dataset}: between test points, through the base")
+        axes = clean(figure.subplots())
+        axes.plot(*data[:, :2].T, ".", color="0.8", markersize=2.5, markeredgewidth=0)
+        for row in range(paths.shape[1]):
+            colour = PALETTE[row % len(PALETTE)]
+            axes.plot(*paths[:, row, :2].T, color=colour)
+            axes.plot(*paths[[0, -1], row, :2].T, "o", color=colour, markersize=4)
+        x, y = window(data[:, :2], tails=0.001)
+        planar(axes, x, y, labels)
+        return figure
+
+
+def invertible(model: nn.Module) -> bool:
+    """Whether a model maps data to a base and back."""
+    return hasattr(model, "to_base") and hasattr(model, "from_base")
