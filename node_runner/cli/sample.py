@@ -168,6 +168,10 @@ def _trajectories(saved: Saved, request: Request, file: Path) -> None:
     ts, horizon = _times(saved, request)
     ys = _numpy(saved.experiment.model(y0, ts).value.transpose(0, 1))  # (N, T, D)
     _write_paths(saved, file, ts, ys, horizon)
+    if request.animate:
+        spec = saved.experiment.spec
+        labels = list(spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+        animation.animate_trajectories(_numpy(ts), ys, labels, spec.dataset, file.with_suffix(".gif"))
 
 
 def _paths(saved: Saved, request: Request, file: Path) -> None:
@@ -201,8 +205,6 @@ def _write_paths(saved: Saved, file: Path, ts: Tensor, ys: Array, horizon: float
     else:
         _write_npz(file, ts=_numpy(ts), ys=ys)
     write_figure(draw_trajectories(_numpy(ts), ys, labels, horizon), file.with_suffix(".png"))
-    if request.animate:
-        animation.animate_trajectories(_numpy(ts), ys, labels, experiment.spec.dataset, file.with_suffix(".gif"))
 
 
 def _series(saved: Saved, request: Request, file: Path) -> None:
