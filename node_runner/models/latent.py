@@ -37,7 +37,8 @@ class LatentODE(nn.Module):
         regularisers: integrated along the latent solve while training.
         latent: numbers in z.
         hidden: width of the recognition network's memory and of the decoder g.
-        recognition: what reads the observations.
+        recognition: what reads the observations; an ode_rnn solves anew from each time at which anything is seen to the
+            next, which a solver with fixed steps does at a tenth of the evaluations.
         noise: standard deviation of an observation, in units of the training data's deviation.
         kl: weight of KL(q || N(0, 1)) once annealed; 1 is the bound.
         kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
