@@ -22,7 +22,8 @@ def stopped(method: Method, t: float, end: float, step: float, *, finite: bool) 
         return f"{where}: {NOT_FINITE}"
     return (
         f"{where}: the step became too small to move on ({step:.1e}); the field is stiff or rough there: "
-        "try a looser tolerance, solver.min_step, device.precision=float64, or a smaller optimizer.lr"
+        f"try {_implicit(method)}a looser tolerance, solver.min_step, device.precision=float64, or a smaller "
+        "optimizer.lr"
     )
 
 
@@ -30,11 +31,16 @@ def spent(method: Method, t: float, step: float, accepted: int, rejected: int) -
     """The budget of attempts is spent."""
     return (
         f"{method.name} spent its budget of solver.max_steps={method.max_steps} at t={t:.6g} ({accepted} accepted, "
-        f"{rejected} rejected, step now {step:.1e}); try a looser tolerance, a larger solver.max_steps, or a smaller "
-        "optimizer.lr"
+        f"{rejected} rejected, step now {step:.1e}); try {_implicit(method)}a looser tolerance, a larger "
+        "solver.max_steps, or a smaller optimizer.lr"
     )
 
 
 def unheard(engine: str) -> str:
     """Why an engine that keeps its steps to itself cannot serve a field that is to hear of them."""
     return f"engine={engine} hands out no steps, which this regulariser looks at: use engine=auto or torchdiffeq"
+
+
+def _implicit(method: Method) -> str:
+    """The method for stiff fields, where it is not the one that gave up."""
+    return "" if method.implicit is not None else "solver=radau5 for a stiff field, "

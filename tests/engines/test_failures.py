@@ -105,6 +105,7 @@ def test_the_budget_of_steps_is_kept_and_named(name: str):
     assert "solver.max_steps=3" in message
     assert reached(message) == 0.375
     assert "(3 accepted, 0 rejected" in message
+    assert ("solver=radau5" in message) == (method.implicit is None)
     ts = torch.tensor([0.0, 0.375], dtype=torch.float64)
     assert solve(method, lambda t, y: -y, Y0, ts, rtol=1e-2, atol=1e-2).stats.accepted == 3
 

@@ -27,6 +27,7 @@ from node_runner.reporting.figures import (
     events,
     interpolation,
     phase_portrait,
+    space,
 )
 from node_runner.reporting.figures.scene import Prediction, Scene, host, plane
 from node_runner.reporting.figures.style import figure_of, sheet, style
@@ -41,6 +42,7 @@ PAIRS = {
     ("pendulum", "node"): [*TRAJECTORIES, "energy"],
     ("diffusion", "graph"): [*TRAJECTORIES, "energy", "graph"],
     ("bouncing_ball", "event"): [*TRAJECTORIES, "events"],
+    ("lorenz", "node"): ["trajectories", "phase_portrait", "space", "error_over_time"],
     ("lotka-volterra", "cnf"): ["density", "flow"],
     ("eight_gaussians", "cnf"): ["density", "flow"],
     ("two_moons", "node"): ["confusion", "decision", "features"],
@@ -378,3 +380,10 @@ def test_a_title_fits_its_figure(length: int) -> None:
         figure = sheet(5.6, 3.0, "m" * length)
         assert figure._suptitle is not None  # type: ignore[attr-defined]
         assert figure._suptitle.get_window_extent().x1 <= figure.bbox.width  # type: ignore[attr-defined]
+
+
+def test_space_stops_a_trajectory_where_it_leaves_the_box():
+    states = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    kept = space._inside(states, [(-1.0, 1.0)] * 3)
+    np.testing.assert_array_equal(kept[:2], states[:2])
+    assert np.isnan(kept[2:]).all()

@@ -30,6 +30,7 @@ from node_runner.reporting.figures import (
     processes,
     samples,
     series,
+    space,
     trajectories,
 )
 from node_runner.reporting.figures.scene import Scene
@@ -41,6 +42,7 @@ FIGURES: dict[View, dict[str, Callable[[Scene], Figure | None]]] = {
     View.trajectories: {
         "trajectories": trajectories.draw,
         "phase_portrait": phase_portrait.draw,
+        "space": space.draw,
         "error_over_time": error_over_time.draw,
         "energy": energy.draw,
         "events": events.draw,
