@@ -198,7 +198,8 @@ class Simulation:
         mean, std = mean_std(self._points.train.x)
         return DataSpec(
             self.name, view, (len(self.labels),), mean, std,
-            labels=self.labels, energy=self.energy, equation=self.equation, graph=self.graph, autonomous=self.autonomous,
+            labels=self.labels, energy=self.energy, equation=self.equation, graph=self.graph,
+            autonomous=self.autonomous,
         )  # fmt: skip
 
     @functools.cached_property
