@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,11 +30,18 @@ from node_runner.views import Dataset, DataSpec, Splits, View
 class FieldFactory:
     """Makes the configured field for the state shape, and the number of outputs, that a model asks for.
 
+    Args:
+        config: of the field.
+        autonomous: whether the law of the data leaves time out; where it does not, a field that can be told the time
+            is, unless its configuration says otherwise.
+
     Attributes:
         made: every field so far.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, autonomous: bool = True) -> None:
+        if getattr(config, "time_dependent", True) is None:
+            config = replace(config, time_dependent=not autonomous)
         self._config = config
         self.made: list[nn.Module] = []
         self.state_ndim: int = getattr(FIELDS.get(config.name), "state_ndim", 1)
@@ -114,7 +121,7 @@ def assemble(config: RunConfig) -> Experiment:
     solve = Solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
     spec, splits = dataset.spec(view), dataset.splits(view)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
-    make_field = FieldFactory(config.field)
+    make_field = FieldFactory(config.field, autonomous=spec.autonomous)
     model = MODELS.build(config.model, spec, make_field, solve, regularisers).to(device, dtype)
     placed = place(splits, device, dtype)
     task = make_task(spec, regularisers, config.trainer, model, placed.train)

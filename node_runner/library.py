@@ -111,8 +111,11 @@ def model(
     view = choose_view(type(data).__name__, data, name)
     if field is None:
         field = "concatsquash" if name == "cnf" else "mlp"
-    make_field = FieldFactory(settings(FIELDS, field, **(field_settings or {}))) if isinstance(field, str) else field
-    built: nn.Module = MODELS.build(settings(MODELS, name, **values), data.spec(view), make_field, solve, {})
+    spec = data.spec(view)
+    make_field = field
+    if isinstance(field, str):
+        make_field = FieldFactory(settings(FIELDS, field, **(field_settings or {})), autonomous=spec.autonomous)
+    built: nn.Module = MODELS.build(settings(MODELS, name, **values), spec, make_field, solve, {})
     return built
 
 

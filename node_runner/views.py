@@ -194,6 +194,7 @@ class DataSpec:
         labels: names of the axes of the state, for figures.
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         equation: of the true system, with its parameters unknown (None: not given).
+        autonomous: whether the law of the true system leaves time out.
         entropy: of the density that points come from, in nats (None: not known).
         law: of the process that series are drawn from (None: not known).
         graph: of the nodes that the state (n * features,) belongs to, node by node (None: there are no nodes).
@@ -211,6 +212,7 @@ class DataSpec:
     labels: tuple[str, ...] = ()
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
+    autonomous: bool = True
     entropy: float | None = None
     law: Law | None = None
     graph: Graph | None = None

@@ -103,6 +103,21 @@ def test_a_field_factory_makes_the_field_for_any_shape_and_says_what_state_it_ta
     assert FieldFactory(FIELDS.schema("conv")()).state_ndim == 3
 
 
+@pytest.mark.parametrize("autonomous", [True, False])
+def test_a_field_is_told_the_time_where_the_law_of_the_data_depends_on_it(autonomous: bool):
+    def told(field: str, **values: object) -> bool:
+        return FieldFactory(FIELDS.schema(field)(**values), autonomous=autonomous)((2,)).time_dependent
+
+    assert told("mlp") == (not autonomous)
+    assert told("mlp", time_dependent=True) and not told("mlp", time_dependent=False)
+    assert not told("affine")  # which cannot be
+
+
+def test_the_field_of_a_reaction_in_logarithmic_time_is_told_the_time():
+    small = {"dataset__train": 1, "dataset__val": 1, "dataset__test": 1, "dataset__long": 0, "dataset__times": 4}
+    assert [field.time_dependent for field in assemble(make_run(dataset="robertson", **small)).fields] == [True]
+
+
 def test_a_field_that_has_no_outputs_of_its_own_is_refused_where_a_model_needs_them():
     assert FieldFactory(FIELDS.schema("mlp")(width=5))((7,), 2).out.weight.shape == (2, 5)
     with pytest.raises(ConfigError, match=r"^field=conv gives as many numbers .* from 4 to 2: use field=mlp"):

@@ -112,6 +112,8 @@ def _bad_value(cause: OmegaConfBaseException) -> str:
 
     key = cause.full_key or ""
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        if _is_empty(cause, key.rpartition(".")[0]):
+            return f"{key}: a name that you give yourself is added with a plus: +{key}=..."
         return f"{key}: no such setting{_of_component(cause)}; {_nearest_key(cause, key)}"
     if isinstance(cause, ValidationError):
         return f"{key}: {_first_line(cause)}"
@@ -127,6 +129,15 @@ def _of_component(cause: OmegaConfBaseException) -> str:
         return ""
     group, _, name = kind.__name__.partition("_")
     return f" of {group}={name}"
+
+
+def _is_empty(cause: OmegaConfBaseException, parent: str) -> bool:
+    """Whether a key was looked for in a mapping that has none."""
+    from omegaconf import DictConfig, OmegaConf
+
+    root = None if cause.parent_node is None else cause.parent_node._get_root()
+    place = OmegaConf.select(root, parent) if parent and root is not None else None
+    return isinstance(place, DictConfig) and not place
 
 
 def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:

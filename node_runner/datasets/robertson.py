@@ -71,6 +71,7 @@ class Robertson(Simulated):
             flow=lambda ts, y0: solve_stiff(self.vector_field, ts, y0),
             draw=draw,
             labels=("A", "10000 B", "C"),
+            autonomous=False,
             remedy="lower dataset.horizon, or start from concentrations of at least 0",
             train=train,
             val=val,

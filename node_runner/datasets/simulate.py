@@ -153,6 +153,7 @@ class Simulation:
         energy: conserved along the solutions, if anything is.
         equation: of the system, with its parameters unknown.
         graph: of the nodes that the state belongs to.
+        autonomous: whether the system's law leaves time out.
         events: (end, y0 (B, D)) -> (B, K) times up to `end` at which the exact solution jumps (None: it has no jumps).
     """
 
@@ -175,6 +176,7 @@ class Simulation:
     energy: Callable[[Any], Any] | None = None
     equation: Equation | None = None
     graph: Graph | None = None
+    autonomous: bool = True
     events: Callable[[float, Array], Array] | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +199,7 @@ class Simulation:
         return DataSpec(
             self.name, view, (len(self.labels),), mean, std,
             labels=self.labels, energy=self.energy, equation=self.equation, graph=self.graph,
+            autonomous=self.autonomous,
         )  # fmt: skip
 
     @functools.cached_property

@@ -25,7 +25,7 @@ class MLP(nn.Module):
         width: of each hidden layer.
         depth: number of hidden layers.
         activation: s.
-        time_dependent: append t to the input.
+        time_dependent: append t to the input (null: where the data's own law depends on time).
         spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
 
     Raises:
@@ -43,16 +43,16 @@ class MLP(nn.Module):
         width: Count = 64,
         depth: Count = 2,
         activation: Activation = Activation.silu,
-        time_dependent: bool = False,
+        time_dependent: bool | None = None,
         spectral_norm: Positive | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
             raise ConfigError(f"field=mlp needs a state that is a vector, got one of shape {shape}; use field=conv")
-        self.time_dependent = time_dependent
+        self.time_dependent = bool(time_dependent)  # whoever knows the data has chosen already
         self.kind = activation
         self.activation = ACTIVATIONS[activation]
-        sizes = [shape[0] + time_dependent, *[width] * depth]
+        sizes = [shape[0] + self.time_dependent, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
         self.out = nn.Linear(width, shape[0] if outputs is None else outputs)
         self.spectral_norm = spectral_norm

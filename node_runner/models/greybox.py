@@ -29,7 +29,7 @@ def greybox(
     *,
     network: bool = False,
     pace: Positive = 10.0,
-    start: dict[str, float] | None = None,
+    start: dict[str, float] = {},  # noqa: B006  (it is only read)
 ) -> nn.Module:
     """dy/dt = f(t, y; parameters), plus a network if asked for, on trajectories of a system whose equation is known.
 
@@ -46,7 +46,7 @@ def greybox(
         network: add the configured field to the equation, zero at first.
         pace: how many times as fast as a network's weights the logarithms of the parameters move: an optimiser such
             as Adam moves every number by about optimizer.lr a step, and they have further to go.
-        start: values from which parameters start, by name (null: those of the data set).
+        start: values from which parameters start, by name (those of the data set for the others).
 
     Raises:
         ConfigError: the data set has no equation, or no such parameter, or the start is not positive.
@@ -56,7 +56,7 @@ def greybox(
             f"model=greybox needs an equation, and dataset={spec.dataset} gives none: use model=node, or a data set "
             "with an equation such as dataset=oscillator"
         )
-    starts = {**spec.equation.parameters, **(start or {})}
+    starts = {**spec.equation.parameters, **start}
     for name, value in starts.items():
         if name not in spec.equation.parameters:
             known = ", ".join(spec.equation.parameters)

@@ -56,7 +56,7 @@ def test_bash_completes(here: Path, environment: dict[str, str]):
     program.chmod(0o755)
     script = """
         eval "$(node-run -sc install=bash)"
-        COMP_LINE="node-run dataset=l" COMP_POINT=18 COMP_CWORD=1
+        COMP_LINE="node-run dataset=lot" COMP_POINT=20 COMP_CWORD=1
         hydra_bash_completion
         echo "${COMPREPLY[@]}"
     """

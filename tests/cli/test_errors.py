@@ -52,6 +52,7 @@ MISFITS = {
     "adjoint=seminorm solver=rk4": "use adjoint=on",
     "trainer.steps=null": "give steps or epochs",
     "trainer.window=1000": "trainer.window=1000",
+    "trainer.window=null trainer.shooting=10 trainer.first_states=learned": "use trainer.first_states=given",
     "solver=dopri5 solver.max_step=0.1 solver.min_step=0.2": "solver.max_step: expected at least solver.min_step=0.2",
     "tolerance.start_rtol=1e-2": "a schedule needs both start_rtol and start_atol",
     "device=mps": "device=mps: no Apple GPU",
@@ -65,6 +66,17 @@ def test_what_cannot_be_composed_is_one_line(here: Path, typed: str, said: str):
         compose_run(["solver=midpoint", typed])
     line = explain(refused.value, ["list", "train"])
     assert line is not None and line.startswith(said) and "\n" not in line
+
+
+@pytest.mark.parametrize("typed", ["model.start={mu:20}", "model.start.mu=20"])
+def test_names_of_ones_own_are_added_with_a_plus(here: Path, typed: str):
+    model = ["dataset=van_der_pol", "model=greybox"]
+    with pytest.raises(Exception) as refused:
+        compose_run([*model, typed])
+    assert explain(refused.value) == (
+        "model.start.mu: a name that you give yourself is added with a plus: +model.start.mu=..."
+    )
+    assert compose_run([*model, "+model.start.mu=20"]).model.start == {"mu": 20.0}
 
 
 @pytest.mark.parametrize(("typed", "said"), MISFITS.items(), ids=list(MISFITS))
