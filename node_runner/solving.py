@@ -83,6 +83,10 @@ class Solve:
         self._watching: list[Solved] | None = None
         self.expect(0)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Solve:
+        """Itself: a copy of a model, such as its moving average, solves at the tolerances of the run."""
+        return self
+
     def expect(self, steps: int) -> None:
         """Choose among the engines for a training of so many steps: one that must compile pays only in the long run.
 
