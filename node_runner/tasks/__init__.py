@@ -11,7 +11,7 @@ from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
-from node_runner.tasks.first_states import LearnedFirstStates, give_first_states
+from node_runner.tasks.first_states import LearnedFirstStates
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.processes import ProcessLearning
@@ -56,9 +56,7 @@ def make_task(
     if config is not None and config.shooting is not None:
         task = Shooting(task, spec, config, model, part)
     if config is not None and config.first_states is FirstStates.learned:
-        assert model is not None, "somebody has to own the first states"
-        give_first_states(model, part, config)
-        task = LearnedFirstStates(task)  # type: ignore[arg-type]  # that has seen to it
+        task = LearnedFirstStates(task, config, model, part)
     if config is not None and config.conservation:
         task = Conservation(task, spec, config.conservation)
     if config is not None and config.residual:
