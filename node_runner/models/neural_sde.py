@@ -91,7 +91,7 @@ class NeuralSDE(nn.Module):
         if lesson is None:
             return output
         mean, log_std = self.start
-        first = where & (where.cumsum(dim=0) == 1) & (torch.arange(len(ts), device=ts.device) == 0).unsqueeze(1)
+        first = where & (torch.arange(len(ts), device=ts.device) == 0).unsqueeze(1)
         nll = gaussian_nll(z - mean, log_std, first.unsqueeze(2).expand_as(z))
         # Pairs of an observation and the one before it.
         later = where[1:] & (place[:-1] >= 0)
