@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_runner.cli.choices import differing
 from node_runner.cli.explain import shown
-from node_runner.cli.figure_file import write_figure
+from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.measures import QUALITY
 from node_runner.cli.members import common_folder, refuse_unfinished
 from node_runner.cli.robustness_figure import draw_robustness
@@ -51,8 +51,7 @@ def robustness(
         ConfigError: runs on different data, that learned a density, or that are not complete.
         SolveFailed: a solve could not be finished.
     """
-    if out is not None and out.suffix != ".json":
-        raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+    refuse_other_kinds(out)
     chosen = sorted(set(levels or LEVELS))
     if chosen[0] < 0:
         raise ConfigError(f"--level {chosen[0]:g}: expected 0 or more, a share of the data's standard deviation")
@@ -86,11 +85,7 @@ def robustness(
         "runs": {str(shown(run.folder.path.resolve())): name for name, run in zip(names, runs, strict=True)},
         "by_run": curves,
     }  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    RunFolder(file.parent).write_json(file, content)
-    figure = draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results)
-    write_figure(figure, file.with_suffix(".png"))
-    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
+    write_found(file, content, draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results))
 
 
 def contestant(choices: dict[str, Any], folder: RunFolder) -> str:
