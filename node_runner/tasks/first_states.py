@@ -14,7 +14,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.tasks.trajectory import TrajectoryRegression, whole, window_lengths
+from node_runner.tasks.trajectory import TrajectoryRegression, growing, whole, window_lengths
 from node_runner.views import Trajectories, TrajectoryBatch
 
 
@@ -79,11 +79,10 @@ class LearnedFirstStates:
         """Steps in an epoch, and the batch of each step: whole trajectories, or how much of them is learned by then."""
         full, start = window_lengths(config, len(part.ts))
         shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+        length = growing(start, full, config.curriculum_share, progress)
 
         def batch(step: int) -> TrajectoryBatch:
-            share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
-            points, rows = round(start + (full - start) * share), shuffled(step)
-            seen = whole(part, rows)
+            points, seen = length(step), whole(part, shuffled(step))
             mask = None if seen.mask is None else seen.mask[:points]
             return seen._replace(ts=seen.ts[:points], ys=seen.ys[:points], mask=mask)
 

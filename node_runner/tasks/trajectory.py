@@ -62,10 +62,7 @@ class TrajectoryRegression:
                               "trajectories have gaps and uneven times; use trainer.window=null")  # fmt: skip
         size = config.batch_size or len(part)
         windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not segments.even)
-
-        def length(step: int) -> int:
-            share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
-            return round(start + (full - start) * share)
+        length = growing(start, full, config.curriculum_share, progress)
 
         def ahead(step: int) -> dict[int, TrajectoryBatch]:
             """The batches of the steps from this one on that are equally long, as many as may lie ready."""
@@ -182,6 +179,16 @@ def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:
     if start > full:
         raise ConfigError(f"trainer.window_start={start}: expected at most trainer.window={full}")
     return full, start
+
+
+def growing(start: int, full: int, share: float, progress: Callable[[int], float]) -> Callable[[int], int]:
+    """Points in the segments of each step: `full` from that share of the training on, evenly from `start` up to it."""
+
+    def length(step: int) -> int:
+        done = min(1.0, progress(step) / share) if share else 1.0
+        return round(start + (full - start) * done)
+
+    return length
 
 
 def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
