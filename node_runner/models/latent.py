@@ -44,7 +44,6 @@ class LatentODE(nn.Module):
         kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
     """
 
-    view = View.series
     mean: Tensor
     std: Tensor
 
@@ -64,6 +63,7 @@ class LatentODE(nn.Module):
         kl_share: Share = 0.3,
     ) -> None:
         super().__init__()
+        self.view = spec.view
         self.block = ODEBlock(make_field, solve, regularisers, (latent,))
         self.memory = (
             MovingMemory(spec.shape[0], hidden, ODEBlock(make_field, solve, {}, (hidden,)))
