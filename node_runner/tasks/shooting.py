@@ -14,6 +14,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.tasks.first_states import give_first_states, refuse_given
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
+from node_runner.tasks.trajectory import evenly_spaced
 from node_runner.views import DataSpec, Trajectories, TrajectoryBatch
 
 
@@ -92,8 +93,7 @@ def places(part: Trajectories, length: int) -> Tensor:
     about = f"trainer.shooting={length}"
     if part.mask is not None:
         raise ConfigError(f"{about} needs trajectories without gaps: use trainer.shooting=null")
-    spacing = part.ts.diff()
-    if not torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4):
+    if not evenly_spaced(part.ts):
         raise ConfigError(f"{about} needs evenly spaced times, so that segments share a solve: use "
                           "trainer.shooting=null")  # fmt: skip
     if (times - 1) % (length - 1):

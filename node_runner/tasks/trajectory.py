@@ -191,6 +191,12 @@ def growing(start: int, full: int, share: float, progress: Callable[[int], float
     return length
 
 
+def evenly_spaced(ts: Tensor) -> bool:
+    """Whether times (T,), at least two, have a constant spacing, up to the rounding of float32."""
+    spacing = ts.diff()
+    return torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4)
+
+
 def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
     """Whole trajectories, (T, B, D)."""
     mask = None if part.mask is None else part.mask[rows].T
@@ -214,8 +220,7 @@ class Segments:
 
     def __init__(self, part: Trajectories) -> None:
         self.part = part
-        spacing = part.ts.diff()
-        self.even = bool(torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4))
+        self.even = evenly_spaced(part.ts)
         self._since_start = part.ts - part.ts[0]
         self._times: dict[int, Tensor] = {}
         self.lengths = torch.full((len(part),), len(part.ts))
