@@ -109,7 +109,8 @@ class Diffusion(Simulated):
 
     def equation(self) -> Equation:
         """The equation of this graph with the conductivity unknown, and the growth where there is any."""
-        return Equation(self._form, {"conductivity": 0.5, **({"growth": 0.5} if self.growth else {})})
+        truth = {"conductivity": self.conductivity, **({"growth": self.growth} if self.growth else {})}
+        return Equation(self._form, dict.fromkeys(truth, 0.5), truth)
 
 
 def spread(t: Any, y: Any, *, matrix: Array, conductivity: Any, growth: Any = 0.0) -> Any:

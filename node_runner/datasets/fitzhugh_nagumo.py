@@ -76,7 +76,8 @@ class FitzHughNagumo(Simulated):
 
     def equation(self) -> Equation:
         """The model with its four parameters unknown."""
-        return Equation(nerve, {"a": 0.5, "b": 0.5, "tau": 5.0, "current": 0.3})
+        truth = {"a": self.a, "b": self.b, "tau": self.tau, "current": self.current}
+        return Equation(nerve, {"a": 0.5, "b": 0.5, "tau": 5.0, "current": 0.3}, truth)
 
 
 def nerve(t: Any, y: Any, *, a: Any, b: Any, tau: Any, current: Any) -> Any:
