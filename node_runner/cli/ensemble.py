@@ -46,7 +46,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
         out: JSON file to write (None: ensemble.json in the folder that holds the members).
 
     Raises:
-        ConfigError: runs that are no ensemble, or that learned a density; a level that is no probability.
+        ConfigError: runs that are no ensemble, or that learned a density or a process; a level that is no probability.
         SolveFailed: a test part could not be solved by a member.
     """
     if not 0 < level < 1:
@@ -55,9 +55,10 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     members = open_members(places, which)
     first = members[0].experiment
     view = first.spec.view
-    if view is View.points:
+    if view in (View.points, View.processes):
+        learned = "a density" if view is View.points else "the law of a process"
         raise ConfigError(
-            f"model={first.config.model.name} learned a density, which has no prediction to average; "
+            f"model={first.config.model.name} learned {learned}, which has no prediction to average; "
             "ensembles are of runs on trajectories, series or classes"
         )
     if until is not None and view is not View.trajectories:

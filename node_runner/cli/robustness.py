@@ -25,7 +25,7 @@ from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer
-from node_runner.views import DataSpec, Labelled, Series, Trajectories
+from node_runner.views import DataSpec, Labelled, Series, View
 
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -48,7 +48,7 @@ def robustness(
         out: JSON file to write (None: robustness.json in the folder that holds the runs).
 
     Raises:
-        ConfigError: runs on different data, that learned a density, or that are not complete.
+        ConfigError: runs on different data, that learned a density or a process, or that are not complete.
         SolveFailed: a solve could not be finished.
     """
     refuse_other_kinds(out)
@@ -105,9 +105,14 @@ def refuse_others(runs: Sequence[Saved]) -> None:
         raise ConfigError(
             f"these runs learned from {views[0].value} and {views[1].value}; name runs that learned from the same"
         )
-    if not isinstance(runs[0].experiment.splits.test, Labelled | Trajectories | Series):
-        model = runs[0].experiment.config.model.name
+    model = runs[0].experiment.config.model.name
+    if views[0] is View.points:
         raise ConfigError(f"model={model} learned a density, which has no answer to be wrong about; see `node-run ood`")
+    if views[0] is View.processes:
+        raise ConfigError(
+            f"model={model} learned the law of a process, which has no answer to be wrong about; "
+            "name runs on trajectories, series or classes"
+        )
 
 
 def under_noise(run: Saved, levels: Sequence[float], draws: int, seed: int) -> tuple[str, list[float]]:
