@@ -17,9 +17,9 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what engines compile beside pytest's own cache, and compile it quickly: tests/engines/native does as users do.
+    """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster.
 
-    A second run of the tests is faster.
+    It is compiled quickly, but for tests/engines/native.
     """
     os.environ.setdefault("NODE_RUNNER_CXXFLAGS", "-O1")
     cache = getattr(config, "cache", None)

@@ -20,7 +20,8 @@ from node_runner.errors import RunError
 
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w")
-"""No -ffast-math: NaN and infinity must be seen. $NODE_RUNNER_CXXFLAGS come after them: -O1 compiles in half the time."""
+"""No -ffast-math: NaN and infinity must be seen. $NODE_RUNNER_CXXFLAGS come after these: -O1 compiles in half
+the time."""
 
 log = logging.getLogger("node_runner")
 
