@@ -106,6 +106,6 @@ def test_where_none_can_serve_it_is_no_advice_to_take_auto():
     tableau = Tableau(c=(0.0, 2 / 3), a=((0.0, 0.0), (2 / 3, 0.0)), b=(1 / 4, 3 / 4))
     method = Method("ralston", 2, adaptive=False, tableau=tableau)
     solve = Solve(Auto(), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
-    with pytest.raises(ConfigError, match="engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
+    with pytest.raises(ConfigError, match=r"engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
         solve(Cubed(), torch.ones(4, 2), TS)
     assert "use auto" not in str(refusal.value) and "use engine=auto" not in str(refusal.value)
