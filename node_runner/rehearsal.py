@@ -41,12 +41,12 @@ def rehearse(experiment: Experiment, batch: Callable[[int], Any], steps: int = 0
     Args:
         experiment: of the run.
         batch: the training batch of each step.
-        steps: of the training, which decide whether compiling pays.
+        steps: of the training; those of them that solve decide whether compiling pays.
 
     Raises:
         ConfigError: the configured engine cannot serve this field, with the reason.
     """
-    experiment.solve.expect(steps)
+    experiment.solve.expect(max(0, steps - experiment.config.trainer.warm_start))
     model, task, config = experiment.model, experiment.task, experiment.config.trainer
     training = model.training
     devices = [experiment.device] if experiment.device.type == "cuda" else []

@@ -15,8 +15,7 @@ from engine_problems import Problem
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from node_runner.forms import form_of
-from node_runner.settings import Trace
+from node_runner.forms import Integral, form_of
 
 
 Step = Callable[[], None]
@@ -127,11 +126,11 @@ def diffrax_steps(problem: Problem, *, per_sample: bool = False) -> Iterator[Con
         return h @ layers[-1][0].T + layers[-1][1]
 
     def dynamics(t: Any, y: Any, layers: Any) -> Any:
-        if form.trace is None:
+        if Integral.divergence not in form.integrals:
             return network(t, y, layers)
         z = y[:, :-1]
         dz, pull = jax.vjp(lambda z: network(t, z, layers), z)
-        if form.trace is Trace.hutchinson:
+        if noise is not None:
             divergence = (pull(noise)[0] * noise).sum(1, keepdims=True)
         else:
             rows = [pull(jnp.zeros_like(dz).at[:, i].set(1.0))[0][:, i : i + 1] for i in range(dz.shape[1])]

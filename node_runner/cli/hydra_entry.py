@@ -29,6 +29,9 @@ VALUES = {
 }
 """What may follow a flag."""
 
+ALONE = ("--multirun", "-m", "--resolve", "--run", "-r")
+"""Flags that nothing follows."""
+
 
 def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
     """Compose, check and run what `arguments` say; the exit code.
@@ -71,9 +74,12 @@ def _check_flags(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def _as_program(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads sys.argv. It prints errors and exits unless told to raise them, and then they can be worded here."""
+    """Hydra reads sys.argv. It prints errors and exits unless told to raise them, and then they can be worded here.
+
+    Its parser does not find a flag between two overrides, so flags come first.
+    """
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["node-run", *arguments]
+    sys.argv = ["node-run", *sorted(arguments, key=lambda argument: argument not in ALONE)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield

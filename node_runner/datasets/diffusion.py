@@ -31,10 +31,10 @@ class Diffusion(Simulated):
     A trajectory starts with `hot` nodes drawn at random, at a temperature drawn from [0.5, 1], and 0 elsewhere.
 
     Args:
-        nodes: n.
-        shape: of the graph.
+        nodes: number of nodes, n.
+        shape: of the graph: a random one in the plane, a square grid, or a ring.
         conductivity: k of every edge.
-        growth: r.
+        growth: r of Fisher's equation (0: heat alone).
         hot: nodes that are hot at first.
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored. The seed draws a random graph too.

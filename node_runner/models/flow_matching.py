@@ -35,9 +35,9 @@ class FlowMatching(CNF):
     minibatch optimal transport (2023), section 3.2.3; lines of zero width as in their I-CFM with sigma 0.
 
     Args:
-        spec, make_field, solve, trace, noise, end_time: as for `cnf`.
+        spec, make_field, solve, trace, noise, end_time: see `cnf.CNF`.
         regularisers: none, since training has no solve along which to integrate.
-        pairing: of the points of a batch with the noise.
+        pairing: how points of a batch are joined with noise: optimal makes their lines as short as can be.
 
     Raises:
         ConfigError: there are regularisers.

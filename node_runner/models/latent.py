@@ -35,7 +35,7 @@ class LatentODE(nn.Module):
         make_field: makes the fields of the latent state, and of the recognition network's memory where that has one.
         solve: the differentiable solve.
         regularisers: integrated along the latent solve while training.
-        latent: numbers in z.
+        latent: numbers in the latent state z.
         hidden: width of the recognition network's memory and of the decoder g.
         recognition: what reads the observations; an ode_rnn solves anew from each time at which anything is seen to the
             next, which a solver with fixed steps does at a tenth of the evaluations.

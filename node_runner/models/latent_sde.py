@@ -43,7 +43,7 @@ class LatentSDE(nn.Module):
         make_field: makes h and u, the latter as a field of a wider state.
         solve: the differentiable solve, by a method for stochastic equations.
         regularisers: none.
-        latent: numbers in z.
+        latent: numbers in the latent state z.
         hidden: width of the GRU's memory.
         decoder_hidden: width of the hidden layer of the decoder d (0: d is linear).
         diffusion: g before training, in standardised units over the root of a unit of time.

@@ -46,9 +46,10 @@ def resnet(
         make_field: makes the field for a state shape.
         solve: not used.
         regularisers: summed along the layers.
-        layers: of a classifier.
-        layers_per_output: on trajectories, from each observation time to the next.
-        encoder, encoder_width, state, end_time: as for `node`; h is end_time / layers in a classifier.
+        layers: how many a classifier has.
+        layers_per_output: how many there are on trajectories from each observation time to the next.
+        encoder, encoder_width, state: see `node.node`.
+        end_time: of a classifier, whose h is end_time / layers.
 
     Raises:
         ConfigError: regularisers that look at a solver's steps.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, Task
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
@@ -64,6 +65,11 @@ def make_task(
     if config is not None and config.input_noise:
         task = InputNoise(task, spec, config.input_noise)
     if config is not None and config.warm_start:
+        if config.steps is not None and config.warm_start >= config.steps:
+            raise ConfigError(
+                f"trainer.warm_start={config.warm_start} leaves none of trainer.steps={config.steps} for training with "
+                "a solve: use more steps, or trainer.warm_start=0"
+            )
         task = WarmStart(task, spec, config.warm_start)
     return task
 

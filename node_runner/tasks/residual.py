@@ -52,7 +52,7 @@ class Residual:
         if spec.view is not View.trajectories or spec.equation is None:
             raise ConfigError(
                 f"trainer.residual={weight:g} needs trajectories whose equation is known, and dataset={spec.dataset} "
-                "gives none: use trainer.residual=0"
+                "gives none: use a data set such as lotka-volterra, or trainer.residual=0"
             )
         if not hasattr(model, "vector_field"):
             raise ConfigError("trainer.residual: this model has no field in the data's units; use trainer.residual=0")
