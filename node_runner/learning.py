@@ -74,6 +74,9 @@ class ModelOutput(NamedTuple):
 class ProcessModel(Protocol):
     """What a model of a process can do beside being called: draw paths, in the data's units.
 
+    One whose equation is of the values themselves also has `coefficients(y)`: drift and diffusion at states y (N, D) at
+    time 0, (N, D) each, or None where its settings are such that it is not.
+
     Attributes:
         observation_std: (D,) deviation of an observation from the state that is drawn.
     """

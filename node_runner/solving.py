@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -83,6 +83,10 @@ class Solve:
         self._watching: list[Solved] | None = None
         self.expect(0)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Solve:
+        """Itself: a copy of a model, such as its moving average, solves at the tolerances of the run."""
+        return self
+
     def expect(self, steps: int) -> None:
         """Choose among the engines for a training of so many steps: one that must compile pays only in the long run.
 
@@ -98,7 +102,7 @@ class Solve:
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
-            raise ConfigError("; ".join(unfit))
+            raise ConfigError(nobody(unfit))
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -128,8 +132,8 @@ class Solve:
                 if self._watching is not None:
                     self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
                 return solution
-            refused[engine.name] = reason
-        raise ConfigError("; ".join(refused.values()))
+            refused[engine.name] = reason if len(self._candidates) == 1 else plain(reason)
+        raise ConfigError(nobody(list(refused.values())))
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:
@@ -165,6 +169,16 @@ class Solve:
             return engine.integrate(joint, f, y0, ts, rtol=rtol, atol=atol, norm=norm)
 
         return forward if own else self.adjoint.wrap(forward, backward)
+
+
+def nobody(reasons: Sequence[str]) -> str:
+    """Why no engine can serve, from the reason of each."""
+    return reasons[0] if len(reasons) == 1 else f"engine=auto has none that can serve: {'; '.join(map(plain, reasons))}"
+
+
+def plain(reason: str) -> str:
+    """A reason without the advice to use engine=auto, which is none where that has asked."""
+    return reason.removesuffix(": use auto").removesuffix(": set that, or use engine=auto")
 
 
 class Solved(NamedTuple):

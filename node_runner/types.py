@@ -18,7 +18,12 @@ from node_runner.settings import Batching, Calculus
 
 
 Dynamics = Callable[[Tensor, Tensor], Tensor]
-"""A vector field f(t, y) -> dy/dt. t: () or (B,), y: (B, D...) -> (B, D...)."""
+"""A vector field f(t, y) -> dy/dt. t: () or (B,), y: (B, D...) -> (B, D...).
+
+A solve asks whether it has more: `diffusion` (see `Stochastic`); `note(step)`, which hears of every accepted `Step`;
+`check(method, adjoint)`, which raises ConfigError where it cannot be solved by that method with that adjoint;
+`time_dependent`, false where t does not matter; `samples` (B, n), the numbers of a flat state that are one sample's.
+"""
 
 Norm = Callable[[Tensor], Tensor]
 """Size of an error, relative to the tolerance, as one number ()."""
@@ -225,6 +230,7 @@ class Engine(Protocol):
     Attributes:
         name: as configured.
         adjoints: the gradients that `integrate` computes itself; any other adjoint is wrapped around it.
+        stochastic: true of an engine for stochastic equations; others need not have it.
     """
 
     name: str

@@ -64,6 +64,7 @@ def spiral_field(width: int, depth: int) -> MLP:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    optimizer.zero_grad()  # what is left of the fit would be added to the first gradient
     return field
 
 

@@ -8,7 +8,8 @@ Question: does the preset do what its header says, and in what time?
 
 Runs `node-run experiment=NAME` as a user would, and writes experiments/NAME/: README.md (question,
 command, expectation, machine, date, results), results.json, and the figures of the run (of a sweep:
-its comparison, and the figures of its first job).
+its comparison, and the figures of its first job). Commands that a preset's header names by `Then`,
+separated by semicolons, are run on its runs, {runs}, and leave what they write in {record}.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,7 +40,7 @@ def header(name: str) -> dict[str, str]:
     for line in (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        match = re.match(r"#\s*(Question|Command|Expect|Time):\s*(.*)", line)
+        match = re.match(r"#\s*(Question|Command|Then|Expect|Time):\s*(.*)", line)
         if match:
             key = match[1]
             found[key] = match[2].strip()
@@ -79,12 +81,32 @@ def record(name: str, extra: list[str]) -> int:
     figures = [*sorted(outputs.glob("*.png")), *sorted((runs[0][0] / "figures").glob("*.png"))]
     for figure in figures:
         shutil.copy(figure, target / figure.name)
-    (target / "README.md").write_text(page(name, about, record, [figure.name for figure in figures]))
+    followed = [follow(each.strip(), outputs, target) for each in about.get("Then", "").split(";") if each.strip()]
+    names = [figure.name for figure in figures]
+    names += sorted(figure.name for figure in target.glob("*.png") if figure.name not in names)
+    (target / "README.md").write_text(page(name, about, record, names, followed))
     print(f"{name}: recorded in {target.relative_to(ROOT)}")
     return code
 
 
-def page(name: str, about: dict[str, str], record: dict[str, Any], figures: list[str]) -> str:
+def follow(command: str, runs: Path, target: Path) -> tuple[str, str]:
+    """A command on the runs of a preset, as typed, and what it printed.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    typed = command.replace("{runs}", str(runs.relative_to(ROOT))).replace("{record}", str(target.relative_to(ROOT)))
+    program, *arguments = shlex.split(typed)
+    assert program == "node-run", f"Then: expected a command of node-run, got {command}"
+    done = subprocess.run(
+        [sys.executable, "-m", "node_runner.cli.main", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return typed, done.stdout.rstrip()
+
+
+def page(
+    name: str, about: dict[str, str], record: dict[str, Any], figures: list[str], followed: list[tuple[str, str]]
+) -> str:
     """The README of a record."""
     environment, runs = record["environment"], record["runs"]
     columns = [key for key in runs[0]["metrics"] if key.startswith(("val/", "test")) and not key.endswith("/nfe")]
@@ -105,6 +127,8 @@ def page(name: str, about: dict[str, str], record: dict[str, Any], figures: list
             seconds = _number(run["totals"]["seconds_total"])
             lines.append(f"| {run['job']} | {run['status']} | {' | '.join(cells)} | {seconds} |")
         lines.append("")
+    for command, printed in followed:
+        lines += [f"`{command}`", "", "```", printed, "```", ""]
     lines += [f"![{Path(figure).stem}]({figure})" for figure in figures]
     packages = ", ".join(f"{key} {value}" for key, value in environment["packages"].items())
     lines += [

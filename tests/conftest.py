@@ -17,7 +17,11 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster."""
+    """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster.
+
+    It is compiled quickly, but for tests/engines/native.
+    """
+    os.environ.setdefault("NODE_RUNNER_CXXFLAGS", "-O1")
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault("NODE_RUNNER_CACHE", str(cache.mkdir("node-runner")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
+from node_runner.models.block import ODEBlock
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Method
@@ -77,6 +79,12 @@ def test_an_adjoint_has_tolerances_of_its_own_where_they_are_given():
 def test_half_a_schedule_is_refused(given: str):
     with pytest.raises(ConfigError, match="needs both start_rtol and start_atol"):
         Tolerances(ToleranceConfig(**{given: 1e-2}))
+
+
+def test_a_copy_of_a_model_solves_at_the_tolerances_of_the_run():
+    solve = differentiable(METHODS["dopri5"], "off")
+    block = ODEBlock(lambda shape: SmallField(), solve, {}, (2,))
+    assert copy.deepcopy(block).solve is solve
 
 
 def test_a_method_that_the_engine_does_not_have_is_refused_before_any_work():

@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 from node_runner.cli import averaged, forecasts
 from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
 from node_runner.cli.explain import shown
-from node_runner.cli.figure_file import write_figure
+from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.members import common_folder, open_members
 from node_runner.cli.saved import Saved
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.reporting.console import number
-from node_runner.reporting.run_folder import RunFolder
 from node_runner.result import title
 from node_runner.views import View
 
@@ -47,19 +46,19 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
         out: JSON file to write (None: ensemble.json in the folder that holds the members).
 
     Raises:
-        ConfigError: runs that are no ensemble, or that learned a density; a level that is no probability.
+        ConfigError: runs that are no ensemble, or that learned a density or a process; a level that is no probability.
         SolveFailed: a test part could not be solved by a member.
     """
     if not 0 < level < 1:
         raise ConfigError(f"--band {level:g}: expected a probability between 0 and 1, such as 0.9")
-    if out is not None and out.suffix != ".json":
-        raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+    refuse_other_kinds(out)
     members = open_members(places, which)
     first = members[0].experiment
     view = first.spec.view
-    if view is View.points:
+    if view in (View.points, View.processes):
+        learned = "a density" if view is View.points else "the law of a process"
         raise ConfigError(
-            f"model={first.config.model.name} learned a density, which has no prediction to average; "
+            f"model={first.config.model.name} learned {learned}, which has no prediction to average; "
             "ensembles are of runs on trajectories, series or classes"
         )
     if until is not None and view is not View.trajectories:
@@ -72,10 +71,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     print("\n".join(findings.notes))
     file = out or common_folder([member.folder for member in members]) / "ensemble.json"
     runs = [str(shown(member.folder.path.resolve())) for member in members]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    RunFolder(file.parent).write_json(file, {"runs": runs, "seeds": seeds, "checkpoint": which, **findings.content})
-    write_figure(findings.figure, file.with_suffix(".png"))
-    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
+    write_found(file, {"runs": runs, "seeds": seeds, "checkpoint": which, **findings.content}, findings.figure)
 
 
 def _tests(members: Sequence[Saved]) -> list[str]:

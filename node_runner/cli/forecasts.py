@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
+from node_runner.cli.sample_files import numpy
 from node_runner.cli.saved import Saved
 from node_runner.tasks.series import last_seen, series_batch
 from node_runner.views import Series, Trajectories
@@ -86,14 +87,14 @@ def predict(members: Sequence[Saved], name: str, until: float | None = None) -> 
         ys = [_series(member, name) for member in members]
         true = torch.where(part.known, part.target, torch.nan)
         last = max(0, last_seen(part))
-        return Forecast(_numpy(part.ts), _numpy(true), np.stack(ys), float(part.ts[last]))
+        return Forecast(numpy(part.ts), numpy(true), np.stack(ys), float(part.ts[last]))
     ts = extended(part.ts, until)
     ys = [_trajectories(member, name, ts) for member in members]
     true = torch.full((len(part), len(ts), part.ys.shape[2]), torch.nan, dtype=torch.float64)
     true[:, 1 : len(part.ts)] = part.ys[:, 1:].double().cpu()
     if part.mask is not None:
         true[:, : len(part.ts)][~part.mask.cpu()] = torch.nan
-    return Forecast(_numpy(ts), true.numpy(), np.stack(ys), float(first.splits.train.ts[-1]))
+    return Forecast(numpy(ts), true.numpy(), np.stack(ys), float(first.splits.train.ts[-1]))
 
 
 def extended(ts: Tensor, until: float | None) -> Tensor:
@@ -111,7 +112,7 @@ def _trajectories(member: Saved, name: str, ts: Tensor) -> Array:
     with torch.no_grad(), experiment.tolerances.evaluation():
         y0 = part.ys[:, 0]
         output = experiment.model(y0, ts - ts[0], ts[:1].expand(len(y0)))
-    return _numpy(output.value.transpose(0, 1))
+    return numpy(output.value.transpose(0, 1))
 
 
 def _series(member: Saved, name: str) -> Array:
@@ -120,7 +121,7 @@ def _series(member: Saved, name: str) -> Array:
     batch = series_batch(part, torch.arange(len(part), device=part.ys.device))
     with torch.no_grad(), experiment.tolerances.evaluation():
         output = experiment.model(batch.ts, batch.values, batch.seen)
-    return _numpy(output.value.transpose(0, 1))
+    return numpy(output.value.transpose(0, 1))
 
 
 def score(forecast: Forecast, level: float) -> dict[str, Any]:
@@ -164,8 +165,3 @@ def over_time(forecast: Forecast) -> dict[str, Array]:
 
 def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(values**2)))
-
-
-def _numpy(x: Tensor) -> Array:
-    copy: Array = x.double().cpu().numpy()
-    return copy

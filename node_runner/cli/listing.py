@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,20 @@ def _about(group: str, file: Path) -> str:
     registry = registries().get(group)
     if registry is not None and file.stem in registry.signatures:
         return registry.signatures[file.stem].about.rstrip(".")
+    return _heading(file).removeprefix("Question: ").rstrip(".")
+
+
+def _heading(file: Path) -> str:
+    """The first paragraph of a YAML's comments: all of it up to a blank line, the next `Word: ...`, or what is set."""
+    words: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.lstrip("# ").startswith("@"):
-            return line.lstrip("# ").rstrip(".")
-    return ""
+        text = line.removeprefix("#").strip()
+        if text.startswith("@"):
+            continue
+        if not line.startswith("#") or not text or (words and re.match(r"[A-Z][a-z]+: ", text)):
+            break
+        words.append(text)
+    return " ".join(words)
 
 
 def show_groups(config_dir: Path | None) -> None:

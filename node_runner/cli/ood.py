@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.cli.explain import shown
-from node_runner.cli.figure_file import write_figure
 from node_runner.cli.foreign import foreign
+from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.ood_figure import draw_scores
 from node_runner.cli.roc import CAUGHT, area, false_alarms
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
-from node_runner.reporting.run_folder import RunFolder
 from node_runner.result import title
 from node_runner.views import View
 
@@ -75,8 +74,7 @@ def ood(
         ConfigError: no density, no such data, or points of another shape.
         SolveFailed: a solve could not be finished.
     """
-    if out is not None and out.suffix != ".json":
-        raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+    refuse_other_kinds(out)
     saved = open_saved(run, overrides, which)
     experiment = saved.experiment
     if experiment.spec.view is not View.points or not hasattr(experiment.model, "log_prob"):
@@ -104,10 +102,7 @@ def ood(
         "against": {name: {"what": others[name][1], "points": len(scores[name].log_prob), **values}
                     for name, values in found.items()},
     }  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    RunFolder(file.parent).write_json(file, content)
-    write_figure(draw_scores(own, scores, experiment.spec.dataset), file.with_suffix(".png"))
-    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
+    write_found(file, content, draw_scores(own, scores, experiment.spec.dataset))
 
 
 def log_densities(saved: Saved, x: Tensor, seed: int) -> Array:

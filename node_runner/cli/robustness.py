@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_runner.cli.choices import differing
 from node_runner.cli.explain import shown
-from node_runner.cli.figure_file import write_figure
+from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.measures import QUALITY
 from node_runner.cli.members import common_folder, refuse_unfinished
 from node_runner.cli.robustness_figure import draw_robustness
@@ -25,7 +25,7 @@ from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer
-from node_runner.views import DataSpec, Labelled, Series, Trajectories
+from node_runner.views import DataSpec, Labelled, Series, View
 
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -48,11 +48,10 @@ def robustness(
         out: JSON file to write (None: robustness.json in the folder that holds the runs).
 
     Raises:
-        ConfigError: runs on different data, that learned a density, or that are not complete.
+        ConfigError: runs on different data, that learned a density or a process, or that are not complete.
         SolveFailed: a solve could not be finished.
     """
-    if out is not None and out.suffix != ".json":
-        raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+    refuse_other_kinds(out)
     chosen = sorted(set(levels or LEVELS))
     if chosen[0] < 0:
         raise ConfigError(f"--level {chosen[0]:g}: expected 0 or more, a share of the data's standard deviation")
@@ -86,11 +85,7 @@ def robustness(
         "runs": {str(shown(run.folder.path.resolve())): name for name, run in zip(names, runs, strict=True)},
         "by_run": curves,
     }  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    RunFolder(file.parent).write_json(file, content)
-    figure = draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results)
-    write_figure(figure, file.with_suffix(".png"))
-    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)
+    write_found(file, content, draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results))
 
 
 def contestant(choices: dict[str, Any], folder: RunFolder) -> str:
@@ -110,9 +105,14 @@ def refuse_others(runs: Sequence[Saved]) -> None:
         raise ConfigError(
             f"these runs learned from {views[0].value} and {views[1].value}; name runs that learned from the same"
         )
-    if not isinstance(runs[0].experiment.splits.test, Labelled | Trajectories | Series):
-        model = runs[0].experiment.config.model.name
+    model = runs[0].experiment.config.model.name
+    if views[0] is View.points:
         raise ConfigError(f"model={model} learned a density, which has no answer to be wrong about; see `node-run ood`")
+    if views[0] is View.processes:
+        raise ConfigError(
+            f"model={model} learned the law of a process, which has no answer to be wrong about; "
+            "name runs on trajectories, series or classes"
+        )
 
 
 def under_noise(run: Saved, levels: Sequence[float], draws: int, seed: int) -> tuple[str, list[float]]:

@@ -52,10 +52,6 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     if which == "last" and state["average"] is not None:
         weights = state["average"]["model"]
     step = int(state["step"] if which == "best" else state["state"]["step"])
-    try:
-        experiment.model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ConfigError(f"{folder.path}: the weights do not fit the model that is asked for: {reason}") from error
+    checkpoint.put(weights, experiment.model, str(folder.path))
     experiment.model.eval()
     return Saved(folder, experiment, step)

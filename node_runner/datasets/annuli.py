@@ -21,7 +21,7 @@ class Annuli(Drawn[Labelled]):
     the disc, so that a linear head cannot tell them apart everywhere.
 
     Args:
-        dim: of the space.
+        dim: dimensions: 2 for a disc and a ring, 3 for a ball and a shell.
         inner: radius of the ball.
         gap_end, outer: radii of the shell.
         train, val, test: numbers of examples.

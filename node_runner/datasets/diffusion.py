@@ -31,10 +31,10 @@ class Diffusion(Simulated):
     A trajectory starts with `hot` nodes drawn at random, at a temperature drawn from [0.5, 1], and 0 elsewhere.
 
     Args:
-        nodes: n.
-        shape: of the graph.
+        nodes: number of nodes, n.
+        shape: of the graph: a random one in the plane, a square grid, or a ring.
         conductivity: k of every edge.
-        growth: r.
+        growth: r of Fisher's equation (0: heat alone).
         hot: nodes that are hot at first.
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored. The seed draws a random graph too.
@@ -109,7 +109,8 @@ class Diffusion(Simulated):
 
     def equation(self) -> Equation:
         """The equation of this graph with the conductivity unknown, and the growth where there is any."""
-        return Equation(self._form, {"conductivity": 0.5, **({"growth": 0.5} if self.growth else {})})
+        truth = {"conductivity": self.conductivity, **({"growth": self.growth} if self.growth else {})}
+        return Equation(self._form, dict.fromkeys(truth, 0.5), truth)
 
 
 def spread(t: Any, y: Any, *, matrix: Array, conductivity: Any, growth: Any = 0.0) -> Any:

@@ -28,7 +28,7 @@ class Digits:
         train: training images (null: all that are left beside validation and test).
         val: validation images.
         test: test images; there is no official test set, so they are drawn first.
-        seed: of the draw.
+        seed: of the draw of validation and test images.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
     Repository, 1998 (its test set).

@@ -41,12 +41,12 @@ class File:
     or none. An NPZ file has an array (n,) for each column, a Parquet file needs the extra `parquet`.
 
     Args:
-        path: of the file.
+        path: of the file: .csv, .npz or .parquet.
         id: column that tells series apart (null: the rows are one series, which `cut` divides).
         time: column of times (null: the rows have none, and are points).
         values: columns of the state (null: all but the others that are named here).
         label: column of classes, words or numbers (null: none).
-        delimiter: between cells of a CSV file.
+        delimiter: what stands between the cells of a CSV file.
         relative: count the times of each series from its first observation. If not, all series must begin at the
             same time, as those of a system that is driven from outside do.
         step: spacing of the grid of times, to which times are rounded (null: none are).
@@ -54,7 +54,7 @@ class File:
         until: time at which training, validation and test trajectories end. The test series to their ends are then
             the long-horizon test "test_long" (null: there is none).
         val_share, test_share: parts of the series, or of the examples, for validation and test.
-        seed: of their choice.
+        seed: of the choice of these parts.
     """
 
     views: tuple[View, ...] = (View.trajectories, View.points)

@@ -20,7 +20,7 @@ class FitzHughNagumo(Simulated):
     Args:
         a, b: where and how steeply recovery follows the voltage.
         tau: time scale of the recovery; that of the voltage is 1.
-        current: injected into the cell.
+        current: what is injected into the cell.
         spread: trajectories start in the square of states no further than this from 0, on both axes.
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.
@@ -76,7 +76,8 @@ class FitzHughNagumo(Simulated):
 
     def equation(self) -> Equation:
         """The model with its four parameters unknown."""
-        return Equation(nerve, {"a": 0.5, "b": 0.5, "tau": 5.0, "current": 0.3})
+        truth = {"a": self.a, "b": self.b, "tau": self.tau, "current": self.current}
+        return Equation(nerve, {"a": 0.5, "b": 0.5, "tau": 5.0, "current": 0.3}, truth)
 
 
 def nerve(t: Any, y: Any, *, a: Any, b: Any, tau: Any, current: Any) -> Any:

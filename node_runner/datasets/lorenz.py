@@ -80,7 +80,8 @@ class Lorenz(Simulated):
 
     def equation(self) -> Equation:
         """The system with its three parameters unknown."""
-        return Equation(convection, {"sigma": 5.0, "rho": 20.0, "beta": 1.0})
+        truth = {"sigma": self.sigma, "rho": self.rho, "beta": self.beta}
+        return Equation(convection, {"sigma": 5.0, "rho": 20.0, "beta": 1.0}, truth)
 
 
 def convection(t: Any, y: Any, *, sigma: Any, rho: Any, beta: Any) -> Any:

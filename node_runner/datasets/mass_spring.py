@@ -23,7 +23,7 @@ class MassSpring(Simulated):
     p^2 / 2 + k q L q / 2 is conserved. Trajectories start in the cube [-radius, radius]^2n.
 
     Args:
-        masses: n.
+        masses: number of masses, n.
         stiffness: k of every spring, for masses of one unit.
         radius: half the side of the cube of initial states.
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see

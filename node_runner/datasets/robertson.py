@@ -94,7 +94,11 @@ class Robertson(Simulated):
     def equation(self) -> Equation:
         """The reaction with its three rates unknown."""
         t0 = self.t0
-        return Equation(lambda t, y, **rates: reaction(t, y, t0=t0, **rates), {"k1": 0.02, "k2": 1e7, "k3": 5e3})
+        return Equation(
+            lambda t, y, **rates: reaction(t, y, t0=t0, **rates),
+            {"k1": 0.02, "k2": 1e7, "k3": 5e3},
+            {"k1": self.k1, "k2": self.k2, "k3": self.k3},
+        )
 
 
 def reaction(s: Any, y: Any, *, k1: Any, k2: Any, k3: Any, t0: float) -> Any:

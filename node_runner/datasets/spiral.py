@@ -25,7 +25,7 @@ class Spiral(Simulated):
     Args:
         form: cubic (each component of y cubed) or linear.
         alpha: decay; below 0 the spiral grows, and the cubic one then reaches infinity in finite time.
-        beta: rotation.
+        beta: rotation, radians a unit of time (linear).
         radius_min, radius_max: radii of the ring.
         train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
             `simulate.Simulation`. With `start` given, `train` is ignored.

@@ -33,7 +33,7 @@ class Turns(Drawn[Series]):
         dropped: share of the observations of each series that is taken away, at random times, both channels together.
         times: observations of a series before that, evenly spaced.
         harmonics: K; coefficients of harmonic k are normal with standard deviation 1/k.
-        margin: see above.
+        margin: least area, as a share of the largest that the harmonics drawn can enclose.
         noise: standard deviation of the Gaussian noise on every observation.
         train, val, test: numbers of series.
         seed: of the data; the seed of the training does not touch them.

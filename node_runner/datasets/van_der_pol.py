@@ -79,7 +79,7 @@ class VanDerPol(Simulated):
 
     def equation(self) -> Equation:
         """The equation of motion with its damping unknown."""
-        return Equation(self.form, {"mu": 1.0})
+        return Equation(self.form, {"mu": 1.0}, {"mu": self.mu})
 
 
 def phase_plane(t: Any, y: Any, *, mu: Any) -> Any:

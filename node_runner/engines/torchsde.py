@@ -173,7 +173,8 @@ class _Counted(nn.Module):
         return torch.zeros_like(y) if found is None else found
 
     def _time(self, place: Tensor, y: Tensor) -> Tensor:
-        return y.new_tensor(self.grid.start + self.grid.step * float(place))
+        # Filled there: a number copied to the device would wait for it, at every evaluation.
+        return y.new_full((), self.grid.start + self.grid.step * float(place))
 
     def _count(self) -> None:
         if self.forward_is_done:

@@ -40,8 +40,8 @@ class ConcatSquash(nn.Module):
         outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
-        activation: between layers.
-        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
+        activation: the nonlinearity between layers.
+        spectral_norm: largest singular value that a layer's weight may have (null: any).
 
     Raises:
         ConfigError: the state is not a vector.

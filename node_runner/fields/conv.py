@@ -34,8 +34,8 @@ class Conv(nn.Module):
 
     Args:
         shape: (C, H, W) of one state.
-        activation: s; smooth ones let an adaptive solver take longer steps.
-        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
+        activation: the nonlinearity s; smooth ones let an adaptive solver take longer steps.
+        spectral_norm: largest singular value that a layer's weight may have (null: any).
 
     Raises:
         ConfigError: the state is not an image.

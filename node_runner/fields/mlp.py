@@ -24,9 +24,9 @@ class MLP(nn.Module):
         outputs: numbers that f gives (None: D).
         width: of each hidden layer.
         depth: number of hidden layers.
-        activation: s.
+        activation: the nonlinearity s between layers.
         time_dependent: append t to the input (null: where the data's own law depends on time).
-        spectral_norm: largest singular value that a layer's weight may have (null: any), see `fields.spectral`.
+        spectral_norm: largest singular value that a layer's weight may have (null: any).
 
     Raises:
         ConfigError: the state is not a vector.

@@ -42,6 +42,6 @@ def augmented(
         solve: the differentiable solve.
         regularisers: integrated along the solve.
         augment: zeros appended to the state: features, or channels of images.
-        encoder, encoder_width, state, end_time, steer: as for `node`.
+        encoder, encoder_width, state, end_time, steer: see `node.node`.
     """
     return build(spec, make_field, solve, regularisers, augment, encoder, encoder_width, state, end_time, steer)

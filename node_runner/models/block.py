@@ -73,7 +73,7 @@ class ODEBlock(nn.Module):
             y0: (B, D...) initial states, not widened.
             ts: (T,) times, from the start of each sample.
             t0: (B,) time at which each sample starts, for fields that depend on time.
-            around: what is put around the field for this solve, such as a pace of each sample or a control.
+            around: what is put around the field for this solve, such as a control.
 
         Returns:
             States with their augmented dimensions, (T, B, D + augment...).

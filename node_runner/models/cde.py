@@ -70,7 +70,7 @@ class NeuralCDE(nn.Module):
         make_field: makes the field inside F.
         solve: the differentiable solve, one for a batch.
         regularisers: integrated along the solve while training.
-        hidden: numbers in z.
+        hidden: numbers in the hidden state z.
         path: how X is drawn through the observations.
     """
 

@@ -41,7 +41,7 @@ class CNF(nn.Module):
         regularisers: integrated along the solve while training.
         trace: how the divergence is computed.
         noise: distribution of Hutchinson's probes, which stay fixed within one solve.
-        end_time: T.
+        end_time: T, at which data have become noise.
         steer: half the width of the interval about T from which training draws the end of each solve
             (Ghosh et al., STEER: Simple Temporal Regularization For Neural ODEs, 2020). 0: T itself.
 

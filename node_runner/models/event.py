@@ -15,6 +15,7 @@ from node_runner.models.block import MakeField
 from node_runner.models.dynamics import UnitTime
 from node_runner.models.jumps import EventFunction, Jump
 from node_runner.models.matching import Matching
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import AtLeast, Count, CountOrZero, Positive
 from node_runner.types import Integrate, SolveStats
@@ -104,11 +105,7 @@ class EventODE(nn.Module):
         least_jump: Positive = 0.3,
     ) -> None:
         super().__init__()
-        if regularisers:
-            raise ConfigError(
-                f"model=event has no integral along its pieces, got regulariser={', '.join(regularisers)}: "
-                "use regulariser=[]"
-            )
+        refuse_regularisers("event", "has no integral along its pieces", regularisers)
         (dim,) = spec.shape
         if event_axis >= dim:
             raise ConfigError(f"model.event_axis={event_axis}: the state has {dim} axes; use one from 0 to {dim - 1}")

@@ -9,11 +9,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.cnf import CNF
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import Noise, Pairing, Positive, Trace
 from node_runner.types import Integrate
@@ -35,9 +35,9 @@ class FlowMatching(CNF):
     minibatch optimal transport (2023), section 3.2.3; lines of zero width as in their I-CFM with sigma 0.
 
     Args:
-        spec, make_field, solve, trace, noise, end_time: as for `cnf`.
+        spec, make_field, solve, trace, noise, end_time: see `cnf.CNF`.
         regularisers: none, since training has no solve along which to integrate.
-        pairing: of the points of a batch with the noise.
+        pairing: how points of a batch are joined with noise: optimal makes their lines as short as can be.
 
     Raises:
         ConfigError: there are regularisers.
@@ -56,11 +56,7 @@ class FlowMatching(CNF):
         noise: Noise = Noise.rademacher,
         end_time: Positive = 1.0,
     ) -> None:
-        if regularisers:
-            raise ConfigError(
-                f"regulariser={','.join(regularisers)} is integrated along a solve, and model=flow_matching trains "
-                "without one: use model=cnf"
-            )
+        refuse_regularisers("flow_matching", "trains without a solve to integrate along", regularisers, "cnf")
         super().__init__(spec, make_field, solve, regularisers, trace=trace, noise=noise, end_time=end_time)
         self.pairing = pairing
 

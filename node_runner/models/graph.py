@@ -44,7 +44,8 @@ def graph(
         make_field: makes f, given the 2 F numbers that it is told of a node with F features.
         solve: the differentiable solve.
         regularisers: integrated along the solve.
-        mixing: P.
+        mixing: P, what a node is told of its neighbours: laplacian by how much it exceeds them, random_walk their
+            mean, gcn the normalised sum that counts it in.
 
     Raises:
         ConfigError: the data have no graph.

@@ -35,7 +35,7 @@ class LatentODE(nn.Module):
         make_field: makes the fields of the latent state, and of the recognition network's memory where that has one.
         solve: the differentiable solve.
         regularisers: integrated along the latent solve while training.
-        latent: numbers in z.
+        latent: numbers in the latent state z.
         hidden: width of the recognition network's memory and of the decoder g.
         recognition: what reads the observations; an ode_rnn solves anew from each time at which anything is seen to the
             next, which a solver with fixed steps does at a tenth of the evaluations.
@@ -44,7 +44,6 @@ class LatentODE(nn.Module):
         kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
     """
 
-    view = View.series
     mean: Tensor
     std: Tensor
 
@@ -64,6 +63,7 @@ class LatentODE(nn.Module):
         kl_share: Share = 0.3,
     ) -> None:
         super().__init__()
+        self.view = spec.view
         self.block = ODEBlock(make_field, solve, regularisers, (latent,))
         self.memory = (
             MovingMemory(spec.shape[0], hidden, ODEBlock(make_field, solve, {}, (hidden,)))

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.observations import Observations, backwards, observations
 from node_runner.models.recurrence import StillMemory
 from node_runner.models.stochastic import Diagonal, Equation, Guided, gaussian_nll, normal_draws, path_key
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, CountOrZero, Positive, Share
 from node_runner.types import Integrate, Solution
@@ -43,7 +43,7 @@ class LatentSDE(nn.Module):
         make_field: makes h and u, the latter as a field of a wider state.
         solve: the differentiable solve, by a method for stochastic equations.
         regularisers: none.
-        latent: numbers in z.
+        latent: numbers in the latent state z.
         hidden: width of the GRU's memory.
         decoder_hidden: width of the hidden layer of the decoder d (0: d is linear).
         diffusion: g before training, in standardised units over the root of a unit of time.
@@ -79,7 +79,7 @@ class LatentSDE(nn.Module):
         draws: Count = 8,
     ) -> None:
         super().__init__()
-        refuse_regularisers("latent_sde", regularisers)
+        refuse_regularisers("latent_sde", "has no integral along its random paths", regularisers)
         (channels,) = spec.shape
         self.view, self.solve, self.latent = spec.view, solve, latent
         self.memory = StillMemory(channels, hidden)
@@ -240,12 +240,3 @@ def divergence(mean: Tensor, log_std: Tensor, prior_mean: Tensor, prior_log_std:
     ratio = 2 * (log_std - prior_log_std)
     distance = ((mean - prior_mean) / prior_log_std.exp()).square()
     return 0.5 * (distance + ratio.exp() - 1 - ratio).sum(dim=1)
-
-
-def refuse_regularisers(model: str, regularisers: Mapping[str, Regulariser]) -> None:
-    """A stochastic solve carries no integral of theirs."""
-    if regularisers:
-        raise ConfigError(
-            f"model={model} has no integral along its random paths, got regulariser={', '.join(regularisers)}: "
-            "use regulariser=[]"
-        )

@@ -12,8 +12,8 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.latent_sde import refuse_regularisers
 from node_runner.models.stochastic import Diagonal, Equation, gaussian_nll, normal_draws, path_key
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import CountOrZero, Positive
 from node_runner.types import Integrate
@@ -60,7 +60,7 @@ class NeuralSDE(nn.Module):
         diffusion_hidden: CountOrZero = 16,
     ) -> None:
         super().__init__()
-        refuse_regularisers("neural_sde", regularisers)
+        refuse_regularisers("neural_sde", "has no integral along its random paths", regularisers)
         if spec.law is not None and spec.law.noise:
             raise ConfigError(
                 f"model=neural_sde takes an observation for the state, and dataset={spec.dataset} observes with "
@@ -91,7 +91,7 @@ class NeuralSDE(nn.Module):
         if lesson is None:
             return output
         mean, log_std = self.start
-        first = where & (where.cumsum(dim=0) == 1) & (torch.arange(len(ts), device=ts.device) == 0).unsqueeze(1)
+        first = where & (torch.arange(len(ts), device=ts.device) == 0).unsqueeze(1)
         nll = gaussian_nll(z - mean, log_std, first.unsqueeze(2).expand_as(z))
         # Pairs of an observation and the one before it.
         later = where[1:] & (place[:-1] >= 0)

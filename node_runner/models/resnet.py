@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from node_runner.learning import Regulariser
+from node_runner.learning import Regulariser, StepRegulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.node import build
 from node_runner.models.residual import Layers
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, Encoder, Positive
@@ -45,10 +46,16 @@ def resnet(
         make_field: makes the field for a state shape.
         solve: not used.
         regularisers: summed along the layers.
-        layers: of a classifier.
-        layers_per_output: on trajectories, from each observation time to the next.
-        encoder, encoder_width, state, end_time: as for `node`; h is end_time / layers in a classifier.
+        layers: how many a classifier has.
+        layers_per_output: how many there are on trajectories from each observation time to the next.
+        encoder, encoder_width, state: see `node.node`.
+        end_time: of a classifier, whose h is end_time / layers.
+
+    Raises:
+        ConfigError: regularisers that look at a solver's steps.
     """
     del solve
+    noting = {name: item for name, item in regularisers.items() if isinstance(item, StepRegulariser)}
+    refuse_regularisers("resnet", "has no solver whose steps could be looked at", noting, "node")
     steps = Layers(layers_per_output if spec.view is View.trajectories else layers)
     return build(spec, make_field, steps, regularisers, 0, encoder, encoder_width, state, end_time)

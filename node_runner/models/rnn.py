@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.recurrence import StillMemory
 from node_runner.models.recurrent import Recurrent
+from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import Count
@@ -43,9 +43,5 @@ def rnn(
         ConfigError: regularisers.
     """
     del make_field, solve
-    if regularisers:
-        raise ConfigError(
-            f"model=rnn has no solve to integrate along, got regulariser={', '.join(regularisers)}: "
-            "use regulariser=[] or model=ode_rnn"
-        )
+    refuse_regularisers("rnn", "has no solve to integrate along", regularisers, "ode_rnn")
     return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden)

@@ -47,7 +47,6 @@ def second_order(
         ConfigError: velocities are to be given, and the state has no halves.
     """
     dim = spec.shape[0]
-
     if velocity is Velocity.learned:
         start = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, dim))
         return TrajectoryModel(spec, Started(moved(make_field), solve, regularisers, start, dim))

@@ -24,8 +24,8 @@ class Jacobian:
     Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020), equation 7.
 
     Args:
-        weight: in the loss.
-        trace: how it is computed.
+        weight: factor in the loss.
+        trace: how the norm is computed; auto is exact for small states.
     """
 
     def __init__(self, *, weight: NonNegative = 0.01, trace: Trace = Trace.auto) -> None:

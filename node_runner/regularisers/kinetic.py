@@ -15,6 +15,9 @@ class Kinetic:
     """Mean over the state's D numbers of f^2, integrated.
 
     Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020), equation 6.
+
+    Args:
+        weight: factor in the loss.
     """
 
     def __init__(self, *, weight: NonNegative = 0.01) -> None:

@@ -20,6 +20,9 @@ class SolverError:
 
     Source: Pal, Ma, Shah, Rackauckas, Opening the Blackbox: Accelerating Neural Differential Equations by
     Regularizing Internal Solver Heuristics (2021).
+
+    Args:
+        weight: factor in the loss.
     """
 
     def __init__(self, *, weight: NonNegative = 100.0) -> None:

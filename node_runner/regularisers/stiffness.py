@@ -20,6 +20,9 @@ class Stiffness:
 
     Source: Shampine, Stiffness and nonstiff differential equation solvers, II (1977); as a regulariser Pal, Ma, Shah,
     Rackauckas, Opening the Blackbox (2021).
+
+    Args:
+        weight: factor in the loss.
     """
 
     def __init__(self, *, weight: NonNegative = 0.01) -> None:

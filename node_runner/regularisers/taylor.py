@@ -25,8 +25,8 @@ class Taylor:
     (2020), equation 1; here divided by D.
 
     Args:
-        weight: in the loss.
-        order: K. 1 would be the kinetic energy.
+        weight: factor in the loss.
+        order: K, of the derivative. 1 would be the kinetic energy.
     """
 
     def __init__(self, *, weight: NonNegative = 0.01, order: Annotated[int, Between(2, 4)] = 2) -> None:

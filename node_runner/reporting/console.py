@@ -85,6 +85,10 @@ MEANINGS = {
     "accuracy": "of the labels are right",
     "mse": "squared error, data's units",
     "relative_rmse": "RMS error / RMS of the truth",
+    "interpolation_mse": "squared error up to the last time seen",
+    "extrapolation_mse": "squared error after it",
+    "extrapolation_rmse": "RMS error after it, data's units",
+    "reconstruction_mse": "squared error at what was seen",
     "energy_drift": "largest change of energy / energy",
     "parameter_error": "largest error of a parameter / its true value",
     "event_time_error": "mean error of the time of an event",
@@ -176,12 +180,13 @@ def table(result: Mapping[str, Any]) -> list[Text]:
         names.pop("loss", None)  # the same number
     if parts:
         width = max(11, *(len(part) + 2 for part in parts))
-        lines.append(_line("quality", parts, "", width=width, style="bold"))
+        first = max(16, *(len(name) + 3 for name in names))
+        lines.append(_line("quality", parts, "", first=first, width=width, style="bold"))
         for name in names:
             values = [quantity(name, metrics.get(f"{part}/{name}")) for part in parts]
             truth = result.get("truth", {}).get(name)
             about = meaning(name) if truth is None else f"true value {number(truth)}"
-            lines.append(_line(f"  {name}", values, about, width=width))
+            lines.append(_line(f"  {name}", values, about, first=first, width=width))
     shown = [key for key in COST if key in metrics and (metrics[key] or key != "solver/rejected")]
     if shown:
         lines.append(Text("cost", style="bold"))
@@ -210,7 +215,7 @@ def places(result: Mapping[str, Any], folder: Path, figures: list[str]) -> list[
     return found
 
 
-def _line(name: str, values: list[str], about: str, *, first: int = 16, width: int = 11, style: str = "") -> Text:
+def _line(name: str, values: list[str], about: str, *, first: int, width: int = 11, style: str = "") -> Text:
     """A name, right-aligned values, and a few words in dim letters."""
     line = Text(f"{name:<{first}}", style=style)
     line.append("".join(f"{value:>{width}}" for value in values))

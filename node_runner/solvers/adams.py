@@ -30,7 +30,7 @@ def explicit_adams(
 
     Args:
         name: of the method, by torchdiffeq's table.
-        step_size, interp, perturb: as for the other fixed-step methods.
+        step_size, interp, perturb: see `fixed.fixed`.
         max_order: one more than the steps of history, which are the order of the method.
     """
     options = {**fixed_options(step_size, interp, perturb), "max_order": max_order}
@@ -53,7 +53,7 @@ def implicit_adams(
 
     Args:
         name: of the method, by torchdiffeq's table.
-        step_size, interp, perturb: as for the other fixed-step methods.
+        step_size, interp, perturb: see `fixed.fixed`.
         max_order: order of the method, with one step of history less, at the most.
         max_iters: corrector iterations in a step, at the most.
     """

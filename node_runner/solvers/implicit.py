@@ -40,7 +40,7 @@ def implicit(
     Args:
         name: of the method, by torchdiffeq's table.
         order: of convergence on fields that are not stiff.
-        step_size, interp, perturb: as for the other fixed-step methods.
+        step_size, interp, perturb: see `fixed.fixed`.
         max_iters: Newton iterations in a step, at the most: more, and the solve fails.
     """
     options = {**fixed_options(step_size, interp, perturb), "max_iters": max_iters}

@@ -26,7 +26,7 @@ def leapfrog(
 
     Args:
         name: of the method.
-        step_size, interp, perturb: as for the other fixed-step methods.
+        step_size, interp, perturb: see `fixed.fixed`.
     """
     return Method(
         name, 2, adaptive=False, options=fixed_options(step_size, interp, perturb), max_steps=2**31 - 1, halves=True

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, Task
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
-from node_runner.tasks.first_states import LearnedFirstStates, give_first_states
+from node_runner.tasks.first_states import LearnedFirstStates
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.processes import ProcessLearning
@@ -56,9 +57,7 @@ def make_task(
     if config is not None and config.shooting is not None:
         task = Shooting(task, spec, config, model, part)
     if config is not None and config.first_states is FirstStates.learned:
-        assert model is not None, "somebody has to own the first states"
-        give_first_states(model, part, config)
-        task = LearnedFirstStates(task)  # type: ignore[arg-type]  # that has seen to it
+        task = LearnedFirstStates(task, config, model, part)
     if config is not None and config.conservation:
         task = Conservation(task, spec, config.conservation)
     if config is not None and config.residual:
@@ -66,6 +65,11 @@ def make_task(
     if config is not None and config.input_noise:
         task = InputNoise(task, spec, config.input_noise)
     if config is not None and config.warm_start:
+        if config.steps is not None and config.warm_start >= config.steps:
+            raise ConfigError(
+                f"trainer.warm_start={config.warm_start} leaves none of trainer.steps={config.steps} for training with "
+                "a solve: use more steps, or trainer.warm_start=0"
+            )
         task = WarmStart(task, spec, config.warm_start)
     return task
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
-from node_runner.learning import StepOutput
+from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.tasks.trajectory import TrajectoryRegression, whole, window_lengths
+from node_runner.tasks.trajectory import TrajectoryRegression, growing, whole, window_lengths
 from node_runner.views import Trajectories, TrajectoryBatch
 
 
@@ -22,20 +22,19 @@ QUIET = 1e-3
 """Noise, as a share of the data's deviation, below which less of it gives no more weight."""
 
 
-class Offsets(nn.Module):
-    """What is added to the first observation of each trajectory.
+class InitialValues(nn.Module):
+    """Numbers that are learned for each trajectory: where it starts, in standard deviations of the data.
 
     Args:
-        count: N trajectories.
-        dim: D, of a state.
+        values: (N, D...) from which learning starts.
     """
 
-    def __init__(self, count: int, dim: int) -> None:
+    def __init__(self, values: Tensor) -> None:
         super().__init__()
-        self.values = nn.Parameter(torch.zeros(count, dim))
+        self.values = nn.Parameter(values)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Offsets (B, D), in standard deviations of the data, of the trajectories `rows` (B,)."""
+        """Those (B, D...) of the trajectories `rows` (B,)."""
         return self.values.index_select(0, rows)
 
 
@@ -51,35 +50,39 @@ class LearnedFirstStates:
 
     Args:
         task: that makes the batches and evaluates.
+        config: of the training.
+        model: gets the first states (N, D), as what is added to the first observations.
+        part: the training trajectories.
+
+    Raises:
+        ConfigError: no trajectories, or a setting that does not go with it.
 
     Source: Bock, Recent advances in parameter identification techniques for ODE (1983), for initial values among the
     parameters; Bard, Nonlinear Parameter Estimation (1974), section 4-9, for the likelihood with unknown noise.
     """
 
-    def __init__(self, task: TrajectoryRegression) -> None:
+    def __init__(self, task: Task, config: TrainerConfig, model: nn.Module | None, part: Any) -> None:
+        if config.shooting is not None:
+            raise ConfigError(
+                f"trainer.shooting={config.shooting} learns the first states of all segments: "
+                "use trainer.first_states=given"
+            )
+        refuse_given("trainer.first_states=learned", "trainer.first_states=given", part, config)
+        assert isinstance(task, TrajectoryRegression), "what trajectories are learned by"
+        give_first_states(model, torch.zeros_like(part.ys[:, 0]))
         self.task, self._std = task, Placed(task.spec.std)
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
 
     def batches(
         self, part: Trajectories, config: TrainerConfig, seed: int, progress: Callable[[int], float]
     ) -> tuple[int, Callable[[int], TrajectoryBatch]]:
-        """Steps in an epoch, and the batch of each step: whole trajectories, or how much of them is learned by then.
-
-        Raises:
-            ConfigError: a window, whose start would be no first state.
-        """
-        if config.window is not None:
-            raise ConfigError(
-                f"trainer.first_states=learned starts every trajectory where it begins, and trainer.window="
-                f"{config.window} cuts segments out of it: use trainer.window=null, or trainer.first_states=given"
-            )
+        """Steps in an epoch, and the batch of each step: whole trajectories, or how much of them is learned by then."""
         full, start = window_lengths(config, len(part.ts))
         shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+        length = growing(start, full, config.curriculum_share, progress)
 
         def batch(step: int) -> TrajectoryBatch:
-            share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
-            points, rows = round(start + (full - start) * share), shuffled(step)
-            seen = whole(part, rows)
+            points, seen = length(step), whole(part, shuffled(step))
             mask = None if seen.mask is None else seen.mask[:points]
             return seen._replace(ts=seen.ts[:points], ys=seen.ys[:points], mask=mask)
 
@@ -103,24 +106,33 @@ def mean_squares(error: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(seen, error, 0).pow(2).sum(dim=(0, 1)) / seen.sum().clamp(min=1)
 
 
-def give_first_states(model: nn.Module, part: Any, config: TrainerConfig) -> None:
-    """Let a model's parameters include the first states of the training part.
+def give_first_states(model: nn.Module | None, values: Tensor) -> None:
+    """Let a model's parameters include first states, which start at `values` (N, D...)."""
+    assert model is not None, "somebody has to own the first states"
+    model.first_states = InitialValues(values)
+
+
+def refuse_given(setting: str, without: str, part: Any, config: TrainerConfig) -> None:
+    """See that a training part has first states that can be learned, and that no other setting has its way with them.
+
+    Args:
+        setting: that learns them, such as trainer.first_states=learned.
+        without: the setting that does not.
+        part: the training data.
+        config: of the training.
 
     Raises:
-        ConfigError: data without trajectories, or a setting that does not go with it.
+        ConfigError: no trajectories, windows, whose start would be no first state, or noise on first states.
     """
-    if config.shooting is not None:
+    if not isinstance(part, Trajectories):
+        raise ConfigError(f"{setting}: only trajectories have first states; use {without}")
+    if config.window is not None:
         raise ConfigError(
-            f"trainer.shooting={config.shooting} learns the first states of all segments: "
-            "use trainer.first_states=given"
+            f"{setting} starts every trajectory where it begins, and trainer.window={config.window} cuts segments "
+            f"out of it: use trainer.window=null, or {without}"
         )
     if config.input_noise:
         raise ConfigError(
-            f"trainer.input_noise={config.input_noise:g} is added to given first states, and "
-            "trainer.first_states=learned takes noise out of them: use one of the two"
+            f"trainer.input_noise={config.input_noise:g} is added to given first states, and {setting} takes noise "
+            "out of them: use one of the two"
         )
-    if not isinstance(part, Trajectories):
-        raise ConfigError(
-            "trainer.first_states=learned: only trajectories have first states; use trainer.first_states=given"
-        )
-    model.first_states = Offsets(len(part), part.ys.shape[-1]).to(part.ys)

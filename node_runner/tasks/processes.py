@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
-from node_runner.learning import Regulariser, StepOutput
+from node_runner.learning import ProcessModel, Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.law import given, increment, log_likelihood, marginal, wasserstein
@@ -96,7 +96,7 @@ class ProcessLearning:
         names = ("drift_error", "diffusion_error")
         return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, learned, true, strict=True)}
 
-    def _forecasts(self, model: Any, part: Series) -> dict[str, float]:
+    def _forecasts(self, model: ProcessModel, part: Series) -> dict[str, float]:
         end = last_seen(part)
         after = part.known[:, end + 1 :]
         if not after.any():
@@ -117,7 +117,7 @@ class ProcessLearning:
         shares = {"coverage": covered / float(after.sum())}
         return shares if self.spec.law is None else {"forecast_w1": distance / places, **shares}
 
-    def _observed(self, model: Any, states: Tensor) -> Tensor:
+    def _observed(self, model: ProcessModel, states: Tensor) -> Tensor:
         """States (..., D) with the noise that observations of the model have."""
         return states + model.observation_std * torch.randn_like(states)
 

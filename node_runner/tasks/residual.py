@@ -52,7 +52,7 @@ class Residual:
         if spec.view is not View.trajectories or spec.equation is None:
             raise ConfigError(
                 f"trainer.residual={weight:g} needs trajectories whose equation is known, and dataset={spec.dataset} "
-                "gives none: use trainer.residual=0"
+                "gives none: use a data set such as lotka-volterra, or trainer.residual=0"
             )
         if not hasattr(model, "vector_field"):
             raise ConfigError("trainer.residual: this model has no field in the data's units; use trainer.residual=0")
@@ -85,17 +85,18 @@ class Residual:
         """What the field leaves over at points about the data, the parameters held."""
         like = batch.ys[0, :1]
         mean, std = self._mean.like(like), self._std.like(like)
-        y = mean + SPREAD * std * (2 * torch.rand(POINTS, like.shape[1]).to(like) - 1)
-        which = torch.randint(len(batch.t0), (POINTS,)).to(like.device)
-        t = batch.t0[which] + batch.ts[-1] * torch.rand(POINTS).to(like)
+        # Drawn on the device: a copy in every step would wait for it.
+        y = mean + SPREAD * std * (2 * torch.rand_like(like.expand(POINTS, -1)) - 1)
+        which = torch.randint(len(batch.t0), (POINTS,), device=like.device)
+        t = batch.t0[which] + batch.ts[-1] * torch.rand_like(batch.ts[-1].expand(POINTS))
         held = {name: value.detach() for name, value in parameters.items()}
         error = model.vector_field(t, y) - self.form(t, y, **held)  # type: ignore[operator]
         return (error / std).pow(2).mean()
 
     def _misfit(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
         """What the equation leaves over of the field at observed states, the field held."""
-        when = torch.randint(len(batch.ts), (POINTS,)).to(batch.ys.device)
-        which = torch.randint(len(batch.t0), (POINTS,)).to(batch.ys.device)
+        when = torch.randint(len(batch.ts), (POINTS,), device=batch.ys.device)
+        which = torch.randint(len(batch.t0), (POINTS,), device=batch.ys.device)
         y, t = batch.ys[when, which], batch.t0[which] + batch.ts[when]
         if batch.mask is not None:
             y = torch.where(batch.mask[when, which, None], y, self._mean.like(y))

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.first_states import give_first_states, refuse_given
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.views import DataSpec, Trajectories, TrajectoryBatch, View
+from node_runner.tasks.trajectory import evenly_spaced
+from node_runner.views import DataSpec, Trajectories, TrajectoryBatch
 
 
 class Shooting:
@@ -33,7 +35,8 @@ class Shooting:
         part: the training trajectories.
 
     Raises:
-        ConfigError: no trajectories, trajectories with gaps or uneven times, windows, or lengths that do not fit.
+        ConfigError: no trajectories, trajectories with gaps or uneven times, windows or a curriculum of them, noise
+            on first states, or lengths that do not fit.
 
     Source: Bock and Plitt (1984); for neural ODEs Turan and Jaschke, Multiple shooting for training neural
     differential equations on time series (2021), and Massaroli et al., Differentiable Multiple Shooting Layers (2021).
@@ -42,22 +45,15 @@ class Shooting:
     def __init__(self, task: Task, spec: DataSpec, config: TrainerConfig, model: nn.Module | None, part: Any) -> None:
         assert config.shooting is not None
         about = f"trainer.shooting={config.shooting}"
-        if spec.view is not View.trajectories:
-            raise ConfigError(f"{about} is for trajectories, and dataset={spec.dataset} is learned as "
-                              f"{spec.view.value}: use trainer.shooting=null")  # fmt: skip
-        if config.window is not None:
-            raise ConfigError(f"{about} cuts whole trajectories, got trainer.window={config.window}: "
-                              "use trainer.window=null")  # fmt: skip
-        if config.input_noise:
-            raise ConfigError(f"{about} learns the first states, to which trainer.input_noise={config.input_noise:g} "
-                              "would add noise: use one of the two")  # fmt: skip
+        refuse_given(about, "trainer.shooting=null", part, config)
+        if config.window_start is not None:
+            raise ConfigError(f"{about} cuts whole trajectories, and trainer.window_start={config.window_start} begins "
+                              "with less of them: use trainer.window_start=null")  # fmt: skip
         self.task, self.spec, self.weight = task, spec, config.continuity
         self.places = places(part, config.shooting)
         self._mean, self._std = Placed(spec.mean), Placed(spec.std)
         first = part.ys[:, self.places[:, 0]]
-        self.states = nn.Parameter(((first - self._mean.like(first)) / self._std.like(first)).clone())
-        assert model is not None, "somebody has to own the first states"
-        model.register_parameter("first_states", self.states)
+        give_first_states(model, (first - self._mean.like(first)) / self._std.like(first))
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
 
     def batches(
@@ -69,10 +65,10 @@ class Shooting:
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         assert batch.rows is not None, "whole trajectories know which they are"
-        inside = self.places.to(batch.ys.device)  # (S, L)
+        inside = self.places  # (S, L)
         count, length = inside.shape
         mean, std = self._mean.like(batch.ys), self._std.like(batch.ys)
-        y0 = self.states[batch.rows] * std + mean  # (B, S, D)
+        y0 = model.first_states(batch.rows) * std + mean  # type: ignore[operator]  # (B, S, D)
         ts = batch.ts[:length]
         t0 = batch.t0.unsqueeze(1) + batch.ts[inside[:, 0]]
         output = model(y0.flatten(0, 1), ts, t0.flatten())
@@ -88,7 +84,7 @@ class Shooting:
 
 
 def places(part: Trajectories, length: int) -> Tensor:
-    """(S, L) the points of each segment.
+    """(S, L) the points of each segment, on the device of the part.
 
     Raises:
         ConfigError: segments of that length do not fill the trajectories, or cannot share a solve.
@@ -97,13 +93,12 @@ def places(part: Trajectories, length: int) -> Tensor:
     about = f"trainer.shooting={length}"
     if part.mask is not None:
         raise ConfigError(f"{about} needs trajectories without gaps: use trainer.shooting=null")
-    spacing = part.ts.diff()
-    if not torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4):
+    if not evenly_spaced(part.ts):
         raise ConfigError(f"{about} needs evenly spaced times, so that segments share a solve: use "
                           "trainer.shooting=null")  # fmt: skip
     if (times - 1) % (length - 1):
         fitting = [n for n in range(2, times + 1) if (times - 1) % (n - 1) == 0]
         near = sorted(sorted(fitting, key=lambda n: abs(n - length))[:2])
         raise ConfigError(f"{about} does not divide trajectories of {times} points: use {' or '.join(map(str, near))}")
-    starts = torch.arange(0, times - 1, length - 1)
-    return starts.unsqueeze(1) + torch.arange(length)
+    starts = torch.arange(0, times - 1, length - 1, device=part.ts.device)
+    return starts.unsqueeze(1) + torch.arange(length, device=part.ts.device)

@@ -62,10 +62,7 @@ class TrajectoryRegression:
                               "trajectories have gaps and uneven times; use trainer.window=null")  # fmt: skip
         size = config.batch_size or len(part)
         windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not segments.even)
-
-        def length(step: int) -> int:
-            share = min(1.0, progress(step) / config.curriculum_share) if config.curriculum_share else 1.0
-            return round(start + (full - start) * share)
+        length = growing(start, full, config.curriculum_share, progress)
 
         def ahead(step: int) -> dict[int, TrajectoryBatch]:
             """The batches of the steps from this one on that are equally long, as many as may lie ready."""
@@ -184,6 +181,22 @@ def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:
     return full, start
 
 
+def growing(start: int, full: int, share: float, progress: Callable[[int], float]) -> Callable[[int], int]:
+    """Points in the segments of each step: `full` from that share of the training on, evenly from `start` up to it."""
+
+    def length(step: int) -> int:
+        done = min(1.0, progress(step) / share) if share else 1.0
+        return round(start + (full - start) * done)
+
+    return length
+
+
+def evenly_spaced(ts: Tensor) -> bool:
+    """Whether times (T,), at least two, have a constant spacing, up to the rounding of float32."""
+    spacing = ts.diff()
+    return torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4)
+
+
 def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
     """Whole trajectories, (T, B, D)."""
     mask = None if part.mask is None else part.mask[rows].T
@@ -207,8 +220,7 @@ class Segments:
 
     def __init__(self, part: Trajectories) -> None:
         self.part = part
-        spacing = part.ts.diff()
-        self.even = bool(torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4))
+        self.even = evenly_spaced(part.ts)
         self._since_start = part.ts - part.ts[0]
         self._times: dict[int, Tensor] = {}
         self.lengths = torch.full((len(part),), len(part.ts))

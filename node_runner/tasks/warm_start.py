@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, TrajectoryBatch, View
 
 
@@ -47,7 +48,7 @@ class WarmStart:
                 f"trainer.warm_start={steps} matches derivatives of trajectories, and dataset={spec.dataset} is "
                 f"learned as {spec.view.value}: use trainer.warm_start=0"
             )
-        self.task, self.steps, self._std = task, steps, spec.std
+        self.task, self.steps, self._std = task, steps, Placed(spec.std)
         self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
 
     def batches(
@@ -83,7 +84,7 @@ class WarmStart:
         ys = batch.ys[1:-1]
         times = batch.ts[1:-1].unsqueeze(1) + batch.t0
         found = model.vector_field(times.flatten(), ys.flatten(0, 1))  # type: ignore[operator]
-        error = (found.unflatten(0, ys.shape[:2]) - slopes(batch.ts, batch.ys)) / self._std.to(ys)
+        error = (found.unflatten(0, ys.shape[:2]) - slopes(batch.ts, batch.ys)) / self._std.like(ys)
         if batch.mask is None:
             return error.pow(2).mean()
         seen = (batch.mask[:-2] & batch.mask[1:-1] & batch.mask[2:]).unsqueeze(-1)

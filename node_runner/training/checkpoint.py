@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from node_runner.errors import DataError
+from node_runner.errors import ConfigError, DataError
 
 
 FORMAT = 2
@@ -37,3 +38,21 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise DataError(f"{path}: a checkpoint of format {state.get('format')}, and this version reads {FORMAT}")
     return state
+
+
+def put(weights: dict[str, Any], model: nn.Module, about: str) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Args:
+        weights: by name.
+        model: that gets them.
+        about: how an error begins.
+
+    Raises:
+        ConfigError: they are those of another model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(f"{about}: the weights do not fit the model that is asked for: {reason}") from error

@@ -52,7 +52,10 @@ class FieldDecay:
 
 
 class Limits:
-    """The limits that modules of a model set on their weights: those with `constrain` and a `spectral_norm`."""
+    """The limits that modules of a model set on their weights: those whose `spectral_norm` is not None.
+
+    They have `constrain()`, which brings the weights within the limit, and `scalars()`, {name: ()} of where they stand.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = [m for m in model.modules() if getattr(m, "spectral_norm", None) is not None]

@@ -22,7 +22,14 @@ def adam(
     beta2: Share = 0.999,
     eps: Positive = 1e-8,
 ) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba, 2015)."""
+    """Adam (Kingma and Ba, 2015).
+
+    Args:
+        parameters: to be optimised.
+        lr: learning rate, before its schedule.
+        beta1, beta2: decay of the means of the gradient, and of its square.
+        eps: added to the root of the latter, against division by zero.
+    """
     return FusedAdam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps)
 
 
@@ -37,11 +44,19 @@ def adamw(
     eps: Positive = 1e-8,
     weight_decay: NonNegative = 1e-4,
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    Args:
+        parameters: to be optimised.
+        lr: learning rate, before its schedule.
+        beta1, beta2: decay of the means of the gradient, and of its square.
+        eps: added to the root of the latter, against division by zero.
+        weight_decay: share of a weight, times the learning rate, that each step takes away.
+    """
     return FusedAdam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, decoupled=True)
 
 
-@OPTIMIZERS.register("sgd")
+@OPTIMIZERS.register("sgd", "stochastic gradient descent with momentum")
 def sgd(
     parameters: Iterable[nn.Parameter],
     /,
@@ -51,7 +66,15 @@ def sgd(
     nesterov: bool = False,
     weight_decay: NonNegative = 0.0,
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        parameters: to be optimised.
+        lr: learning rate, before its schedule.
+        momentum: share of the last step that is taken again.
+        nesterov: take the gradient where the momentum leads (Nesterov, 1983).
+        weight_decay: factor on the weights that is added to their gradient.
+    """
     return torch.optim.SGD(
         list(parameters), lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True
     )
@@ -61,11 +84,18 @@ def sgd(
 def rmsprop(
     parameters: Iterable[nn.Parameter], /, *, lr: Positive = 1e-3, alpha: Share = 0.99, momentum: Share = 0.0
 ) -> torch.optim.Optimizer:
-    """RMSprop (Tieleman and Hinton, 2012), as in torchdiffeq's examples."""
+    """RMSprop (Tieleman and Hinton, 2012), as in torchdiffeq's examples.
+
+    Args:
+        parameters: to be optimised.
+        lr: learning rate, before its schedule.
+        alpha: decay of the mean of the squared gradient.
+        momentum: share of the last step that is taken again.
+    """
     return torch.optim.RMSprop(list(parameters), lr=lr, alpha=alpha, momentum=momentum)
 
 
-@OPTIMIZERS.register("lbfgs")
+@OPTIMIZERS.register("lbfgs", "limited-memory BFGS, for full batches: one optimiser step takes several solves")
 def lbfgs(
     parameters: Iterable[nn.Parameter],
     /,

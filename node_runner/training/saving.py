@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from node_runner.runtime import restore_rng, rng_state
+from node_runner.training import checkpoint
 from node_runner.training.trained import Trained
 
 
@@ -29,8 +30,12 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def reinstate(trainer: Trainer, saved: dict[str, Any]) -> None:
-    """Undo `state_of`, in a trainer of the same parts; its lengths and intervals may be others."""
-    trainer.model.load_state_dict(saved["model"])
+    """Undo `state_of`, in a trainer of the same parts; its lengths and intervals may be others.
+
+    Raises:
+        ConfigError: a setting of the trainer brings parameters that the run has not had, or takes some away.
+    """
+    checkpoint.put(saved["model"], trainer.model, "keep trainer.first_states, shooting and residual as they were")
     if trainer.average is not None and saved["average"] is not None:
         trainer.average.load_state_dict(saved["average"])
     trainer.optimizer.load_state_dict(saved["optimizer"])

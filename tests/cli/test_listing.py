@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from node_runner.cli.listing import groups
-from node_runner.cli.settings_table import settings_of, type_text
+from node_runner.cli.settings_table import CLASSES, settings_of, type_text
 from node_runner.config import REGISTRIES
 from node_runner.settings import Activation, Count, Positive, Share
 from tests.cli.conftest import NodeRun
@@ -58,9 +59,19 @@ def test_values_of_the_yaml_come_before_those_of_the_code(node_run: NodeRun):
 def test_the_settings_of_every_option_can_be_shown(group: str, name: str):
     option = next(option for option in groups(None)[group] if option.name == name)
     registry = next((registry for registry in REGISTRIES if registry.group == group), None)
-    for key, kind, default, _ in settings_of(group, option.file, registry):
+    for key, kind, default, about in settings_of(group, option.file, registry):
         assert key and kind and default
         assert registry is None or key.startswith(f"{group}.")
+        # In words, and not by a symbol or by what is said elsewhere.
+        described = registry is not None or group in CLASSES
+        assert not described or len(re.findall(r"[A-Za-z]{2,}", about)) > 1, f"{key}: {about}"
+        assert not re.match(r"(see|as for) ", about), f"{key}: {about}"
+
+
+def test_an_experiment_is_listed_by_the_whole_of_its_question():
+    about = {option.name: option.about for option in groups(None)["experiment"]}
+    assert all(text.endswith("?") and not text.startswith("Question") for text in about.values())
+    assert about["latent_sde"].endswith("what does a latent ODE make of the same paths?")
 
 
 def test_types_are_worded():

@@ -191,6 +191,14 @@ def test_patience_that_is_spent_is_something_to_say(node_run: NodeRun, here: Pat
     assert json.loads((here / "x" / "result.json").read_text())["totals"]["steps"] == 6
 
 
+def test_what_brings_parameters_of_its_own_may_not_change(node_run: NodeRun, here: Path, spiral: Path):
+    shutil.copytree(spiral, here / "x")
+    done = node_run("resume", "x", "trainer.first_states=learned", "trainer.window=null", "trainer.steps=9")
+    assert done.code == 2
+    assert done.line.startswith("node-run: keep trainer.first_states, shooting and residual as they were: the weights")
+    assert "first_states.values" in done.line
+
+
 @pytest.mark.parametrize("override", ["solver=rk4", "optimizer.lr=1e-3", "seed=3", "device=cpu"])
 def test_only_trainer_and_loggers_may_change(node_run: NodeRun, spiral: Path, override: str):
     before = (spiral / "config.yaml").read_bytes()

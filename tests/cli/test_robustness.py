@@ -94,3 +94,17 @@ def test_what_cannot_be_compared_is_refused(
     assert done.code == 2
     assert said in done.line
     assert list(here.iterdir()) == []
+
+
+def test_the_law_of_a_process_is_no_answer(node_run: NodeRun, here: Path):
+    small = ("dataset.times=8", "dataset.train=8", "dataset.val=4", "dataset.test=4")
+    for seed in ("0", "1"):
+        done = node_run(
+            "dataset=ornstein_uhlenbeck", "model=latent", "solver=rk4", "debug=fast", "device=cpu", "logger=[]",
+            f"seed={seed}", f"hydra.run.dir=runs/{seed}", *small,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    for command in ("robustness", "ensemble"):
+        done = node_run(command, "runs")
+        assert done.code == 2
+        assert "model=latent learned the law of a process, which has no" in done.line

@@ -215,3 +215,12 @@ def test_the_real_mnist_has_its_official_sizes(real_mnist: Path):
     splits = DATASETS.build(DATASETS.schema("mnist")(root=str(real_mnist))).splits(View.labelled)
     assert (len(splits.train), len(splits.val), len(splits.test)) == (55_000, 5_000, 10_000)
     assert splits.test.y.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS.names() if hasattr(DATASETS.get(name), "equation")])
+def test_an_equation_with_its_true_values_is_the_field(name: str):
+    data: Any = build(name, **({"growth": 0.7} if name == "diffusion" else {}))
+    equation = data.spec(View.trajectories).equation
+    assert equation.truth.keys() == equation.parameters.keys()
+    t, y = torch.tensor(0.5), data.splits(View.trajectories).test.ys[:, 0]
+    torch.testing.assert_close(equation.form(t, y, **equation.truth), data.vector_field(t, y))

@@ -13,6 +13,7 @@ from node_runner.errors import ConfigError
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
+from node_runner.types import Method, Tableau
 
 
 TS = torch.linspace(0, 1, 5)
@@ -99,3 +100,12 @@ def test_what_cannot_be_compiled_is_said_and_served_by_the_next_engine(
     choice.work()
     assert "could not compile this; use engine=torchdiffeq; this run does" in caplog.text
     assert served(solve, field, torch.ones(4, 2)) == "torchdiffeq"
+
+
+def test_where_none_can_serve_it_is_no_advice_to_take_auto():
+    tableau = Tableau(c=(0.0, 2 / 3), a=((0.0, 0.0), (2 / 3, 0.0)), b=(1 / 4, 3 / 4))
+    method = Method("ralston", 2, adaptive=False, tableau=tableau)
+    solve = Solve(Auto(), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+    with pytest.raises(ConfigError, match=r"engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
+        solve(Cubed(), torch.ones(4, 2), TS)
+    assert "use auto" not in str(refusal.value) and "use engine=auto" not in str(refusal.value)

@@ -113,5 +113,5 @@ def test_the_gradient_of_the_objective_agrees_with_finite_differences(pairing: P
 
 
 def test_a_regulariser_is_refused_because_there_is_no_solve():
-    with pytest.raises(ConfigError, match="use model=cnf"):
+    with pytest.raises(ConfigError, match=r"use regulariser=\[\] or model=cnf"):
         model(regularisers={"kinetic": REGULARISERS.get("kinetic")()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from node_runner.errors import ConfigError
 from node_runner.models.residual import Layers
 from node_runner.regularisers import REGULARISERS
 from node_runner.views import View
@@ -34,6 +35,12 @@ def test_its_layers_are_the_steps_of_euler_s_method_also_for_fields_that_depend_
     found = Layers(per_output)(field, Y0, ts)
     torch.testing.assert_close(found.ys, euler(field, Y0, ts).ys, rtol=0, atol=1e-12)
     assert found.stats.nfe_forward == euler(field, Y0, ts).stats.nfe_forward == 4 * per_output
+
+
+@pytest.mark.parametrize("name", ["solver_error", "stiffness"])
+def test_what_looks_at_a_solver_s_steps_is_refused_and_not_zero(name: str):
+    with pytest.raises(ConfigError, match=rf"got regulariser={name}: use regulariser=\[\] or model=node"):
+        make_model("resnet", DATA, field_factory(), regularisers={name: REGULARISERS.get(name)()})
 
 
 def test_it_counts_every_evaluation_of_its_field():

@@ -136,6 +136,12 @@ def test_gradients_agree_with_finite_differences(name: str, view: View):
         assert float(gradient.view(-1)[place]) == pytest.approx(difference, rel=slack, abs=slack / 100)
 
 
+@pytest.mark.parametrize("name", ["latent", "latent_sde"])
+@pytest.mark.parametrize("view", [View.series, View.processes])
+def test_a_model_knows_from_which_of_its_views_it_learns(name: str, view: View):
+    assert make_model(name, spec(view, (2,), mean=[0.0, 0.0], std=[1.0, 1.0]), field_factory()).view is view
+
+
 def test_the_divergence_of_two_gaussians():
     mean, log_std = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.0, math.log(2)]])
     exact = torch.distributions.kl_divergence(

@@ -71,6 +71,15 @@ def test_all_tests_stand_beside_the_validation(run: Path) -> None:
     assert mse.split()[1:4] == ["3.1e-05", "0.000124", "6.2e-05"]
 
 
+def test_columns_are_straight_below_long_names(run: Path) -> None:
+    metrics = {"val/loss": 1.0, "test/loss": 2.0, "val/reconstruction_mse": 3.0, "test/reconstruction_mse": 4.0}
+    head, loss, long = (
+        next(line for line in printed(run, 120, metrics=metrics) if line.startswith(word))
+        for word in ("quality", "  loss", "  reconstruction_mse")
+    )
+    assert head.index("val") + len("val") == loss.index("1") + 1 == long.index("3") + 1
+
+
 def test_the_likelihood_is_not_printed_as_the_loss_as_well(run: Path) -> None:
     lines = printed(run, 80, metrics={"test/loss": 2.5, "test/nll": 2.5, "val/loss": 2.25, "val/nll": 2.25})
     assert sum("2.5" in line for line in lines) == 1

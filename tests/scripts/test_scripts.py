@@ -168,6 +168,13 @@ def test_steps_of_ones_own_are_as_many_as_each_trajectory_needs(tmp_path):
     assert own["worst error"] < shared["worst error"] / 2
 
 
+def test_problems_begin_without_a_gradient():
+    import engine_problems
+
+    for name in ("one-spiral", "vector-block", "flow-exact"):
+        assert all(parameter.grad is None for parameter in engine_problems.PROBLEMS[name]().field.parameters()), name
+
+
 def test_tighter_tolerances_give_better_gradients(tmp_path):
     arguments = ["--quick", "--no-peers", "--engines", "native", "--problems", "vector-block", "--out", tmp_path]
     assert main("bench_work_precision", *arguments) == 0

@@ -88,8 +88,8 @@ def test_what_is_not_observed_does_not_count():
 def test_a_curriculum_grows_from_the_start_of_the_trajectories():
     data = Oscillator(train=6, times=21, long=0)
     config = TrainerConfig(window=None, window_start=5, curriculum_share=0.5, batch_size=4)
-    task = LearnedFirstStates(TrajectoryRegression(data.spec(View.trajectories), {}))
     part = data.splits(View.trajectories).train
+    task = LearnedFirstStates(TrajectoryRegression(data.spec(View.trajectories), {}), config, torch.nn.Module(), part)
     per_epoch, batch = task.batches(part, config, 0, lambda step: step / 10)
     assert per_epoch == 2
     assert [len(batch(step).ts) for step in (0, 2, 5, 9)] == [5, 11, 21, 21]

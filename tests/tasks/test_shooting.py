@@ -27,13 +27,13 @@ def exact(rate: float = -0.5, times: int = 10) -> tuple[DataSpec, Trajectories]:
     return spec(View.trajectories, (1,), mean=[0.3], std=[2.0]), Trajectories(ts, ys)
 
 
-def step_of(rate: float) -> tuple[Shooting, dict[str, Tensor], torch.nn.Module, Tensor]:
+def step_of(rate: float) -> tuple[dict[str, Tensor], torch.nn.Module, Tensor]:
     data, part = exact()
     model = make_model("node", data, lambda shape: LinearField([[rate]], [rate * 0.15]))
     task = Shooting(TrajectoryRegression(data, {}), data, CONFIG, model, part)
     _, batch = task.batches(part, CONFIG, 0, lambda step: 1.0)
     out = task.step(model, batch(0))
-    return task, out.scalars, model, out.loss
+    return out.scalars, model, out.loss
 
 
 def test_segments_meet_in_their_ends():
@@ -43,15 +43,14 @@ def test_segments_meet_in_their_ends():
 
 def test_the_true_field_from_the_true_states_leaves_no_gap_and_no_loss():
     # In standardised states z the field is rate (z + mean / std).
-    task, scalars, model, loss = step_of(-0.5)
+    scalars, model, loss = step_of(-0.5)
     assert float(scalars["continuity"]) < 1e-7
     assert float(loss.detach()) < 1e-12
-    assert model.first_states is task.states
-    assert task.states.shape == (3, 3, 1)
+    assert model.first_states.values.shape == (3, 3, 1)
 
 
 def test_a_wrong_field_leaves_the_gaps_that_it_should():
-    _, scalars, _, loss = step_of(0.0)
+    scalars, _, loss = step_of(0.0)
     _, part = exact()
     gap = (part.ys[:, 3::3] - part.ys[:, :-3:3])[:, :-1] / 2.0
     assert float(scalars["continuity"]) == pytest.approx(float(gap.square().mean().sqrt()), rel=1e-9)
@@ -61,9 +60,9 @@ def test_a_wrong_field_leaves_the_gaps_that_it_should():
 def test_first_states_are_learned_and_come_back_with_the_checkpoint(tmp_path: Path):
     run = make_run(dataset="spiral", trainer__shooting=20, dataset__times=20)
     trainer, experiment, lines = trainer_of(run, tmp_path)
-    before = experiment.model.first_states.detach().clone()
+    before = experiment.model.first_states.values.detach().clone()
     trainer.train()
-    assert not torch.equal(before, experiment.model.first_states)
+    assert not torch.equal(before, experiment.model.first_states.values)
     assert len(lines.of("train/continuity")) == 2
 
 
@@ -72,6 +71,7 @@ def test_first_states_are_learned_and_come_back_with_the_checkpoint(tmp_path: Pa
     [
         ({"shooting": 5}, "use 2 or 4"),
         ({"window": 4}, "use trainer.window=null"),
+        ({"window_start": 4}, "use trainer.window_start=null"),
         ({"input_noise": 0.1}, "use one of the two"),
     ],
 )

@@ -67,6 +67,8 @@ def test_steps_without_a_solve_are_no_reason_to_compile(tmp_path: Path, monkeypa
 
 def test_data_without_trajectories_and_segments_without_an_inner_point_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"use trainer\.warm_start=0"):
-        trainer_of(make_run(dataset="two_moons", model="node", trainer__warm_start=5), tmp_path)
+        trainer_of(make_run(dataset="two_moons", model="node", trainer__warm_start=1), tmp_path)
+    with pytest.raises(ConfigError, match=r"leaves none of trainer\.steps=4 for training with a solve"):
+        trainer_of(make_run(trainer__warm_start=4, trainer__steps=4), tmp_path)
     with pytest.raises(ConfigError, match="at least 3 points"):
-        trainer_of(make_run(trainer__warm_start=5, trainer__window=2), tmp_path)
+        trainer_of(make_run(trainer__warm_start=1, trainer__window=2), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from node_runner.errors import DataError
-from node_runner.settings import SpiralForm, Trace
+from node_runner.settings import FirstStates, SpiralForm, Trace
 from node_runner.training.loop import Trainer
 from tests.runs import make_run, trainer_of
 from tests.training.test_loop import SignalAt
@@ -32,6 +32,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "brownian-paths": {
         "dataset": "ornstein_uhlenbeck", "model": "latent_sde", "solver": "reversible_heun", "engine": "torchsde",
         "adjoint": "on", "dataset__times": 8,
+    },
+    "multiple-shooting-with-residual": {
+        "dataset": "lotka-volterra", "dataset__times": 10, "trainer__shooting": 4, "trainer__residual": 0.1,
+        "trainer__field_weight_decay": 0.1, "solver": "midpoint",
+    },
+    "learned-first-states": {
+        "dataset": "oscillator", "model": "greybox", "trainer__first_states": FirstStates.learned,
+        "trainer__warm_start": 3, "trainer__average": 0.9, "solver": "midpoint",
     },
     "dequantised-images": {"dataset": "digits", "model": "cnf", "solver": "midpoint", "solver__step_size": 0.5},
 }  # fmt: skip
@@ -82,6 +90,15 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, na
     assert_equal(again["model"], last["model"])
     for total in ("nfe_forward", "nfe_backward"):
         assert parts.totals[total] == pytest.approx(whole.totals[total])
+
+
+def test_averaged_weights_are_validated_at_the_tolerance_of_evaluation(tmp_path: Path):
+    finer = {"tolerance__eval_rtol": 1e-9, "tolerance__eval_atol": 1e-10}
+    run = make_run(trainer__steps=2, trainer__average=0.9, **finer)
+    trainer, experiment, _ = trainer_of(run, tmp_path)
+    trained = trainer.train()  # leaves the validated weights in the model itself
+    assert trained.best["val/nfe"] == trainer.evaluate(experiment.splits.val)["nfe"]
+    assert trained.best["val/loss"] == trainer.evaluate(experiment.splits.val)["loss"]
 
 
 @pytest.mark.parametrize("name", ["adam-with-average", "flow-with-probes"])

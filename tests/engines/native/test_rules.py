@@ -237,6 +237,15 @@ def test_a_library_is_built_once_by_jobs_that_start_together(tmp_path: Path, mon
 
 
 @needs_compiler
+def test_further_flags_make_a_library_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
+    build.build(TINY, "tiny")
+    monkeypatch.setenv("NODE_RUNNER_CXXFLAGS", "-O1")
+    assert build.build(TINY, "tiny")[1] > 0
+    assert len(list((tmp_path / "native").iterdir())) == 2
+
+
+@needs_compiler
 def test_a_compiler_that_fails_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
     with pytest.raises(RunError, match=r"engine=native: .* failed on wrong: .*error"):

@@ -1,0 +1,33 @@
+"""The file that a command leaves what it found in: JSON, and a picture beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from node_runner.cli.explain import shown
+from node_runner.cli.figure_file import write_figure
+from node_runner.errors import ConfigError
+from node_runner.reporting.run_folder import RunFolder
+
+
+def refuse_other_kinds(out: Path | None) -> None:
+    """See that a file that was asked for is one of JSON.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if out is not None and out.suffix != ".json":
+        raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+
+
+def write_found(file: Path, content: Mapping[str, Any], figure: Figure) -> None:
+    """Write both, in a folder that is made if need be, and say so."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    RunFolder(file.parent).write_json(file, content)
+    write_figure(figure, file.with_suffix(".png"))
+    print(f"wrote {shown(file)} and {shown(file.with_suffix('.png'))}", file=sys.stderr)

@@ -1,0 +1,11 @@
+"""What is tested here is the code that users get."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler's flags are the package's alone."""
+    monkeypatch.delenv("NODE_RUNNER_CXXFLAGS", raising=False)
