@@ -30,7 +30,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from engine_peers import Contestant, diffrax_steps, flat_gradient, torchdiffeq_steps, torchode_steps
+from bench_engines import contestant
+from engine_peers import Contestant, diffrax_steps, torchdiffeq_steps, torchode_steps
 from engine_problems import Problem, about_spread, spread
 from engine_turns import take_turns
 from matplotlib.figure import Figure
@@ -72,20 +73,13 @@ def ours(problem: Problem, exact: Tensor) -> Iterator[tuple[Contestant, dict[str
             continue
         tolerances = Tolerances(ToleranceConfig(rtol=factor * problem.rtol, atol=factor * problem.atol))
         solve = Solve(engine, method, ADJOINTS.get("off")(), tolerances)
-        optimizer = torch.optim.Adam(problem.field.parameters(), lr=0.0, fused=True)
-
-        def step(solve: Solve = solve, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            optimizer.zero_grad()
-            problem.loss(solve(problem.field, problem.y0, problem.ts).ys).backward()
-            optimizer.step()
-
         counted = name == "native"  # the mean of lanes, sample by sample, takes a minute, and is the same
         with torch.no_grad():
             solution = solve(problem.field, problem.y0, problem.ts)
             starts = problem.y0.split(1) if counted and batching is Batching.per_sample else [problem.y0]
             evaluations = [solve(problem.field, y0, problem.ts).stats.nfe_forward for y0 in starts]
         yield (
-            Contestant(f"{name}, {batching.value}{about}", step, lambda: flat_gradient(problem.field), dict),
+            contestant(f"{name}, {batching.value}{about}", problem, solve),
             {
                 "evaluations, mean": statistics.mean(evaluations) if counted else None,
                 "evaluations, largest": max(evaluations),

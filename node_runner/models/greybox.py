@@ -11,6 +11,7 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField, ODEBlock
+from node_runner.models.positive import PositiveParameters
 from node_runner.models.trajectory import TrajectoryModel
 from node_runner.models.views import learns_from
 from node_runner.settings import Positive
@@ -86,16 +87,15 @@ class Known(nn.Module):
 
     def __init__(self, equation: Equation, mean: Tensor, std: Tensor, pace: float) -> None:
         super().__init__()
-        self.equation, self.pace = equation, pace
+        self.equation = equation
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
-        self.weights = nn.ParameterDict(
-            {name: torch.tensor(value).log() / pace for name, value in equation.parameters.items()}
-        )
+        start = {name: torch.tensor(value) for name, value in equation.parameters.items()}
+        self.weights = PositiveParameters(start, pace)
 
     def parameter_values(self) -> dict[str, Tensor]:
         """Each parameter () by name."""
-        return {name: (self.pace * weight).exp() for name, weight in self.weights.items()}
+        return self.weights.positive()
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""

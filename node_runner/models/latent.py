@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
+from node_runner.models.gaussian import gaussian_divergence
 from node_runner.models.observations import backwards
 from node_runner.models.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.views import learns_from
@@ -138,8 +139,3 @@ class LatentODE(nn.Module):
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
         return self.decode(self.trajectory(z0, ts)).unflatten(1, (count, -1)).transpose(0, 1)
-
-
-def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(0, 1)) (B,) from (B, Z)."""
-    return 0.5 * (mean.pow(2) + (2 * log_std).exp() - 1 - 2 * log_std).sum(dim=1)

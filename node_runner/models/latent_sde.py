@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
+from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
 from node_runner.models.observations import Observations, backwards, observations
 from node_runner.models.recurrence import StillMemory
-from node_runner.models.stochastic import Diagonal, Equation, Guided, gaussian_nll, normal_draws, path_key
+from node_runner.models.stochastic import Diagonal, Equation, Guided, normal_draws, path_key
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, CountOrZero, Positive, Share
@@ -111,7 +112,7 @@ class LatentSDE(nn.Module):
         ys = self.decoder(states)
         target = (lesson.target - self.mean) / self.std
         nll = gaussian_nll(ys - target, self.log_noise, lesson.known) / values.shape[1]
-        path, first = log_ratio.mean(), divergence(mean, log_std, *self.start).mean()
+        path, first = log_ratio.mean(), gaussian_divergence(mean, log_std, *self.start).mean()
         weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
         scalars = {"nll": nll, "kl_path": path, "kl_start": first, "noise": self.observation_std.mean()}
         objective = nll + weight * (path + first)
@@ -233,10 +234,3 @@ def decoder(latent: int, hidden: int, channels: int) -> nn.Module:
         nn.init.orthogonal_(linear.weight)  # values as large as hidden ones
         return linear
     return nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, channels))
-
-
-def divergence(mean: Tensor, log_std: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(prior_mean, prior_std^2)) (B,) from (B, Z) and (Z,)."""
-    ratio = 2 * (log_std - prior_log_std)
-    distance = ((mean - prior_mean) / prior_log_std.exp()).square()
-    return 0.5 * (distance + ratio.exp() - 1 - ratio).sum(dim=1)

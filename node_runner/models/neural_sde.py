@@ -12,7 +12,8 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
-from node_runner.models.stochastic import Diagonal, Equation, gaussian_nll, normal_draws, path_key
+from node_runner.models.gaussian import gaussian_nll
+from node_runner.models.stochastic import Diagonal, Equation, normal_draws, path_key
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import CountOrZero, Positive

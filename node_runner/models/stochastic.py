@@ -104,9 +104,3 @@ def normal_draws(count: int, like: Tensor, generator: torch.Generator | None = N
     """Standard normal numbers (count, *like.shape), the same on every device."""
     draws = torch.randn(count, *like.shape, generator=generator, dtype=torch.float64)
     return draws.to(like.device, like.dtype)
-
-
-def gaussian_nll(error: Tensor, log_std: Tensor, where: Tensor) -> Tensor:
-    """Sum () of -log N(error; 0, std^2) in nats over where (..., D); error (..., D), log_std (D,)."""
-    terms = 0.5 * (error / log_std.exp()).square() + log_std + 0.5 * math.log(2 * math.pi)
-    return torch.where(where, terms, 0).sum()

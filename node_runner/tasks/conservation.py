@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, StepOutput, Task
-from node_runner.settings import TrainerConfig
+from node_runner.tasks.around import Around
 from node_runner.views import DataSpec, TrajectoryBatch, View
 
 
-class Conservation:
+class Conservation(Around):
     """A task on trajectories with a penalty on the drift of their energy.
 
     The penalty is the mean over times and trajectories of (E(t) - E(0))^2, E(0) being the energy of the first
@@ -37,14 +34,8 @@ class Conservation:
                 f"trainer.conservation={weight:g} needs trajectories whose energy is known to be conserved, and "
                 f"dataset={spec.dataset} gives none: use dataset=pendulum or mass_spring, or trainer.conservation=0"
             )
-        self.task, self.energy, self.weight = task, spec.energy, weight
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
-
-    def batches(
-        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
-    ) -> tuple[int, Callable[[int], Any]]:
-        """As the task's."""
-        return self.task.batches(part, config, seed, progress)
+        super().__init__(task)
+        self.energy, self.weight = spec.energy, weight
 
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""

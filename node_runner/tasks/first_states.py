@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.around import Around
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
@@ -38,7 +39,7 @@ class InitialValues(nn.Module):
         return self.values.index_select(0, rows)
 
 
-class LearnedFirstStates:
+class LearnedFirstStates(Around):
     """Trajectory regression from first states that are learned with the model, where observations have noise.
 
     A prediction that starts at a noisy observation carries its error along, and what is learned is biased by it.
@@ -70,8 +71,8 @@ class LearnedFirstStates:
         refuse_given("trainer.first_states=learned", "trainer.first_states=given", part, config)
         assert isinstance(task, TrajectoryRegression), "what trajectories are learned by"
         give_first_states(model, torch.zeros_like(part.ys[:, 0]))
-        self.task, self._std = task, Placed(task.spec.std)
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
+        super().__init__(task)
+        self.regularisers, self._std = task.regularisers, Placed(task.spec.std)
 
     def batches(
         self, part: Trajectories, config: TrainerConfig, seed: int, progress: Callable[[int], float]
@@ -94,7 +95,7 @@ class LearnedFirstStates:
         std = self._std.like(batch.ys)
         output = model(batch.ys[0] + model.first_states(batch.rows) * std, batch.ts, batch.t0)  # type: ignore[operator]
         squares = mean_squares((output.value - batch.ys) / std, batch.mask)
-        total, scalars = penalised(lambda: (squares + QUIET**2).log().mean() / 2, output, self.task.regularisers)
+        total, scalars = penalised(lambda: (squares + QUIET**2).log().mean() / 2, output, self.regularisers)
         return StepOutput(total, scalars | {"noise": squares.detach().mean().sqrt()}, output.solves)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,12 +9,12 @@ from torch import nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
-from node_runner.settings import TrainerConfig
+from node_runner.tasks.around import Around
 from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, TrajectoryBatch, View
 
 
-class InputNoise:
+class InputNoise(Around):
     """A task whose training adds Gaussian noise to what the model is given: first states, examples, points.
 
     Later states of trajectories are targets and stay as they are; evaluation has no noise. The scalar
@@ -43,14 +42,8 @@ class InputNoise:
                 f"trainer.input_noise={size:g} is for first states, examples and points, and dataset={spec.dataset} is "
                 f"learned as {spec.view.value}: use trainer.input_noise=0"
             )
-        self.task, self.size, self._std = task, size, Placed(spec.std)
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
-
-    def batches(
-        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
-    ) -> tuple[int, Callable[[int], Any]]:
-        """As the task's: noise is drawn where a batch is used."""
-        return self.task.batches(part, config, seed, progress)
+        super().__init__(task)
+        self.size, self._std = size, Placed(spec.std)
 
     def step(self, model: nn.Module, batch: Any) -> StepOutput:
         """Loss and scalars of one batch, with noise on its inputs."""

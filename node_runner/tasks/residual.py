@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
-from node_runner.settings import TrainerConfig
+from node_runner.models.positive import PositiveParameters
+from node_runner.tasks.around import Around
 from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, TrajectoryBatch, View
 
@@ -22,10 +22,10 @@ POINTS = 256
 """Collocation points of a step."""
 
 PACE = 10.0
-"""A parameter is exp(PACE * weight), and so moves as fast as a network's weights together would move it."""
+"""Of the equation's parameters: one moves as fast as a network's weights together would move it."""
 
 
-class Residual:
+class Residual(Around):
     """A task on trajectories with a penalty on what the field leaves over of a known equation.
 
     The equation is the data's, with its parameters unknown: they are learned along, each as the exponential of a
@@ -57,24 +57,17 @@ class Residual:
         if not hasattr(model, "vector_field"):
             raise ConfigError("trainer.residual: this model has no field in the data's units; use trainer.residual=0")
         assert model is not None
-        self.task, self.weight, self.form = task, weight, spec.equation.form
-        self.weights = nn.ParameterDict(
-            {name: part.ys.new_tensor(value).log() / PACE for name, value in spec.equation.parameters.items()}
-        )
+        super().__init__(task)
+        self.weight, self.form = weight, spec.equation.form
+        start = {name: part.ys.new_tensor(value) for name, value in spec.equation.parameters.items()}
+        self.weights = PositiveParameters(start, PACE)
         model.equation = self.weights
         self._mean, self._std = Placed(spec.mean), Placed(spec.std)
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
-
-    def batches(
-        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
-    ) -> tuple[int, Callable[[int], Any]]:
-        """As the task's."""
-        return self.task.batches(part, config, seed, progress)
 
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""
         out = self.task.step(model, batch)
-        parameters = {name: (PACE * weight).exp() for name, weight in self.weights.items()}
+        parameters = self.weights.positive()
         left = self._left_over(model, batch, parameters)
         named = {f"equation/{name}": value.detach() for name, value in parameters.items()}
         scalars = {**out.scalars, "residual": left.detach().sqrt(), **named}

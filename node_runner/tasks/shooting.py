@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.around import Around
 from node_runner.tasks.first_states import give_first_states, refuse_given
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
@@ -18,7 +18,7 @@ from node_runner.tasks.trajectory import evenly_spaced
 from node_runner.views import DataSpec, Trajectories, TrajectoryBatch
 
 
-class Shooting:
+class Shooting(Around):
     """A task on trajectories that are solved in segments of `shooting` points, all at once.
 
     The last point of a segment is the first of the next. Every segment starts from a state of its own, which is
@@ -49,18 +49,12 @@ class Shooting:
         if config.window_start is not None:
             raise ConfigError(f"{about} cuts whole trajectories, and trainer.window_start={config.window_start} begins "
                               "with less of them: use trainer.window_start=null")  # fmt: skip
-        self.task, self.spec, self.weight = task, spec, config.continuity
+        super().__init__(task)
+        self.spec, self.weight = spec, config.continuity
         self.places = places(part, config.shooting)
         self._mean, self._std = Placed(spec.mean), Placed(spec.std)
         first = part.ys[:, self.places[:, 0]]
         give_first_states(model, (first - self._mean.like(first)) / self._std.like(first))
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
-
-    def batches(
-        self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
-    ) -> tuple[int, Callable[[int], Any]]:
-        """As the task's: whole trajectories."""
-        return self.task.batches(part, config, seed, progress)
 
     def step(self, model: nn.Module, batch: TrajectoryBatch) -> StepOutput:
         """Loss and scalars of one batch."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
+from node_runner.tasks.around import Around
 from node_runner.tasks.placed import Placed
 from node_runner.views import DataSpec, TrajectoryBatch, View
 
@@ -21,7 +22,7 @@ class Matched(NamedTuple):
     batch: TrajectoryBatch
 
 
-class WarmStart:
+class WarmStart(Around):
     """A task on trajectories whose first `steps` steps match derivatives.
 
     At every inner observation of a segment the field is to have the slope of the parabola through it and its two
@@ -48,8 +49,8 @@ class WarmStart:
                 f"trainer.warm_start={steps} matches derivatives of trajectories, and dataset={spec.dataset} is "
                 f"learned as {spec.view.value}: use trainer.warm_start=0"
             )
-        self.task, self.steps, self._std = task, steps, Placed(spec.std)
-        self.name, self.view, self.evaluate = task.name, task.view, task.evaluate
+        super().__init__(task)
+        self.steps, self._std = steps, Placed(spec.std)
 
     def batches(
         self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]

@@ -14,7 +14,8 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
-from node_runner.models.latent_sde import Control, divergence
+from node_runner.models.gaussian import gaussian_divergence
+from node_runner.models.latent_sde import Control
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
@@ -172,7 +173,7 @@ def test_the_divergence_of_two_gaussians():
     exact = torch.distributions.kl_divergence(
         torch.distributions.Normal(mean, log_std.exp()), torch.distributions.Normal(prior_mean, prior_log_std.exp())
     ).sum(dim=1)
-    torch.testing.assert_close(divergence(mean, log_std, prior_mean, prior_log_std), exact)
+    torch.testing.assert_close(gaussian_divergence(mean, log_std, prior_mean, prior_log_std), exact)
 
 
 def test_a_prediction_is_the_mean_of_draws():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from node_runner.models.block import ODEBlock
 from node_runner.models.control import channels, filled, through
-from node_runner.models.latent import gaussian_divergence
+from node_runner.models.gaussian import gaussian_divergence
 from node_runner.models.recurrence import MovingMemory
 from node_runner.settings import ControlPath
 from node_runner.views import Lesson, View
