@@ -115,7 +115,7 @@ class NativeSolve:
     ) -> None:
         self.library, self.recipe = library, recipe
         self.shapes = [tensor.shape for tensor in parameters]
-        self.stats = SolveStats()
+        self.stats = SolveStats(self_timed=True)
         self._kept: int | None = None
         self._call = call = recipe.call()
         y0 = y0.detach().contiguous()
@@ -169,6 +169,7 @@ class NativeSolve:
         Raises:
             SolveFailed: the backward solve of a continuous adjoint gave up.
         """
+        began = time.perf_counter()
         call, stats = self._call, self.stats
         grad_ys = grad_ys.contiguous()
         grad_y0 = grad_ys.new_empty(grad_ys.shape[1:])
@@ -181,6 +182,7 @@ class NativeSolve:
             why = self._failure(0, call.accepted_backward, call.rejected_backward)
             raise SolveFailed(f"in the backward solve of the adjoint: {why}")
         gradients = flat.split([shape.numel() for shape in self.shapes])
+        stats.seconds_backward += time.perf_counter() - began
         return grad_y0, [part.view(shape) for part, shape in zip(gradients, self.shapes, strict=True)]
 
     def release(self) -> None:

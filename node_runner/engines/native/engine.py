@@ -15,7 +15,7 @@ from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, 
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
 
 
 WIDEST = 512
@@ -45,6 +45,7 @@ class NativeEngine:
 
     def __init__(self) -> None:
         self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
+        self._agreed: tuple[Dynamics, FieldForm] | None = None  # to the solve that follows
 
     def candidates(self, steps: int) -> tuple[NativeEngine]:
         """Itself."""
@@ -60,10 +61,14 @@ class NativeEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no network of the kind that the source is written for."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("native")
-        reason = _refusal(f, y0, norm, per_sample=method.batching is Batching.per_sample)
-        return None if reason is None else f"engine=native {reason}"
+        form = form_of(f)
+        reason = _refusal(f, form, y0, norm, per_sample=method.batching is Batching.per_sample)
+        if reason is not None or form is None:
+            return f"engine=native {reason}"
+        self._agreed = f, form
+        return None
 
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
@@ -86,7 +91,8 @@ class NativeEngine:
         gradient: Gradient = DISCRETE,
     ) -> Solution:
         """Solve; see `node_runner.types.Integrate`. Output times get no gradient."""
-        form = form_of(f)
+        agreed, self._agreed = self._agreed, None
+        form = agreed[1] if agreed is not None and agreed[0] is f else form_of(f)
         assert form is not None, "refuses() says which fields are served"
         parameters = form.parameters
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
@@ -108,19 +114,24 @@ class NativeEngine:
         return recipe
 
 
-def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
+def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
     if y0.device.type != "cpu":
         return f"runs on the CPU, and the state is on {y0.device.type}"
     if y0.dtype not in (torch.float32, torch.float64):
         return f"computes in float32 and float64, and the state is {str(y0.dtype).removeprefix('torch.')}"
     if norm is not None and not isinstance(getattr(norm, "columns", None), int):
         return "measures errors by their RMS, over the first columns or all, and this solve has a norm of its own"
-    form = form_of(f)
     if form is None:
         return _formless(f)
-    if isinstance(f, nn.Module) and any(m._forward_hooks or m._forward_pre_hooks for m in f.modules()):
+    if isinstance(f, nn.Module) and _hooked(f):
         return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
     return _unfit(form, y0, per_sample)
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether it or a part of it has hooks; asked before every solve, where `modules()` takes three times as long."""
+    parts = module._modules.values()
+    return bool(module._forward_hooks or module._forward_pre_hooks) or any(_hooked(p) for p in parts if p is not None)
 
 
 def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
