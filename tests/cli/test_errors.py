@@ -14,7 +14,7 @@ from node_runner.config import compose_run
 from node_runner.errors import ConfigError
 from node_runner.run import run as train
 from tests.cli.conftest import SPIRAL, NodeRun
-from tests.conftest import write_idx
+from tests.mnist import write_idx
 
 
 COMPOSED = {

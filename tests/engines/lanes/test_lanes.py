@@ -15,13 +15,11 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.settings import Batching
 from node_runner.types import Method
-from tests.engines.equality import assert_finite_differences_agree
+from tests.engines.equality import FORWARD, TIMES, assert_finite_differences_agree
 from tests.problems import ADAPTIVE, METHODS, SmallField, differentiable, make_method, nonlinear, solve
 
 
 EXPLICIT = [name for name in ADAPTIVE if METHODS[name].implicit is None]
-FORWARD = torch.linspace(0, 2, 7, dtype=torch.float64)
-TIMES = {"forward": FORWARD, "backward": FORWARD.flip(0)}
 
 
 def per_sample(name: str = "dopri5", **options: object) -> Method:
