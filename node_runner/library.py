@@ -140,6 +140,9 @@ def fit(
 
     Returns:
         Metrics of the best validation, and of every test part.
+
+    Raises:
+        ConfigError: a value out of its range, or that a module alone cannot serve.
     """
     config = TrainerConfig(**values)
     check(config, "trainer")

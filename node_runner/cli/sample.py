@@ -209,7 +209,11 @@ def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Arra
 
 
 def pairs_of(saved: Saved, request: Request) -> Tensor:
-    """Rows (2 N,) of the test part: N starts and N ends, all different."""
+    """Rows (2 N,) of the test part: N starts and N ends, all different.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
     available = len(saved.experiment.splits.test)
     pairs = request.count or min(PAIRS, available // 2)
     if 2 * pairs > available or not pairs:

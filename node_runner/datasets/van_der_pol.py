@@ -87,7 +87,7 @@ def lienard_plane(t: Any, y: Any, *, mu: Any) -> Any:
 def period(mu: float) -> float:
     """Of the limit cycle, within 16 %: by the first terms for small and for large mu.
 
-    Source: Strogatz, Nonlinear Dynamics and Chaos, section 7.5 and exercise 7.5.2; Dorodnicyn (1947).
+    Source: Strogatz, Nonlinear Dynamics and Chaos, section 7.5; Dorodnicyn (1947).
     """
     small = 2 * math.pi * (1 + mu**2 / 16)
     large = (3 - 2 * math.log(2)) * mu + 7.0143 * mu ** (-1 / 3)
