@@ -76,7 +76,7 @@ class NativeEngine:
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"
-        return Making(network_of(form, y0, norm, adjoint))
+        return Making(network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample))
 
     def integrate(
         self,
@@ -98,7 +98,8 @@ class NativeEngine:
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
-        network = network_of(form, y0, norm, wanted.adjoint if wanted else None)
+        per_sample = method.batching is Batching.per_sample
+        network = network_of(form, y0, norm, wanted.adjoint if wanted else None, per_sample=per_sample)
         solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)

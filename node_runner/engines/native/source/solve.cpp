@@ -3,6 +3,7 @@
 // The state of all samples is one array of vectors, tile after tile: [tile][row][vector]. The forward solve goes stage
 // by stage over all tiles, since the error of all of them decides about a step. The discrete gradient goes tile by
 // tile over all steps, since step sizes are constants in it and tiles then know nothing of each other.
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -241,15 +242,19 @@ struct Solve {
     if (o.keep == OUTPUTS) outputs.resize(size * o.times);
     for (int tile = 0; tile < tiles; tile++) load(o.y0, y.data() + size_t(tile) * Net::STATE, tile, true);
     write(o, 0, y);
-    if (!o.adaptive) fixed(o);
-    else if (o.per_sample) per_sample(o);
-    else adaptive(o);
+#if NODE_PER_SAMPLE
+    per_sample(o);
+#else
+    if (o.adaptive) adaptive(o);
+    else fixed(o);
+#endif
     o.nfe = nfe;
     o.kept_bytes = int64_t(outputs.size() + first_tape.size() + first_state.size()) * BYTES;
     for (const Step& step : steps)
       if (step.kept) o.kept_bytes += int64_t(step.kept->size()) * BYTES;
-    for (const auto& steps : lane_steps)
-      o.kept_bytes += int64_t(steps.size()) * int64_t(2 * Net::STATE * BYTES + 2 * TILE * sizeof(double));
+#if NODE_PER_SAMPLE
+    for (const Path& path : paths) o.kept_bytes += path.steps.size() * sizeof(OwnStep) + path.states.size() * sizeof(Real);
+#endif
   }
 
   void adaptive(Call& o) {
@@ -355,10 +360,13 @@ struct Solve {
     return {(1 + 2 * x) * (1 - x) * (1 - x), x * x * (3 - 2 * x), x * (1 - x) * (1 - x) * h, x * x * (x - 1) * h};
   }
 
+  // Only what is wanted is compiled.
+#if NODE_PER_SAMPLE
 #include "per_sample.h"
-
-  // Only the gradient that is wanted is compiled: it is half of the work.
-#if NODE_GRADIENT == 1
+#endif
+#if NODE_GRADIENT == 1 && NODE_PER_SAMPLE
+#include "per_sample_gradient.h"
+#elif NODE_GRADIENT == 1
 #include "discrete.h"
 #elif NODE_GRADIENT == 2
 #include "continuous.h"
