@@ -4,18 +4,19 @@
 // A lane whose sample has arrived takes the next one that waits, first those whose first step is the smallest, since
 // they are likely to need the most; so lanes idle only while the last samples finish.
 //
-// Rows are one vector wide here. A tile of four vectors evaluates a sample 2 % faster and pulls it back 20 % faster,
-// but has 64 lanes of float32 to keep busy: of 64 samples, none waits, and all pay for the slowest.
+// Rows are one vector wide here: MEASURED
 
 static_assert(WIDTH == 1);
 
-struct OwnStep { double t, h; int64_t first; };  // an accepted step, and the first output time beyond its beginning
-struct Path {                                    // of one sample: what is kept of it for the gradient
-  std::vector<OwnStep> steps;
-  std::vector<Real> states;                      // (steps, 2, R): state and slope at the beginning of each
+// An attempt that is kept for the gradient, since at least one lane accepted it: who did, and from which output time on
+// up to which. Lanes that rejected it, or are empty, have nobody and a step of size 0.
+struct Attempt {
+  int64_t who[LANES], first[LANES], last[LANES];
+  double t[LANES], h[LANES];
+  Pool::Block kept;  // EVALUATIONS: tapes of its stages; STATES: y and f at its beginning
 };
+std::vector<std::deque<Attempt>> attempts;  // of each thread
 struct Stuck { int64_t attempt, sample; Status status; double t, h; };
-std::vector<Path> paths;
 
 // What the samples in the lanes of a vector have of their own beside their states.
 struct Lanes {
@@ -60,23 +61,36 @@ static Vec lane_norms(Value value) {  // RMS over the first rows of each lane
   }
   return each(total / Real(NORM_ROWS), [](Real a) { return std::sqrt(a); });
 }
+static bool all(Mask mask) {
+  bool every = true;
+  for (int l = 0; l < LANES; l++) every &= mask[l] != 0;
+  return every;
+}
 static bool lane_finite(const std::vector<Vec>& state, int lane) {
   return std::all_of(state.begin(), state.end(), [&](const Vec& v) { return std::isfinite(v[lane]); });
 }
 
-// The stages of one attempt: k[0] is known; `seen` hears the time of each evaluation and says where its tape goes.
-template <class Seen>
-void take_lanes(const Call& o, const Lanes& lanes, const double* t, const double* h, const std::vector<Vec>& from,
-                std::vector<std::vector<Vec>>& ks, std::vector<Vec>& to, Seen seen) const {
-  const int stages = int(o.stages);
+// When the lanes evaluate stage i, by the solver's clock.
+static Vec stage_times(const Call& o, int i, const double* t, const double* h) {
+  Vec now = {};
+  if (TIMED)
+    for (int l = 0; l < LANES; l++) now[l] = stage_time(o, i, t[l], h[l], t[l] + h[l]);
+  return now;
+}
+static Vec sizes(const double* h) {
   Vec size;
   for (int l = 0; l < LANES; l++) size[l] = Real(h[l]);
+  return size;
+}
+
+// The stages of one attempt: k[0] is known, evaluation i leaves its tape at tapes + (i - 1) * stride.
+void take_lanes(const Call& o, const Lanes& lanes, const double* t, const double* h, const std::vector<Vec>& from,
+                std::vector<std::vector<Vec>>& ks, std::vector<Vec>& to, Vec* tapes, size_t stride) const {
+  const int stages = int(o.stages);
+  const Vec size = sizes(h);
   for (int i = 1; i < stages; i++) {
-    Vec now = {};
-    if (TIMED)
-      for (int l = 0; l < LANES; l++) now[l] = stage_time(o, i, t[l], h[l], t[l] + h[l]);
     for (int r = 0; r < R; r++) to[r] = from[r] + combined(o.a + i * stages, i, size, ks, r);
-    lanes.evaluate(now, to.data(), seen(i, lanes.time(now)), ks[i].data());
+    lanes.evaluate(stage_times(o, i, t, h), to.data(), tapes + (i - 1) * stride, ks[i].data());
   }
   if (!o.ends_in_solution)
     for (int r = 0; r < R; r++) to[r] = from[r] + combined(o.b, stages, size, ks, r);
@@ -84,21 +98,22 @@ void take_lanes(const Call& o, const Lanes& lanes, const double* t, const double
 
 void per_sample(Call& o) {
   if (o.times < 2) return;
-  if (o.keep == STATES || o.keep == EVALUATIONS) paths.resize(batch);
-  evaluate(Real(clock[0]), y.data(), k[0].data(), scratch.data());  // y and k[0] stay: samples begin with them
-  first_state = y;
+  if (o.keep == EVALUATIONS) first_tape.resize(size_t(tiles) * Net::TAPE);
+  if (o.keep == STATES) first_state = y;
+  // Samples begin with what y and k[0] are from here on.
+  evaluate(Real(clock[0]), y.data(), k[0].data(), o.keep == EVALUATIONS ? first_tape.data() : scratch.data());
   std::vector<double> first(batch, o.first_step);
   if (o.first_step < 0) first_steps(o, first);
   std::vector<int64_t> order(batch);
   for (int64_t s = 0; s < batch; s++) order[s] = s;
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return first[a] < first[b]; });
 
-  std::atomic<int64_t> waiting(0);
+  attempts.resize(threads);
   std::vector<Stuck> stuck(threads, Stuck{std::numeric_limits<int64_t>::max(), 0, DONE, 0, 0});
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int i = 0; i < threads; i++) {
     const NoSubnormals here;
-    solve_lanes(o, first, order, waiting, stuck[i]);
+    solve_lanes(o, i, first, order, stuck[i]);
   }
   int64_t most = 0;
   for (int64_t s = 0; s < batch; s++) most = std::max(most, o.steps[s] + o.steps[batch + s]);
@@ -135,21 +150,22 @@ void first_steps(const Call& o, std::vector<double>& first) {
   }
 }
 
-// Solves samples until none waits. A sample that gets stuck is remembered, the earliest of them, and others that have
+// Solves the samples of one thread, always the same ones. A sample that gets stuck is remembered, the earliest of them, and others that have
 // come further than it are let go.
-void solve_lanes(const Call& o, const std::vector<double>& first, const std::vector<int64_t>& order,
-                 std::atomic<int64_t>& waiting, Stuck& stuck) {
+void solve_lanes(const Call& o, int thread, const std::vector<double>& first, const std::vector<int64_t>& order,
+                 Stuck& stuck) {
   const int stages = int(o.stages);
   Lanes lanes(*this);
   std::vector<Vec> from(R), to(R), other(R), tape(Net::TAPE);
   std::vector<std::vector<Vec>> ks(stages, std::vector<Vec>(R));
   double t[LANES] = {}, h[LANES] = {};
-  int64_t next[LANES], taken[LANES], refused[LANES];
+  int64_t next[LANES], taken[LANES], refused[LANES], waiting = thread;
+  Pool::Block block;
 
   auto enter = [&](int l) {  // whether there was one to enter
-    const int64_t place = waiting++;
-    if (place >= batch) return false;
-    const int64_t s = order[place];
+    if (waiting >= batch) return false;
+    const int64_t s = order[waiting];
+    waiting += threads;
     lanes.enter(l, s);
     t[l] = clock[0], h[l] = first[s], next[l] = 1, taken[l] = refused[l] = 0;
     for (int r = 0; r < R; r++) {
@@ -184,16 +200,21 @@ void solve_lanes(const Call& o, const std::vector<double>& first, const std::vec
         if (here.status != DONE && earlier(here, stuck)) stuck = here;
         leave(l);
       }
-    if (!running) return;
-    take_lanes(o, lanes, t, h, from, ks, to, [&](int, Vec) { return tape.data(); });
-    Vec size;
-    for (int l = 0; l < LANES; l++) size[l] = Real(h[l]);
+    if (!running) break;
+    if (o.keep == EVALUATIONS && !block) block = pool.take(Net::TAPE * (stages - 1));
+    if (o.keep == STATES && !block) block = pool.take(2 * R);
+    const bool keeps_tapes = o.keep == EVALUATIONS;
+    take_lanes(o, lanes, t, h, from, ks, to, keeps_tapes ? block->data() : tape.data(), keeps_tapes ? Net::TAPE : 0);
+    const Vec size = sizes(h);
     const Vec ratio = lane_norms([&](int r) {
       return combined(o.error, stages, size, ks, r) /
              (Real(o.atol) + Real(o.rtol) * larger(absolute(from[r]), absolute(to[r])));
     });
+    Attempt attempt;
     Mask moves = {};
+    bool any = false;
     for (int l = 0; l < LANES; l++) {
+      attempt.who[l] = -1, attempt.t[l] = t[l], attempt.h[l] = 0;
       if (lanes.who[l] < 0) continue;
       const double taking = h[l];
       h[l] = next_step(o, taking, ratio[l]);
@@ -201,33 +222,38 @@ void solve_lanes(const Call& o, const std::vector<double>& first, const std::vec
         refused[l]++;
         continue;
       }
+      any = true;
       moves[l] = -1;
-      if (!paths.empty()) keep_step(paths[lanes.who[l]], {t[l], taking, next[l]}, l, from, ks[0]);
-      const int64_t begin = next[l];
+      attempt.who[l] = lanes.who[l], attempt.h[l] = taking, attempt.first[l] = next[l];
       while (next[l] < o.times && clock[next[l]] <= t[l] + taking) next[l]++;
-      if (next[l] > begin) write_lane(o, lanes.who[l], l, {t[l], taking, begin}, next[l], from, to, ks);
+      attempt.last[l] = next[l];
+      write_lane(o, attempt, l, from, to, ks);
       t[l] += taking;
       taken[l]++;
       if (next[l] == o.times) leave(l);
+    }
+    if (block && any) {
+      attempt.kept = std::move(block);
+      Vec* kept = attempt.kept->data();
+      if (o.keep == STATES) std::copy_n(ks[0].data(), R, std::copy_n(from.data(), R, kept));
+      else if (!all(moves))  // what a rejected step came to need not be finite, and zero times infinity is not zero
+        for (Vec& v : *attempt.kept) v = moves ? v : Vec{};
+      attempts[thread].push_back(std::move(attempt));
     }
     for (int r = 0; r < R; r++) {
       from[r] = moves ? to[r] : from[r];
       ks[0][r] = moves ? ks[stages - 1][r] : ks[0][r];
     }
   }
+  if (block) pool.give(std::move(block));
 }
 
-static void keep_step(Path& path, OwnStep step, int l, const std::vector<Vec>& state, const std::vector<Vec>& slope) {
-  path.steps.push_back(step);
-  for (int r = 0; r < R; r++) path.states.push_back(state[r][l]);
-  for (int r = 0; r < R; r++) path.states.push_back(slope[r][l]);
-}
-
-// The dense output of one lane, see `interpolate`: the output times of a step up to `last`.
-void write_lane(const Call& o, int64_t who, int l, OwnStep step, int64_t last, const std::vector<Vec>& from,
-                const std::vector<Vec>& to, const std::vector<std::vector<Vec>>& ks) const {
+// The dense output of a lane, see `interpolate`.
+void write_lane(const Call& o, const Attempt& step, int l, const std::vector<Vec>& from, const std::vector<Vec>& to,
+                const std::vector<std::vector<Vec>>& ks) const {
+  if (step.first[l] == step.last[l]) return;
   const int stages = int(o.stages);
-  const Real h = Real(step.h);
+  const Real h = Real(step.h[l]);
   for (int r = 0; r < R; r++) {
     const Real a0 = from[r][l], a1 = to[r][l], f0 = h * ks[0][r][l], f1 = h * ks[stages - 1][r][l];
     Real middle = 0;
@@ -235,12 +261,12 @@ void write_lane(const Call& o, int64_t who, int l, OwnStep step, int64_t last, c
       if (o.middle[m] != 0) middle += Real(o.middle[m]) * h * ks[m][r][l];
     const Real ym = a0 + middle, a = 2 * (f1 - f0) - 8 * (a1 + a0) + 16 * ym;
     const Real b = 5 * f0 - 3 * f1 + 18 * a0 + 14 * a1 - 32 * ym, d = f1 - 4 * f0 - 11 * a0 - 5 * a1 + 16 * ym;
-    for (int64_t j = step.first; j < last; j++) {
-      const Real x = place_in(step, j);
-      o.ys[(j * batch + who) * R + r] = a0 + x * (f0 + x * (d + x * (b + x * a)));
+    for (int64_t j = step.first[l]; j < step.last[l]; j++) {
+      const Real x = place_in(step, l, j);
+      o.ys[(j * batch + step.who[l]) * R + r] = a0 + x * (f0 + x * (d + x * (b + x * a)));
     }
   }
 }
-Real place_in(OwnStep step, int64_t output) const {  // 0 to 1
-  return Real((clock[output] - step.t) / ((step.t + step.h) - step.t));
+Real place_in(const Attempt& step, int l, int64_t output) const {  // 0 to 1
+  return Real((clock[output] - step.t[l]) / ((step.t[l] + step.h[l]) - step.t[l]));
 }

@@ -3,7 +3,6 @@
 // The state of all samples is one array of vectors, tile after tile: [tile][row][vector]. The forward solve goes stage
 // by stage over all tiles, since the error of all of them decides about a step. The discrete gradient goes tile by
 // tile over all steps, since step sizes are constants in it and tiles then know nothing of each other.
-#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -100,6 +99,10 @@ struct Solve {
   ~Solve() {
     for (Step& step : steps)
       if (step.kept) pool.give(std::move(step.kept));
+#if NODE_PER_SAMPLE
+    for (auto& log : attempts)
+      for (Attempt& attempt : log) pool.give(std::move(attempt.kept));
+#endif
   }
 
   // Lanes beyond the batch repeat its last sample, and do not count.
@@ -253,7 +256,8 @@ struct Solve {
     for (const Step& step : steps)
       if (step.kept) o.kept_bytes += int64_t(step.kept->size()) * BYTES;
 #if NODE_PER_SAMPLE
-    for (const Path& path : paths) o.kept_bytes += path.steps.size() * sizeof(OwnStep) + path.states.size() * sizeof(Real);
+    for (const auto& log : attempts)
+      for (const Attempt& attempt : log) o.kept_bytes += sizeof(Attempt) + attempt.kept->size() * BYTES;
 #endif
   }
 
