@@ -34,8 +34,7 @@ class NativeEngine:
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
-    With solver.batching=per_sample each lane of a vector takes the steps of its own sample; the discrete gradient
-    then evaluates the accepted steps once more, whatever the adjoint.
+    With solver.batching=per_sample each lane of a vector takes the steps of its own sample, and then the next sample.
 
     A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
     """

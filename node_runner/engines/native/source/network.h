@@ -335,12 +335,25 @@ struct Network {
 
   struct Evaluation { const Vec *tape, *pulls; const Vec* time; };
 
+  // Rows of one vector lie so far apart from one evaluation to the next that they are brought together first.
+  static constexpr bool PACKS = C == 1;
+  static constexpr int ACROSS = ACCUMULATORS / 4;  // inputs of a layer that are taken together
+
+  template <int l>
+  static void pack(const Evaluation* list, int count, Vec* to) {  // [input / ACROSS][evaluation][input % ACROSS]
+    for (int k = 0; k < SIZES[l];) {
+      const int together = k + ACROSS <= SIZES[l] ? ACROSS : 1;
+      for (int e = 0; e < count; e++) to = std::copy_n(list[e].tape + inputs_at(l) + k, together, to);
+      k += together;
+    }
+  }
+
   template <int l, int ROWS, int COLUMNS>
-  static inline void outer(const Evaluation* list, int count, int j, int k, Real* gradient) {
+  static inline void outer(const Evaluation* list, const Vec* packed, int count, int j, int k, Real* gradient) {
     Vec sums[ROWS][COLUMNS] = {};
     for (int e = 0; e < count; e++) {
       const Vec* pull = list[e].pulls + pulls_at(l) + j * C;
-      const Vec* input = list[e].tape + inputs_at(l) + k * C;
+      const Vec* input = PACKS ? packed + k * count + e * COLUMNS : list[e].tape + inputs_at(l) + k * C;
       for (int c = 0; c < C; c++) {
         Vec in[COLUMNS];
 #pragma GCC unroll 8
@@ -356,12 +369,11 @@ struct Network {
   }
 
   template <int l, int ROWS>
-  static inline void outer_rows(const Evaluation* list, int count, int j, Real* gradient) {
-    constexpr int COLUMNS = ACCUMULATORS / 4;
+  static inline void outer_rows(const Evaluation* list, const Vec* packed, int count, int j, Real* gradient) {
     int k = 0;
-    for (; k + COLUMNS <= SIZES[l]; k += COLUMNS) outer<l, ROWS, COLUMNS>(list, count, j, k, gradient);
-    if constexpr (SIZES[l] % COLUMNS > 0)
-      for (; k < SIZES[l]; k++) outer<l, ROWS, 1>(list, count, j, k, gradient);
+    for (; k + ACROSS <= SIZES[l]; k += ACROSS) outer<l, ROWS, ACROSS>(list, packed, count, j, k, gradient);
+    if constexpr (SIZES[l] % ACROSS > 0)
+      for (; k < SIZES[l]; k++) outer<l, ROWS, 1>(list, packed, count, j, k, gradient);
     for (int r = 0; r < ROWS; r++) {
       Vec bias = {}, time = {};
       for (int e = 0; e < count; e++)
@@ -377,10 +389,15 @@ struct Network {
 
   template <int l = 0>
   static void gather(const Evaluation* list, int count, Real* gradient) {
+    thread_local std::vector<Vec> packed;
+    if constexpr (PACKS) {
+      if (packed.size() < size_t(SIZES[l] * count)) packed.resize(SIZES[l] * count);
+      pack<l>(list, count, packed.data());
+    }
     int j = 0;
-    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, count, j, gradient);
+    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.data(), count, j, gradient);
     if constexpr (SIZES[l + 1] % 4 > 0)
-      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, count, j, gradient);
+      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.data(), count, j, gradient);
     if constexpr (l + 1 < L) gather<l + 1>(list, count, gradient);
   }
 

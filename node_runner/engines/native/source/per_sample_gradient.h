@@ -58,6 +58,11 @@ struct Pending {
   }
 };
 
+// Tapes of adjoint=off come from main memory: each is asked for one evaluation before it is needed.
+static void fetch(const Vec* tape) {
+  for (int v = 0; v < Net::TAPE; v += 64 / BYTES) __builtin_prefetch(tape + v, 0, 2);
+}
+
 // From the last attempt of a thread to the first.
 void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* grad_ys, Real* grad_y0, Real* by_slope,
                    Real* grad) const {
@@ -105,7 +110,10 @@ void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* gr
         for (int i = 0; i < stages; i++)
           if (o.b[i] != 0) ak[i][r] += Real(o.b[i]) * size * ay[r];
       }
+    const auto before = step + 1;
     for (int i = stages - 1; i >= 1; i--) {
+      if (o.keep == EVALUATIONS && i > 1) fetch(tapes + (i - 2) * Net::TAPE);
+      else if (o.keep == EVALUATIONS && before != log.rend()) fetch(before->kept->data() + (stages - 2) * Net::TAPE);
       const Vec now = lanes.time(stage_times(o, i, step->t, step->h));
       pending.pull_back(now, lanes.probes.data(), tapes + (i - 1) * Net::TAPE, ak[i], into);
       if (i == stages - 1 && o.ends_in_solution)
