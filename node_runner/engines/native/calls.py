@@ -100,6 +100,7 @@ class NativeSolve:
         noise: (B, D) probe of the divergence, or None.
         y0: (B, D + integrals).
         ts: (T,) times.
+        fixed: numbers of the field that are no parameters, which follow them in the library's order.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class NativeSolve:
         noise: Tensor | None,
         y0: Tensor,
         ts: Tensor,
+        fixed: Sequence[Tensor] = (),
     ) -> None:
         self.library, self.recipe = library, recipe
         self.shapes = [tensor.shape for tensor in parameters]
@@ -120,7 +122,7 @@ class NativeSolve:
         y0 = y0.detach().contiguous()
         # As the reference engine hands them over: in the dtype of the state, then on a clock of float64.
         clock = ts.detach().to(y0.dtype).double().contiguous()
-        tensors = [tensor.detach().contiguous() for tensor in parameters]
+        tensors = [tensor.detach().contiguous() for tensor in (*parameters, *fixed)]
         pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
         ys = y0.new_empty((len(clock), *y0.shape))
         self._ys: Tensor | None = ys

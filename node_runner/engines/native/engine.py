@@ -32,6 +32,8 @@ MOST_PROBES = 8
 class NativeEngine:
     """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
+    Such a network may also be the acceleration of a field of second order.
+
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
     With solver.batching=per_sample each lane of a vector takes the steps of its own sample, and then the next sample.
@@ -99,7 +101,7 @@ class NativeEngine:
         recipe = self._recipe(method, rtol, atol, wanted)
         per_sample = method.batching is Batching.per_sample
         network = network_of(form, y0, norm, wanted.adjoint if wanted else None, per_sample=per_sample)
-        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
+        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, form.moved or ())
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
 
@@ -138,12 +140,17 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
-    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals) or sizes[-1] != dim:
+    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals):
         return f"needs states (B, {dim}), got {tuple(y0.shape)}"
+    gives = sizes[-1] + (0 if form.moved is None else len(form.moved.scale))
+    if gives != dim:
+        return f"needs a field that gives a state's {dim} numbers, and this one gives {gives}"
     if any(p.dtype != y0.dtype or p.device != y0.device for p in form.parameters):
         return "needs parameters of the state's dtype, on its device"
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
+    if form.moved is not None and form.integrals:
+        return "integrates beside a network alone, and here velocities move positions: use engine=auto"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
     if form.noise is None and exact and dim > MOST_PROBES:
         return (

@@ -19,7 +19,8 @@ from node_runner.types import Norm
 class Network(NamedTuple):
     """What the source is compiled for.
 
-    sizes: D, hidden widths, D. probes: directions in which tangents are carried (0: none).
+    sizes: D, hidden widths, and D or, where velocities move positions, less.
+    probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
     per_sample: whether each sample has adaptive steps of its own. gradient: which is compiled, by `GRADIENTS`.

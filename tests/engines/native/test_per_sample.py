@@ -14,7 +14,7 @@ from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergenc
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
-from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, answer, mlp, with_divergence
+from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, accelerating, answer, mlp, with_divergence
 from tests.engines.native.test_rules import steep
 from tests.problems import differentiable, make_method
 
@@ -68,6 +68,10 @@ def test_the_divergence(exact: bool):
 
 def test_samples_that_start_at_times_of_their_own():
     assert_equal_to_lanes(Shifted(mlp(), torch.linspace(0, 1, 37, dtype=torch.float64)))
+
+
+def test_velocities_that_move_positions():
+    assert_equal_to_lanes(accelerating(), columns=4)
 
 
 def test_many_outputs_in_a_step_and_none_in_others():
