@@ -131,7 +131,8 @@ def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> 
         hint = did_you_mean(error.override, commands) if commands else ""
         return f"'{error.override}' is neither a command nor an override (key=value); {hint}".rstrip("; ")
     reason = str(error).splitlines()[0].removeprefix("Error parsing override").strip()
-    return f"{error.override}: not a valid override ({reason}); quote values that hold = , [ or {{"
+    quotes = "quote values that hold = , ; [ or {, twice in a shell: 'key=\";\"'"
+    return f"{error.override}: not a valid override ({reason}); {quotes}"
 
 
 def _bad_value(cause: OmegaConfBaseException) -> str:
