@@ -32,10 +32,11 @@ MOST_PROBES = 8
 class NativeEngine:
     """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
+    Such a network may also be the acceleration of a field of second order.
+
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
-    With solver.batching=per_sample each lane of a vector takes the steps of its own sample; the discrete gradient
-    then evaluates the accepted steps once more, whatever the adjoint.
+    With solver.batching=per_sample each lane of a vector takes the steps of its own sample, and then the next sample.
 
     A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
     """
@@ -54,9 +55,9 @@ class NativeEngine:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
         if method.tableau is None:
-            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here"
         if compiler() is None:
-            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR}): use auto"
+            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR})"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
@@ -76,7 +77,7 @@ class NativeEngine:
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"
-        return Making(network_of(form, y0, norm, adjoint))
+        return Making(network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample))
 
     def integrate(
         self,
@@ -98,8 +99,9 @@ class NativeEngine:
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
-        network = network_of(form, y0, norm, wanted.adjoint if wanted else None)
-        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
+        per_sample = method.batching is Batching.per_sample
+        network = network_of(form, y0, norm, wanted.adjoint if wanted else None, per_sample=per_sample)
+        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, form.moved or ())
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
 
@@ -138,20 +140,24 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
-    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals) or sizes[-1] != dim:
+    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals):
         return f"needs states (B, {dim}), got {tuple(y0.shape)}"
+    gives = sizes[-1] + (0 if form.moved is None else len(form.moved.scale))
+    if gives != dim:
+        return f"needs a field that gives a state's {dim} numbers, and this one gives {gives}"
     if any(p.dtype != y0.dtype or p.device != y0.device for p in form.parameters):
         return "needs parameters of the state's dtype, on its device"
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
+    if form.moved is not None and form.integrals:
+        return "integrates beside a network alone, and here velocities move positions: use engine=auto"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
     if form.noise is None and exact and dim > MOST_PROBES:
         return (
-            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson, "
-            "and regulariser=jacobian only through engine=auto"
+            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: use model.trace=hutchinson"
         )
     if form.noise is not None and Integral.jacobian in form.integrals:
-        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact, or engine=auto"
+        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
     if per_sample and layers[0].gate_weight is not None:
