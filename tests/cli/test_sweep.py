@@ -83,6 +83,14 @@ def test_a_job_whose_configuration_is_another_is_run_again(spiral: Path, caplog:
     assert RunFolder(spiral).read_result()["config_hash"] != recorded["config_hash"]
 
 
+def test_ctrl_c_before_the_first_run_has_begun_is_told_as_such(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("node_runner.run.run", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        done = node_run(*SWEEP, "trainer.steps=6", "seed=1,2")
+    assert done.code == 130
+    assert done.last.startswith("node-run: interrupted")
+
+
 def test_ctrl_c_ends_a_sweep_that_can_go_on(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
     arguments = (*SWEEP, "trainer.steps=6", "seed=1,2")
     with monkeypatch.context() as patch:
