@@ -173,7 +173,12 @@ class Solve:
 
 def nobody(reasons: Sequence[str]) -> str:
     """Why no engine can serve, from the reason of each."""
-    return reasons[0] if len(reasons) == 1 else f"engine=auto has none that can serve: {'; '.join(map(plain, reasons))}"
+    if len(reasons) == 1:
+        return reasons[0]
+    # What auto holds back, since it would not pay, can serve where it is asked for.
+    held = next((reason.split()[0] for reason in reasons if "compile_from" in reason or "would compile" in reason), None)
+    advice = f"; use {held}, which compiles whatever it costs" if held else ""
+    return f"engine=auto has none that can serve: {'; '.join(map(plain, reasons))}{advice}"
 
 
 def plain(reason: str) -> str:

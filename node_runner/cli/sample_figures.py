@@ -21,13 +21,8 @@ IMAGES = 100
 def draw_points(points: Array, densities: Array, labels: Sequence[str], run: str) -> Figure:
     """The first two axes of points (N, D), coloured by their log-density (N,)."""
     with style():
-        figure = sheet(
-            5.2,
-            4.4,
-            f"{run}: {len(points):,} samples, the first two axes"
-            if points.shape[1] > 2
-            else f"{run}: {len(points):,} samples",
-        )
+        part = ", the first two axes" if points.shape[1] > 2 else ""
+        figure = sheet(5.2, 4.4, f"{run}: {len(points):,} samples{part}")
         axes = clean(figure.subplots())
         if points.shape[1] == 1:
             axes.hist(points[:, 0], bins="auto", density=True, color=PALETTE[0])

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(node_run: NodeRun, monkeypatch: pyte
     [
         ("solver=rk4,dopri", "solver=dopri: no such option; did you mean 'dopri5'?"),
         ("solver.step_sise=1,2", "solver.step_sise: no such setting of solver=midpoint"),
-        ("tolerance.rtol=1e-3,abc", "tolerance.rtol: Value 'abc'"),
+        ("tolerance.rtol=1e-3,abc", "tolerance.rtol: expected a number, got abc"),
     ],
 )
 def test_a_sweep_that_cannot_be_composed_leaves_nothing(node_run: NodeRun, here: Path, typed: str, said: str):

@@ -109,3 +109,12 @@ def test_where_none_can_serve_it_is_no_advice_to_take_auto():
     with pytest.raises(ConfigError, match=r"engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
         solve(Cubed(), torch.ones(4, 2), TS)
     assert "use auto" not in str(refusal.value) and "use engine=auto" not in str(refusal.value)
+
+
+def test_an_engine_that_was_only_held_back_is_named_where_no_other_serves():
+    tableau = Tableau(c=(0.0, 2 / 3), a=((0.0, 0.0), (2 / 3, 0.0)), b=(1 / 4, 3 / 4))
+    method = Method("ralston", 2, adaptive=False, tableau=tableau)
+    solve = Solve(Auto(compile_from=1000), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+    solve.expect(2)
+    with pytest.raises(ConfigError, match=r"; use engine=compiled, which compiles whatever it costs$"):
+        solve(Cubed(), torch.ones(4, 2), TS)
