@@ -127,7 +127,11 @@ def _points(saved: Saved, request: Request, file: Path) -> None:
         write_csv(file, [*labels, "log_density"], np.column_stack((points, densities)))
     else:
         write_npz(file, samples=points.reshape(count, *(spec.image or spec.shape)), log_density=densities)
-    picture = draw_images(points, spec.image, spec.levels) if spec.image else draw_points(points, densities, labels)
+    title = saved.title
+    if spec.image:
+        picture = draw_images(points, spec.image, spec.levels, title)
+    else:
+        picture = draw_points(points, densities, labels, title)
     write_figure(picture, file.with_suffix(".png"))
     if request.animate:
         _animate_flow(saved, request, labels, file.with_suffix(".gif"))
@@ -203,7 +207,7 @@ def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Arra
         write_csv(file, ["trajectory", "t", *labels], one_row_a_time(ts, ys))
     else:
         write_npz(file, ts=ts, ys=ys)
-    write_figure(draw_trajectories(ts, ys, labels, horizon), file.with_suffix(".png"))
+    write_figure(draw_trajectories(ts, ys, labels, horizon, saved.title), file.with_suffix(".png"))
     if request.animate:
         animation.animate_trajectories(ts, ys, labels, spec.dataset, file.with_suffix(".gif"))
 

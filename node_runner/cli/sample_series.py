@@ -40,7 +40,8 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
             drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
         write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
     end = float(ts[max(0, last_seen(part))])
-    write_figure(draw_trajectories(ts, ys, labels, end, "nothing is seen from here on"), file.with_suffix(".png"))
+    figure = draw_trajectories(ts, ys, labels, end, saved.title, "nothing is seen from here on")
+    write_figure(figure, file.with_suffix(".png"))
 
 
 def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
