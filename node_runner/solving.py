@@ -14,7 +14,7 @@ from torch import Tensor
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, ToleranceConfig
-from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats
+from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats, offers
 
 
 class Tolerances:
@@ -111,9 +111,9 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
-        if hasattr(f, "check"):
-            f.check(self.method, self.adjoint.name)
-        if hasattr(f, "diffusion") and self.method.calculus is None:
+        if offers(f, "check"):
+            f.check(self.method, self.adjoint.name)  # type: ignore[attr-defined]
+        if offers(f, "diffusion") and self.method.calculus is None:
             raise ConfigError(
                 f"solver={self.method.name} is for ordinary differential equations, and this model's is stochastic: "
                 "use solver=euler_maruyama, milstein, srk or reversible_heun"
@@ -203,7 +203,7 @@ class Choice(NamedTuple):
 
 
 def timed(solve: Integrate) -> Integrate:
-    """Also measure the host's time in the gradient of a solve.
+    """Also measure the host's time in the gradient of a solve, unless the engine does.
 
     From the moment the loss's gradient reaches the solution until it has been carried through to
     the initial state. Where the initial state needs no gradient the clock is stopped by
@@ -212,8 +212,8 @@ def timed(solve: Integrate) -> Integrate:
 
     def integrate(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         solution = solve(f, y0, ts, norm=norm)
-        if solution.ys.requires_grad and torch.is_grad_enabled():
-            stats = solution.stats
+        stats = solution.stats
+        if solution.ys.requires_grad and torch.is_grad_enabled() and not stats.self_timed:
 
             def start(gradient: Tensor) -> None:
                 stats.backward_began = time.perf_counter()

@@ -14,7 +14,7 @@ from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step, offers
 
 
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
@@ -105,7 +105,7 @@ class TorchdiffeqEngine:
 
 
 def _counted(f: Dynamics, method: Method) -> _Counted:
-    if hasattr(f, "note"):
+    if offers(f, "note"):
         return _NotedAttempts(f, method)
     if method.name == "scipy_solver":
         return _CountedEvaluations(f, method)

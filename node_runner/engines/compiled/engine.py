@@ -21,7 +21,7 @@ from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau, offers
 
 
 CONTINUOUS = ("on", "seminorm")
@@ -73,7 +73,7 @@ class CompiledEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no graph, or that a graph would compute differently."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("compiled")
         if y0.dtype not in (torch.float32, torch.float64):
             kind = str(y0.dtype).removeprefix("torch.")

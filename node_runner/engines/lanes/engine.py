@@ -14,7 +14,7 @@ from node_runner.engines.lanes.solve import LaneSolve
 from node_runner.engines.lanes.taking import unfit
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
 
 
 @ENGINES.register("lanes", "a step size for each sample, in plain PyTorch: solver.batching=per_sample for any field")
@@ -48,7 +48,7 @@ class LanesEngine:
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that do not take a time for each sample, or whose samples feel one another."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("lanes")
         if adjoint == "checkpoint":
             return "engine=lanes keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
