@@ -56,13 +56,11 @@ def test_every_size_of_batch(batch: int):
     assert_equal_to_lanes(mlp(), batch=batch)
 
 
-@pytest.mark.usefixtures("quickly_built")
 @pytest.mark.parametrize("activation", [Activation.softplus, Activation.relu])
 def test_other_activations(activation: Activation):
     assert_equal_to_lanes(mlp(activation), first_step=0.7)
 
 
-@pytest.mark.usefixtures("quickly_built")
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
 def test_the_divergence(exact: bool):
     assert_equal_to_lanes(with_divergence(mlp(), 37, exact), columns=DIM + 1)
@@ -180,7 +178,6 @@ def test_gates_of_one_time_are_refused_and_left_to_the_other_engine():
     assert getattr(solve, "served_by", None) == "lanes"
 
 
-@pytest.mark.usefixtures("quickly_built")
 def test_penalties_do_not_steer_the_steps_of_a_sample():
     integrands = [divergence_exact, Energy(), Norm()]
     field = Widened(mlp(), (DIM,), integrands)
