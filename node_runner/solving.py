@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, ToleranceConfig
 from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats, offers
@@ -102,7 +103,7 @@ class Solve:
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
-            raise ConfigError(nobody(unfit))
+            raise ConfigError(nobody(unfit, elsewhere().unsupported(self.method) is None))
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -132,8 +133,11 @@ class Solve:
                 if self._watching is not None:
                     self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
                 return solution
-            refused[engine.name] = reason if len(self._candidates) == 1 else plain(reason)
-        raise ConfigError(nobody(list(refused.values())))
+            refused[engine.name] = reason
+        other = elsewhere()
+        served = other.unsupported(self.method) is None
+        served = served and other.refuses(self.method, f, y0, norm, self.adjoint.name) is None
+        raise ConfigError(nobody(list(refused.values()), served))
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:
@@ -171,14 +175,16 @@ class Solve:
         return forward if own else self.adjoint.wrap(forward, backward)
 
 
-def nobody(reasons: Sequence[str]) -> str:
-    """Why no engine can serve, from the reason of each."""
-    return reasons[0] if len(reasons) == 1 else f"engine=auto has none that can serve: {'; '.join(map(plain, reasons))}"
+def elsewhere() -> Engine:
+    """Whom to ask whether another engine than the chosen one would serve."""
+    return ENGINES.get("auto")()
 
 
-def plain(reason: str) -> str:
-    """A reason without the advice to use engine=auto, which is none where that has asked."""
-    return reason.removesuffix(": use auto").removesuffix(": set that, or use engine=auto")
+def nobody(reasons: Sequence[str], served: bool) -> str:
+    """Why no engine can serve, from the reason of each; and where engine=auto would, that it is the one to use."""
+    if len(reasons) > 1:
+        return f"engine=auto has none that can serve: {'; '.join(reasons)}"
+    return f"{reasons[0]}; use engine=auto, which serves this" if served else reasons[0]
 
 
 class Solved(NamedTuple):

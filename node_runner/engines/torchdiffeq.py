@@ -40,9 +40,9 @@ class TorchdiffeqEngine:
     def unsupported(self, method: Method) -> str | None:
         """Every method of torchdiffeq, and those that are added to it, with one step size for the batch."""
         if method.batching is not Batching.shared:
-            return "engine=torchdiffeq has one step size for a whole batch: use engine=auto, or solver.batching=shared"
+            return "engine=torchdiffeq has one step size for a whole batch: use solver.batching=shared"
         if method.calculus is not None:
-            return f"engine=torchdiffeq solves ordinary equations, and solver={method.name} stochastic ones: use auto"
+            return f"engine=torchdiffeq solves ordinary equations, and solver={method.name} stochastic ones"
         known = method.name in extended.METHODS or method.name in extended.methods()
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 

@@ -49,7 +49,7 @@ class TorchsdeEngine:
     def unsupported(self, method: Method) -> str | None:
         """Methods for stochastic equations, where torchsde is installed."""
         if method.calculus is None:
-            return f"engine=torchsde solves stochastic equations, and solver={method.name} ordinary ones: use auto"
+            return f"engine=torchsde solves stochastic equations, and solver={method.name} ordinary ones"
         if find_spec("torchsde") is None:
             return f"solver={method.name} needs torchsde, which is not installed: use `pip install 'node-runner[sde]'`"
         return None if method.name in METHODS else f"torchsde has no solver={method.name}: use euler_maruyama"

@@ -41,12 +41,9 @@ class LanesEngine:
     def unsupported(self, method: Method) -> str | None:
         """Adaptive explicit Runge-Kutta methods with batching=per_sample."""
         if method.tableau is None or not method.adaptive:
-            return (
-                "engine=lanes runs explicit Runge-Kutta methods that choose their step, and "
-                f"solver={method.name} is none: use auto"
-            )
+            return f"engine=lanes runs Runge-Kutta methods that choose their step, and solver={method.name} is none"
         if method.batching is Batching.shared:
-            return "engine=lanes is for solver.batching=per_sample: set that, or use engine=auto"
+            return "engine=lanes is for solver.batching=per_sample: use that"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:

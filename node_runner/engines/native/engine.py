@@ -55,9 +55,9 @@ class NativeEngine:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
         if method.tableau is None:
-            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here"
         if compiler() is None:
-            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR}): use auto"
+            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR})"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
@@ -154,11 +154,10 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
     if form.noise is None and exact and dim > MOST_PROBES:
         return (
-            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson, "
-            "and regulariser=jacobian only through engine=auto"
+            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: use model.trace=hutchinson"
         )
     if form.noise is not None and Integral.jacobian in form.integrals:
-        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact, or engine=auto"
+        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
     if form.noise is not None and form.noise.shape != (len(y0), dim):
