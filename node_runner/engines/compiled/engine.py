@@ -21,7 +21,7 @@ from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau, offers
 
 
 CONTINUOUS = ("on", "seminorm")
@@ -66,14 +66,14 @@ class CompiledEngine:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods, with one step size for the batch."""
         if method.batching is not Batching.shared:
-            return "engine=compiled has one step size for a whole batch: use engine=auto, or solver.batching=shared"
+            return "engine=compiled has one step size for a whole batch: use solver.batching=shared"
         if method.tableau is None:
-            return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+            return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no graph, or that a graph would compute differently."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("compiled")
         if y0.dtype not in (torch.float32, torch.float64):
             kind = str(y0.dtype).removeprefix("torch.")
@@ -81,7 +81,7 @@ class CompiledEngine:
         if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
             return _parameterless(adjoint, f)
         if self._compiles and (lacking := missing(y0.device.type)):
-            return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
+            return f"engine=compiled cannot compile here: {lacking}"
         try:
             reading = read(f, norm)
         except Unreadable as reason:
@@ -124,7 +124,7 @@ class CompiledEngine:
         try:
             reading = read(f, norm)
         except Unreadable as reason:
-            raise ConfigError(_refusal(f, str(reason))) from reason
+            raise ConfigError(f"{_refusal(f, str(reason))}; use engine=torchdiffeq") from reason
         wanted = tuple(i for i, tensor in enumerate(reading.tensors) if tensor.requires_grad)
         tracked = torch.is_grad_enabled() and bool(y0.requires_grad or wanted)
         field = self._field(method, f, y0, norm, reading, wanted, gradient.adjoint if tracked else None)
@@ -215,7 +215,7 @@ def _parameterless(adjoint: str, f: Dynamics) -> str:
 
 
 def _refusal(f: Dynamics, why: str) -> str:
-    return f"engine=compiled cannot serve {_name(f)}: the field {why}; use engine=torchdiffeq"
+    return f"engine=compiled cannot serve {_name(f)}: the field {why}"
 
 
 def _name(f: Dynamics) -> str:
