@@ -62,6 +62,7 @@ Range = Above | AtLeast | Between
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
+Relative = Annotated[float, Above(0), Between(0, 1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
 
