@@ -21,6 +21,7 @@ class Above:
     low: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return value > self.low
 
     def __str__(self) -> str:
@@ -34,6 +35,7 @@ class AtLeast:
     low: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return value >= self.low
 
     def __str__(self) -> str:
@@ -48,6 +50,7 @@ class Between:
     high: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
