@@ -12,17 +12,8 @@ from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergenc
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
-from tests.engines.native.test_equality import (
-    DIM,
-    FORWARD,
-    TIMES,
-    Answer,
-    accelerating,
-    answer,
-    gated,
-    mlp,
-    with_divergence,
-)
+from tests.engines.equality import DIM, FORWARD, TIMES, Answer, answer
+from tests.engines.native.test_equality import accelerating, gated, mlp, with_divergence
 from tests.engines.native.test_rules import steep
 from tests.problems import differentiable, make_method
 
