@@ -15,7 +15,7 @@ from node_runner.settings import Activation, Batching
 from tests.engines.equality import DIM, FORWARD, TIMES, Answer, answer
 from tests.engines.native.test_equality import accelerating, gated, mlp, with_divergence
 from tests.engines.native.test_rules import steep
-from tests.problems import differentiable, make_method
+from tests.problems import differentiable, engine_named, make_method
 
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -26,9 +26,9 @@ def assert_equal_to_lanes(
     name: str = "dopri5", norm: LeadingNorm | None = None, **options: object,
 ) -> Answer:  # fmt: skip
     method = make_method(name, batching=Batching.per_sample, **options)
-    ours = answer(field, columns, batch, ts, "native", adjoint, method, norm)
+    ours = answer(engine_named("native"), method, adjoint, field, (batch, columns), ts, norm)
     reference = "off" if adjoint == "checkpoint" else adjoint
-    theirs = answer(field, columns, batch, ts, "lanes", reference, method, norm)
+    theirs = answer(engine_named("lanes"), method, reference, field, (batch, columns), ts, norm)
     mine, other = ours.stats, theirs.stats
     assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
     assert mine.steps_of_samples is not None and other.steps_of_samples is not None
