@@ -79,8 +79,9 @@ def test_many_outputs_in_a_step_and_none_in_others():
 
 def test_one_sample_takes_the_steps_of_the_reference():
     field = mlp()
-    own = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5", batching=Batching.per_sample))
-    shared = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5"))
+    per_sample = make_method("dopri5", batching=Batching.per_sample)
+    own = answer(engine_named("native"), per_sample, "off", field, (1, DIM))
+    shared = answer(engine_named("native"), make_method("dopri5"), "off", field, (1, DIM))
     torch.testing.assert_close(own.ys, shared.ys, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(own.gradient, shared.gradient, rtol=1e-11, atol=1e-12)
     mine, other = own.stats, shared.stats
@@ -137,7 +138,7 @@ def test_threads_change_nothing_but_the_order_of_sums():
         torch.set_num_threads(threads)
         method = make_method("dopri5", batching=Batching.per_sample)
         torch.manual_seed(3)
-        answers.append(answer(mlp(), DIM, 100, FORWARD, "native", "off", method))
+        answers.append(answer(engine_named("native"), method, "off", mlp(), (100, DIM)))
     one, two, again = answers
     assert torch.equal(one.ys, two.ys)
     torch.testing.assert_close(two.gradient, one.gradient, rtol=1e-12, atol=1e-14)
