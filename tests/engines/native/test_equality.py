@@ -78,7 +78,6 @@ def test_options_of_the_step_control(adjoint: str, options: dict[str, object]):
     equal(mlp(), adjoint=adjoint, **options)
 
 
-@pytest.mark.usefixtures("quickly_built")
 @pytest.mark.parametrize("activation", Activation)
 def test_activations_and_their_two_derivatives(activation: Activation):
     # The gradient of a divergence needs the second one.
@@ -166,7 +165,6 @@ def test_penalties_beside_the_state(adjoint: str):
     equal(field, DIM + 3, adjoint=adjoint, norm=LeadingNorm(DIM + 1))
 
 
-@pytest.mark.usefixtures("quickly_built")
 @pytest.mark.parametrize(
     ("field", "integrands", "adjoint"),
     [

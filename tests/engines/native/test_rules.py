@@ -31,7 +31,6 @@ from tests.problems import METHODS, differentiable, make_method
 from tests.runs import make_run, trainer_of
 
 
-pytestmark = pytest.mark.usefixtures("quickly_built")  # rules are the same at any speed
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 TS = torch.tensor([0.0, 0.5, 1.0])
 
