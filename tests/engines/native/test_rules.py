@@ -295,3 +295,17 @@ def test_empty_lanes_are_few():
     assert plan.tile(torch.zeros(8, 2)) == (32, 1)
     assert plan.tile(torch.zeros(16, 2)) == (64, 1)
     assert plan.tile(torch.zeros(33, 2)) == (64, 4)
+
+
+@needs_compiler
+def test_libraries_of_one_process_share_no_memory():
+    # Of one shape of network but other vectors: what they name alike must not be the same.
+    found: list[list[list[Tensor]]] = [[], []]
+    for _ in range(2):
+        for place, (dtype, batch) in enumerate(((torch.float32, 4), (torch.float64, 40))):
+            torch.manual_seed(0)
+            field, y0 = MLP((2,), width=5, depth=1).to(dtype), torch.randn(batch, 2, dtype=dtype)
+            ys = differentiable(METHODS["dopri5"], "off", engine="native")(field, y0, TS).ys
+            found[place].append(list(torch.autograd.grad(ys.square().sum(), list(field.parameters()))))
+    for first, again in found:
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

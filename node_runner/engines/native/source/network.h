@@ -6,6 +6,7 @@
 // and the squares of the same tangents sum up to the Jacobian's squared norm. The kinetic energy needs none.
 #pragma once
 #include <algorithm>
+#include <memory>
 #include <vector>
 #include "activation.h"
 
@@ -405,15 +406,13 @@ struct Network {
 
   template <int l = 0>
   static void gather(const Evaluation* list, int count, Real* gradient) {
-    thread_local std::vector<Vec> packed;
-    if constexpr (PACKS) {
-      if (packed.size() < size_t(SIZES[l] * count)) packed.resize(SIZES[l] * count);
-      pack<l>(list, count, packed.data());
-    }
+    // No static memory here: a process has many of these libraries, and they would share it by its name.
+    const std::unique_ptr<Vec[]> packed(PACKS ? new Vec[SIZES[l] * count] : nullptr);
+    if constexpr (PACKS) pack<l>(list, count, packed.get());
     int j = 0;
-    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.data(), count, j, gradient);
+    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.get(), count, j, gradient);
     if constexpr (SIZES[l + 1] % 4 > 0)
-      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.data(), count, j, gradient);
+      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.get(), count, j, gradient);
     if constexpr (l + 1 < L) gather<l + 1>(list, count, gradient);
   }
 
