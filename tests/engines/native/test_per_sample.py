@@ -7,14 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines.compiler import compiler
-from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import SolveFailed
-from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergence_exact
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
-from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, accelerating, answer, mlp, with_divergence
+from tests.engines.native.test_equality import (
+    DIM,
+    FORWARD,
+    TIMES,
+    Answer,
+    accelerating,
+    answer,
+    gated,
+    mlp,
+    with_divergence,
+)
 from tests.engines.native.test_rules import steep
 from tests.problems import differentiable, make_method
 
@@ -170,12 +178,13 @@ def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: 
     assert native == (shared if shared == "solved" else f"{shared} (sample 0 of 3)")
 
 
-def test_gates_of_one_time_are_refused_and_left_to_the_other_engine():
-    method, field, y0 = make_method("dopri5", batching=Batching.per_sample), ConcatSquash((2,)), torch.zeros(4, 2)
-    assert "gives samples times of their own" in (NativeEngine().refuses(method, field, y0, None, "off") or "")
-    solve = differentiable(method, engine="auto")
-    solve(field, y0, FORWARD.float())
-    assert getattr(solve, "served_by", None) == "lanes"
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
+def test_gates_of_a_time_for_each_sample(adjoint: str):
+    assert_equal_to_lanes(with_divergence(gated(), 37, exact=False), columns=DIM + 1, adjoint=adjoint)
+
+
+def test_gates_with_the_clock_running_back():
+    assert_equal_to_lanes(gated(), ts=TIMES["backward"], name="bosh3")
 
 
 def test_penalties_do_not_steer_the_steps_of_a_sample():
