@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
 from node_runner.engines.compiled import steps
+from node_runner.engines.compiled.attempts import Loop, attempts, undoing
 from node_runner.engines.compiled.inductor import missing
+from node_runner.engines.compiled.loops import AtOnce, CompiledLoop, EagerLoop, Repeats
 from node_runner.engines.compiled.making import Making, Rehearsed
 from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
 from node_runner.engines.compiled.reading import Reading, Unreadable, read
@@ -20,7 +21,7 @@ from node_runner.engines.compiled.trial import trial
 from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
-from node_runner.settings import Batching
+from node_runner.settings import Batching, CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
 
 
@@ -48,14 +49,15 @@ class CompiledEngine:
     adjoints = frozenset(("off", "checkpoint", *CONTINUOUS))
     _compiles = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, loop_up_to: CountOrZero = 1000, at_once_up_to: CountOrZero = 4) -> None:
+        self.loop_up_to, self.at_once_up_to = loop_up_to, at_once_up_to
         self.compile_seconds = 0.0
         self._verdicts: dict[Any, tuple[str | None, list[Any]]] = {}
 
     @classmethod
-    def uncompiled(cls) -> CompiledEngine:
+    def uncompiled(cls, **settings: int) -> CompiledEngine:
         """The same engine with its steps called as they are written, for tests that need no compiler."""
-        engine = cls()
+        engine = cls(**settings)
         engine._compiles = False
         return engine
 
@@ -139,7 +141,7 @@ class CompiledEngine:
         adjoint: str | None,
     ) -> Field:  # fmt: skip
         measure = norm or rms
-        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self._program)
+        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self)
         tensors = [reading.tensors[i] for i in wanted]
         forward = make(Plain(f, measure), "")
         if adjoint not in CONTINUOUS:
@@ -154,13 +156,19 @@ class CompiledEngine:
         augmented = Augmented(f, measure, y0.shape, positions, shapes, seminorm=adjoint == "seminorm")
         return Field(tensors, parameters, forward, make(augmented, f"adjoint={adjoint}"))
 
-    def _program(self, source: Source, kits: dict[Any, Kit], kind: Any) -> Program:
-        if not self._compiles:
-            return EagerProgram(source)
-        kit = kits.get(kind)
-        if kit is None:
-            kit = kits[kind] = Kit(source.reading.held)
-        return CompiledProgram(source, kit, self._book)
+    def program(self, source: Source, kit: Kit) -> Program:
+        """A step that can be called."""
+        return CompiledProgram(source, kit, self._book) if self._compiles else EagerProgram(source)
+
+    def loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
+        """A loop that can be run."""
+        return CompiledLoop(loop, source, kit, self._book) if self._compiles else EagerLoop(loop, source)
+
+    def undo(self, source: Source, kit: Kit, size: int) -> Repeats:
+        """The gradient of a loop, over a state of so many numbers."""
+        if size <= self.at_once_up_to:
+            return AtOnce(source, kit, self._book if self._compiles else None)
+        return self.loop(undoing(source), source, kit)
 
     def _book(self, seconds: float) -> None:
         self.compile_seconds += seconds
@@ -171,9 +179,10 @@ class _Maker:
 
     def __init__(
         self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
-        program: Callable[[Source, dict[Any, Kit], Any], Program],
+        engine: CompiledEngine,
     ) -> None:  # fmt: skip
-        self.method, self.reading, self.tensors, self.wanted, self.program = method, reading, tensors, wanted, program
+        self.method, self.reading, self.tensors, self.wanted, self.engine = method, reading, tensors, wanted, engine
+        self.size = y0.numel()
         # The number of threads is written into the code.
         key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
         if len(KITS) >= MOST_KINDS and key not in KITS:
@@ -188,12 +197,21 @@ class _Maker:
         if method.adaptive:
             order = method.order or 1
             own_first = method.options["first_step"] is not None
-            return Programs(
+            programs = Programs(
                 begin=self._make(steps.slope(system) if own_first else steps.begin(system, order), 1,
                                  ("slope" if own_first else "begin", order), about),
                 step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
                 slope=self._make(steps.slope(system), 1, ("slope",), about),
             )  # fmt: skip
+            if self.size > self.engine.loop_up_to:
+                return programs
+            source = self._source(steps.adaptive_step(system, tableau), 3, "step", about)
+            return programs._replace(
+                loop=self.engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, about)),
+                undo=self.engine.undo(
+                    source, self._kit("undo", tableau, self.size <= self.engine.at_once_up_to), self.size
+                ),
+            )
         cubic = method.options["interp"] == "cubic"
         return Programs(
             begin=self._make(steps.slope(system), 1, ("slope",), about),
@@ -202,9 +220,14 @@ class _Maker:
         )
 
     def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
-        words = f"{kind[0]} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
-        source = Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
-        return self.program(source, self.kits, (kind, about))
+        return self.engine.program(self._source(compute, outputs, str(kind[0]), about), self._kit(*kind, about))
+
+    def _source(self, compute: steps.Compute, outputs: int, kind: str, about: str) -> Source:
+        words = f"{kind} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
+        return Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
+
+    def _kit(self, *kind: Any) -> Kit:
+        return self.kits.setdefault(kind, Kit(self.reading.held))
 
 
 def _parameterless(adjoint: str, f: Dynamics) -> str:

@@ -10,6 +10,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 
 Function = Callable[..., Any]
@@ -22,10 +23,13 @@ class Untraceable(Exception):
 
 def fake_mode() -> FakeTensorMode:
     """A mode whose tensors have shapes and no numbers."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    # A loop asks for symbols, although it needs none.
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
 
 
-def trace(function: Function, groups: Sequence[Sequence[Tensor]], mode: FakeTensorMode) -> fx.GraphModule:
+def trace(
+    function: Function, groups: Sequence[Sequence[Tensor]], mode: FakeTensorMode, *, decompose: bool = True
+) -> fx.GraphModule:
     """The graph of `function(*groups)`, whose arguments are lists of tensors; its own arguments and results are flat.
 
     Autograd runs while the function is traced, so that it may differentiate inside, to any order; what is written
@@ -43,13 +47,12 @@ def trace(function: Function, groups: Sequence[Sequence[Tensor]], mode: FakeTens
             first = make_fx(function, tracing_mode="real")(*fake)
     except torch._subclasses.fake_tensor.DataDependentOutputException as error:
         raise Untraceable("decides by the numbers in a tensor what it computes") from error
-    except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
+    except GuardOnDataDependentSymNode as error:
         raise Untraceable("decides by the numbers in a tensor what it computes") from error
     _check(first)
     with mode, torch.no_grad():
-        graph = make_fx(
-            torch.func.functionalize(first), decomposition_table=dict(select_decomp_table()), tracing_mode="real"
-        )(*fake)
+        table = dict(select_decomp_table()) if decompose else {}
+        graph = make_fx(torch.func.functionalize(first), decomposition_table=table, tracing_mode="real")(*fake)
     inputs = set(graph.graph.find_nodes(op="placeholder"))
     if any(node.target is torch.ops.aten.copy_.default and node.args[0] in inputs for node in graph.graph.nodes):
         raise Untraceable("writes to its own buffers or parameters")
