@@ -24,7 +24,8 @@ Tensors = Sequence[Tensor]
 class Loop(NamedTuple):
     """While `ahead`: carried = body.
 
-    ahead: (carried, fixed) -> () bool. body: (carried, fixed, tensors of the field) -> carried.
+    ahead: (carried, fixed) -> () bool. body: (carried, fixed, tensors of the field) -> carried, and where nothing is
+    ahead what it was given, so that it may be run some times too often.
     once: (carried, fixed) -> the same, changed so that the body runs once. about: the loop in words.
     """
 
@@ -35,8 +36,8 @@ class Loop(NamedTuple):
 
 
 # --- forward: carried are
-#   clock (5,) of 64 bits: t, size of the next attempt, accepted, rejected, whether the state is finite;
-#   state (2, ...): y and its slope; rows (ROWS, 3, ...): y, slope and middle that each accepted step gave;
+#   state (2, ...): y and its slope;
+#   clock (5,) of 64 bits: t, size of the next attempt, accepted, rejected, whether the state is finite; rows (ROWS, 3, ...): y, slope and middle that each accepted step gave;
 #   scalars (ROWS, 5): with which each was computed; times (ROWS, 2) of 64 bits: its start and its end.
 # Fixed are the limits (10,) of 64 bits.
 
@@ -51,7 +52,7 @@ def limits(
 
 def _attempt_ahead(carried: Tensors, fixed: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     """The size of the next attempt, its end, and whether it is to be made."""
-    t, h, accepted, rejected, finite = carried[0].unbind(0)
+    t, h, accepted, rejected, finite = carried[1].unbind(0)
     end, _, _, _, budget, smallest, largest, *_ = fixed[0].unbind(0)
     h = torch.minimum(torch.maximum(torch.where(torch.isfinite(h), h, smallest), smallest), largest)
     after = t + h
@@ -63,7 +64,7 @@ def attempts(source: Source, order: int) -> Loop:
     """Attempts until the end is reached, the rows are full, the budget is spent, or the next cannot be made."""
 
     def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
-        clock, state, rows, scalars, times = carried
+        state, clock, rows, scalars, times = carried
         t, before, accepted, rejected, finite = clock.unbind(0)
         _, direction, rtol, atol, _, smallest, largest, safety, ifactor, dfactor = fixed[0].unbind(0)
         h, after, going = _attempt_ahead(carried, fixed)
@@ -80,11 +81,11 @@ def attempts(source: Source, order: int) -> Loop:
         following = torch.minimum(torch.maximum(h * factor, smallest), largest)
         here = (torch.arange(ROWS, device=t.device) == accepted) & taken
         return [
+            torch.where(taken, row[:2], state),
             torch.stack([
                 torch.where(taken, after, t), torch.where(going, following, before), accepted + taken,
                 rejected + (going & ~taken), torch.where(taken, (zero == 0).to(t.dtype), finite),
             ]),
-            torch.where(taken, row[:2], state),
             torch.where(here.view(-1, *[1] * row.ndim), row, rows),
             torch.where(here[:, None], now, scalars),
             torch.where(here[:, None], torch.stack([t, after]), times),
@@ -92,7 +93,7 @@ def attempts(source: Source, order: int) -> Loop:
 
     def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         one = fixed[0].clone()
-        one[4] = carried[0][2] + carried[0][3] + 1
+        one[4] = carried[1][2] + carried[1][3] + 1
         return carried, [one]
 
     return Loop(lambda carried, fixed: _attempt_ahead(carried, fixed)[2], body, once, f"loop of {source.about}")
@@ -110,10 +111,14 @@ def undoing(source: Source) -> Loop:
 
     def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
         number, gradient, *sums = carried
-        scalars, before, given = (x.index_select(0, number - 1).squeeze(0) for x in fixed)
+        left = (number - 1).clamp(min=0)
+        scalars, before, given = (x.index_select(0, left).squeeze(0) for x in fixed)
         result, leaves = source.tracked([scalars, before[0], before[1]], tensors)
-        found = gradients(result.outputs, leaves, [gradient[0] + given[0], gradient[1] + given[1], given[2]])
-        return [number - 1, torch.stack(found[:2]), *(a + b for a, b in zip(sums, found[2:], strict=True))]
+        tangents = torch.cat([gradient + given[:2], given[2:]])
+        tangents = torch.where(number > 0, tangents, torch.zeros_like(tangents))
+        found = gradients(result.outputs, leaves, tangents.unbind(0))
+        pulled = torch.where(number > 0, torch.stack(found[:2]), gradient)
+        return [left, pulled, *(a + b for a, b in zip(sums, found[2:], strict=True))]
 
     def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         return [torch.ones_like(carried[0]), *carried[1:]], fixed

@@ -110,9 +110,9 @@ class Strides(Adaptive):
         budget = self.method.max_steps - stats.accepted - stats.rejected
         bounds = limits(end, self.direction, self.rtol, self.atol, budget, self.method.options)
         clock = _clock(start, [self.t, self.h, 0, 0, self.finite])
-        carried = self.loop.run([clock, start, *self.blank], [_clock(start, bounds)])
-        self.t, self.h, accepted, rejected, finite = carried[0].tolist()
-        _, self.state, rows, scalars, times = carried
+        carried = self.loop.run([start, clock, *self.blank], [_clock(start, bounds)])
+        self.t, self.h, accepted, rejected, finite = carried[1].tolist()
+        self.state, _, rows, scalars, times = carried
         self.finite = bool(finite)
         count = int(accepted)
         stats.accepted += count
