@@ -37,8 +37,10 @@ class Loop(NamedTuple):
 
 # --- forward: carried are
 #   state (2, ...): y and its slope;
-#   clock (5,) of 64 bits: t, size of the next attempt, accepted, rejected, whether the state is finite; rows (ROWS, 3, ...): y, slope and middle that each accepted step gave;
-#   scalars (ROWS, 5): with which each was computed; times (ROWS, 2) of 64 bits: its start and its end.
+#   clock (5,) of 64 bits: t, size of the next attempt, accepted, rejected, whether the state is finite;
+#   rows (ROWS, 3, ...): y, slope and middle that each accepted step gave;
+#   scalars (ROWS, 5): with which each was computed;
+#   times (ROWS, 2) of 64 bits: its start and its end.
 # Fixed are the limits (10,) of 64 bits.
 
 

@@ -11,7 +11,7 @@ from node_runner.engines import ENGINES
 from node_runner.engines.compiled import steps
 from node_runner.engines.compiled.attempts import Loop, attempts, undoing
 from node_runner.engines.compiled.inductor import missing
-from node_runner.engines.compiled.loops import AtOnce, CompiledLoop, EagerLoop, Repeats
+from node_runner.engines.compiled.loops import AtOnce, CapturedLoop, CompiledLoop, EagerLoop, Repeats
 from node_runner.engines.compiled.making import Making, Rehearsed
 from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
 from node_runner.engines.compiled.reading import Reading, Unreadable, read
@@ -21,7 +21,7 @@ from node_runner.engines.compiled.trial import trial
 from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
-from node_runner.settings import Batching, CountOrZero
+from node_runner.settings import Batching, Capture, CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
 
 
@@ -29,6 +29,12 @@ CONTINUOUS = ("on", "seminorm")
 
 MOST_KINDS = 200
 """Of field and state, whose steps a process keeps."""
+
+MOST_PRODUCTS = 300_000
+"""Batch times weights of a field whose steps are computed again where they could be kept."""
+
+ATTEMPTS = 8
+"""Of a replay of a CUDA graph, after which the host looks at the clock."""
 
 KITS: dict[Any, dict[Any, Kit]] = {}
 """Compiled steps of this process, by field and state, then by kind of step: equal ones share them."""
@@ -41,6 +47,22 @@ class CompiledEngine:
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
 
+    Small states are solved adaptively by one graph that makes attempts until it has arrived, and differentiated by
+    another that computes the accepted steps again; larger ones, and fixed steps, by a call a step. What it gives, a
+    training step of experiments/benchmarks/engines, one thread of a two-core AMD EPYC, x over torchdiffeq:
+
+    | state, batch x weights | a call a step | a loop | all steps at once |
+    |---|---|---|---|
+    RULE
+    Args:
+        loop_up_to: numbers in a state that is solved by a loop, which hands all that it writes down from attempt to
+            attempt. Where a gradient with adjoint=off is wanted, batch times weights must not exceed `MOST_PRODUCTS`
+            either: a call a step keeps activations, which costs less than to compute them again.
+        at_once_up_to: numbers in a state of which the gradients of all steps are found at once, from Jacobians.
+        capture: on a GPU, loops are CUDA graphs of several attempts, with one look of the host a replay, of compiled
+            code or, where Inductor is missing or not worth its time, of the operations as they are written. This has
+            not been run on a GPU yet, and so is nobody's choice but the user's: with off, a GPU has a call a step.
+
     Attributes:
         compile_seconds: spent compiling.
     """
@@ -49,13 +71,19 @@ class CompiledEngine:
     adjoints = frozenset(("off", "checkpoint", *CONTINUOUS))
     _compiles = True
 
-    def __init__(self, *, loop_up_to: CountOrZero = 1000, at_once_up_to: CountOrZero = 4) -> None:
-        self.loop_up_to, self.at_once_up_to = loop_up_to, at_once_up_to
+    def __init__(
+        self,
+        *,
+        loop_up_to: CountOrZero = 512,
+        at_once_up_to: CountOrZero = 4,
+        capture: Capture = Capture.off,
+    ) -> None:
+        self.loop_up_to, self.at_once_up_to, self.capture = loop_up_to, at_once_up_to, capture
         self.compile_seconds = 0.0
         self._verdicts: dict[Any, tuple[str | None, list[Any]]] = {}
 
     @classmethod
-    def uncompiled(cls, **settings: int) -> CompiledEngine:
+    def uncompiled(cls, **settings: Any) -> CompiledEngine:
         """The same engine with its steps called as they are written, for tests that need no compiler."""
         engine = cls(**settings)
         engine._compiles = False
@@ -82,7 +110,9 @@ class CompiledEngine:
             return f"engine=compiled computes in float32 and float64, and the state is {kind}"
         if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
             return _parameterless(adjoint, f)
-        if self._compiles and (lacking := missing(y0.device.type)):
+        if self.capture is not Capture.off and self._compiles and y0.device.type != "cuda":
+            return "engine.capture is for a state on a GPU: use engine.capture=off"
+        if self._makes_code and (lacking := missing(y0.device.type)):
             return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
         try:
             reading = read(f, norm)
@@ -99,7 +129,7 @@ class CompiledEngine:
 
     def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Making | None:
         """Compile the steps of such a solve and of its gradient, or find them."""
-        if not self._compiles:
+        if not self._makes_code:
             return None
         key = (read(f, norm).key, y0.shape, y0.dtype, y0.device, method.name, adjoint)
         return Making(key, Rehearsed(self, method, f, norm, y0.detach(), adjoint))
@@ -141,7 +171,7 @@ class CompiledEngine:
         adjoint: str | None,
     ) -> Field:  # fmt: skip
         measure = norm or rms
-        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self)
+        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self, adjoint)
         tensors = [reading.tensors[i] for i in wanted]
         forward = make(Plain(f, measure), "")
         if adjoint not in CONTINUOUS:
@@ -158,17 +188,32 @@ class CompiledEngine:
 
     def program(self, source: Source, kit: Kit) -> Program:
         """A step that can be called."""
-        return CompiledProgram(source, kit, self._book) if self._compiles else EagerProgram(source)
+        return CompiledProgram(source, kit, self._book) if self._makes_code else EagerProgram(source)
 
     def loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
         """A loop that can be run."""
-        return CompiledLoop(loop, source, kit, self._book) if self._compiles else EagerLoop(loop, source)
+        book = self._book if self._makes_code else None
+        if self.capture is not Capture.off:
+            return CapturedLoop(loop, source, kit, ATTEMPTS, book)
+        return EagerLoop(loop, source) if book is None else CompiledLoop(loop, source, kit, book)
 
     def undo(self, source: Source, kit: Kit, size: int) -> Repeats:
         """The gradient of a loop, over a state of so many numbers."""
         if size <= self.at_once_up_to:
-            return AtOnce(source, kit, self._book if self._compiles else None)
+            return AtOnce(source, kit, self._book if self._makes_code else None)
         return self.loop(undoing(source), source, kit)
+
+    def loops(self, y0: Tensor, weights: int, adjoint: str | None) -> bool:
+        """Whether the solve of a state is a loop, for a field of so many weights."""
+        if y0.device.type != "cpu" and self.capture is Capture.off:
+            return False
+        if adjoint == "off" and len(y0) * weights > MOST_PRODUCTS:
+            return False
+        return y0.numel() <= self.loop_up_to
+
+    @property
+    def _makes_code(self) -> bool:
+        return self._compiles and self.capture is not Capture.eager
 
     def _book(self, seconds: float) -> None:
         self.compile_seconds += seconds
@@ -179,10 +224,11 @@ class _Maker:
 
     def __init__(
         self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
-        engine: CompiledEngine,
+        engine: CompiledEngine, adjoint: str | None,
     ) -> None:  # fmt: skip
         self.method, self.reading, self.tensors, self.wanted, self.engine = method, reading, tensors, wanted, engine
         self.size = y0.numel()
+        self.loops = engine.loops(y0, sum(tensors[i].numel() for i in wanted), adjoint)
         # The number of threads is written into the code.
         key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
         if len(KITS) >= MOST_KINDS and key not in KITS:
@@ -203,7 +249,7 @@ class _Maker:
                 step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
                 slope=self._make(steps.slope(system), 1, ("slope",), about),
             )  # fmt: skip
-            if self.size > self.engine.loop_up_to:
+            if not self.loops:
                 return programs
             source = self._source(steps.adaptive_step(system, tableau), 3, "step", about)
             return programs._replace(

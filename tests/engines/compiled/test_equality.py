@@ -17,7 +17,7 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
-from node_runner.settings import Activation, Interpolation, ToleranceConfig
+from node_runner.settings import Activation, Capture, Interpolation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Engine, Method, Norm, SolveStats
 from tests.problems import METHODS, differentiable, has_option, make_method
@@ -48,12 +48,12 @@ def images() -> nn.Module:
     return Conv((4, 3, 3), activation=Activation.tanh).double()
 
 
-def widened(*names: str, field: nn.Module | None = None) -> Widened:
+def widened(*names: str, field: nn.Module | None = None, batch: int = 5) -> Widened:
     """A field with integrals beside its state, by name."""
-    y = torch.zeros(5, DIM, dtype=torch.float64)
+    y = torch.zeros(batch, DIM, dtype=torch.float64)
     made = {
         "exact": lambda: divergence_exact,
-        "hutchinson": lambda: Hutchinson(torch.randn(5, DIM, dtype=torch.float64)),
+        "hutchinson": lambda: Hutchinson(torch.randn(batch, DIM, dtype=torch.float64)),
         "kinetic": lambda: Kinetic().begin(y),
         "jacobian": lambda: Jacobian().begin(y),
     }
@@ -113,7 +113,6 @@ def assert_equal_to_torchdiffeq(
 WALKS = {
     "step-by-step": {"loop_up_to": 0},
     "loops": {"at_once_up_to": 0},
-    "at-once": {"at_once_up_to": 100},
 }
 """Settings of the engine for each way through an adaptive solve."""
 
@@ -123,10 +122,38 @@ WALKS = {
 @pytest.mark.parametrize("adjoint", ADJOINTS_SERVED)
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_methods(name: str, adjoint: str, times: str, walk: str):
-    if walk == "at-once" and adjoint != "off":
-        pytest.skip("the forward solve of loops, and for checkpoint the same gradient")
     engine = CompiledEngine.uncompiled(**WALKS[walk])
     assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, engine=engine)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", ["off", "on"])
+def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
+    engine = CompiledEngine.uncompiled(at_once_up_to=0, capture=Capture.eager)
+    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, engine=engine)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("name", ["bosh3", "adaptive_heun"])
+def test_the_gradients_of_all_steps_at_once(name: str, times: str):
+    # adaptive_heun takes more steps than one run of a loop holds, and their gradient goes from one to the next.
+    assert_equal_to_torchdiffeq(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
+
+
+def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself():
+    wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)
+    assert_equal_to_torchdiffeq(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
+
+
+def test_what_a_solve_is_made_of_is_told_by_its_size():
+    engine, state = CompiledEngine(), torch.zeros(4, 3)
+    assert engine.loops(state, 100, "off")
+    assert not engine.loops(state, 10**6, "off")
+    assert engine.loops(state, 10**6, "checkpoint")
+    assert engine.loops(state, 10**6, None)
+    assert not engine.loops(torch.zeros(1000, 3), 100, "checkpoint")
+    assert not engine.loops(state.to("meta"), 100, "off")  # on no device but the CPU without being told
+    assert CompiledEngine(capture=Capture.compiled).loops(state.to("meta"), 100, "off")
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -200,6 +227,32 @@ def test_a_tensor_in_a_closure_gets_its_gradient():
 @pytest.mark.slow
 def test_a_compiled_network():
     assert_equal_to_torchdiffeq(mlp(), engine=CompiledEngine())
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 5], ids=["at-once", "loops"])
+def test_compiled_loops(size: int):
+    assert_equal_to_torchdiffeq(mlp(), (size, DIM), name="bosh3", engine=CompiledEngine())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("capture", [Capture.eager, Capture.compiled], ids=lambda capture: capture.value)
+def test_a_captured_loop(capture: Capture):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    method, field = make_method("dopri5", first_step=0.1), mlp()
+    y0, ts = torch.randn(5, DIM, dtype=torch.float64), FORWARD
+    found = []
+    for device, engine in (("cuda", CompiledEngine(capture=capture)), ("cpu", CompiledEngine.uncompiled())):
+        solve = Solve(engine, method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig(rtol=1e-4, atol=1e-5)))
+        own = field.to(device)
+        solution = solve(own, y0.to(device), ts.to(device))
+        gradients = torch.autograd.grad(solution.ys.square().mean(), list(own.parameters()))
+        counts = solution.stats.accepted, solution.stats.rejected
+        found.append((counts, solution.ys.detach().cpu(), [g.cpu() for g in gradients]))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-10, atol=1e-10)
 
 
 @compiles
