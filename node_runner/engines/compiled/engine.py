@@ -75,7 +75,7 @@ class CompiledEngine:
         self,
         *,
         loop_up_to: CountOrZero = 512,
-        at_once_up_to: CountOrZero = 4,
+        at_once_up_to: CountOrZero = 8,
         capture: Capture = Capture.off,
     ) -> None:
         self.loop_up_to, self.at_once_up_to, self.capture = loop_up_to, at_once_up_to, capture
@@ -112,7 +112,7 @@ class CompiledEngine:
             return _parameterless(adjoint, f)
         if self.capture is not Capture.off and self._compiles and y0.device.type != "cuda":
             return "engine.capture is for a state on a GPU: use engine.capture=off"
-        if self._makes_code and (lacking := missing(y0.device.type)):
+        if self.makes_code and (lacking := missing(y0.device.type)):
             return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
         try:
             reading = read(f, norm)
@@ -129,7 +129,7 @@ class CompiledEngine:
 
     def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Making | None:
         """Compile the steps of such a solve and of its gradient, or find them."""
-        if not self._makes_code:
+        if not self.makes_code:
             return None
         key = (read(f, norm).key, y0.shape, y0.dtype, y0.device, method.name, adjoint)
         return Making(key, Rehearsed(self, method, f, norm, y0.detach(), adjoint))
@@ -173,7 +173,7 @@ class CompiledEngine:
         measure = norm or rms
         make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self, adjoint)
         tensors = [reading.tensors[i] for i in wanted]
-        forward = make(Plain(f, measure), "")
+        forward = make(Plain(f, measure))
         if adjoint not in CONTINUOUS:
             return Field(tensors, [], forward, None)
         if not isinstance(f, nn.Module):
@@ -188,20 +188,18 @@ class CompiledEngine:
 
     def program(self, source: Source, kit: Kit) -> Program:
         """A step that can be called."""
-        return CompiledProgram(source, kit, self._book) if self._makes_code else EagerProgram(source)
+        return CompiledProgram(source, kit, self._book) if self.makes_code else EagerProgram(source)
 
     def loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
         """A loop that can be run."""
-        book = self._book if self._makes_code else None
+        book = self._book if self.makes_code else None
         if self.capture is not Capture.off:
             return CapturedLoop(loop, source, kit, ATTEMPTS, book)
         return EagerLoop(loop, source) if book is None else CompiledLoop(loop, source, kit, book)
 
-    def undo(self, source: Source, kit: Kit, size: int) -> Repeats:
-        """The gradient of a loop, over a state of so many numbers."""
-        if size <= self.at_once_up_to:
-            return AtOnce(source, kit, self._book if self._makes_code else None)
-        return self.loop(undoing(source), source, kit)
+    def at_once(self, source: Source, kit: Kit) -> Repeats:
+        """The gradient of a loop, of all steps together."""
+        return AtOnce(source, kit, self._book if self.makes_code else None)
 
     def loops(self, y0: Tensor, weights: int, adjoint: str | None) -> bool:
         """Whether the solve of a state is a loop, for a field of so many weights."""
@@ -212,7 +210,8 @@ class CompiledEngine:
         return y0.numel() <= self.loop_up_to
 
     @property
-    def _makes_code(self) -> bool:
+    def makes_code(self) -> bool:
+        """Whether what it calls is compiled."""
         return self._compiles and self.capture is not Capture.eager
 
     def _book(self, seconds: float) -> None:
@@ -236,7 +235,7 @@ class _Maker:
         self.kits = KITS.setdefault(key, {})
         self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
 
-    def __call__(self, system: System, about: str) -> Programs:
+    def __call__(self, system: System, about: str = "") -> Programs:
         method = self.method
         tableau = method.tableau
         assert tableau is not None
@@ -249,20 +248,23 @@ class _Maker:
                 step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
                 slope=self._make(steps.slope(system), 1, ("slope",), about),
             )  # fmt: skip
-            if not self.loops:
-                return programs
-            source = self._source(steps.adaptive_step(system, tableau), 3, "step", about)
-            return programs._replace(
-                loop=self.engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, about)),
-                undo=self.engine.undo(
-                    source, self._kit("undo", tableau, self.size <= self.engine.at_once_up_to), self.size
-                ),
-            )
+            # A continuous adjoint stops at every output, after a step or two.
+            return self._looped(programs, system, tableau, order) if self.loops and not about else programs
         cubic = method.options["interp"] == "cubic"
         return Programs(
             begin=self._make(steps.slope(system), 1, ("slope",), about),
             step=self._make(steps.fixed_step(system, tableau, cubic), 1 + cubic, ("step", tableau, cubic), about),
             slope=self._make(steps.slope(system), 1, ("slope",), about),
+        )
+
+    def _looped(self, programs: Programs, system: System, tableau: Tableau, order: int) -> Programs:
+        engine, source = self.engine, self._source(steps.adaptive_step(system, tableau), 3, "step", "")
+        way = (engine.capture, engine.makes_code)
+        together = self.size <= engine.at_once_up_to
+        undo = self._kit("undo", tableau, together, *way)
+        return programs._replace(
+            loop=engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, *way)),
+            undo=engine.at_once(source, undo) if together else engine.loop(undoing(source), source, undo),
         )
 
     def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:

@@ -18,11 +18,11 @@ from node_runner.engines.compiled.walk import Adaptive, quartic
 class Stride(NamedTuple):
     """What one run of a loop wrote down.
 
-    count: accepted steps. start (2, ...): y and its slope before them. rows (ROWS, 3, ...): y, slope and middle that
-    each gave. scalars (ROWS, 5): with which each was computed. times (count, 2): its start and its end.
+    accepted: their number. start (2, ...): y and its slope before them. rows (ROWS, 3, ...): y, slope and middle that
+    each gave. scalars (ROWS, 5): with which each was computed. times (accepted, 2): its start and its end.
     """
 
-    count: int
+    accepted: int
     start: Tensor
     rows: Tensor
     scalars: Tensor
@@ -41,29 +41,29 @@ class Stride(NamedTuple):
     @property
     def kept_bytes(self) -> int:
         """Memory of the states."""
-        return (2 + 3 * self.count) * self.start[0].numel() * self.start.element_size()
+        return (2 + 3 * self.accepted) * self.start[0].numel() * self.start.element_size()
 
 
-class Reading(NamedTuple):
-    """Outputs first..last - 1 as sums of five states each: weights (m, 5) of the states at index (m, 5)."""
+class Readout(NamedTuple):
+    """Outputs first..last - 1 as sums of five states each: weights (m, 5) of the states at places (m, 5)."""
 
     stride: Stride
     first: int
     last: int
-    index: Tensor
+    places: Tensor
     weights: Tensor
 
     def write(self, ys: Tensor) -> None:
         """Write the outputs among ys (T, ...)."""
         states, target = self.stride.states, ys[self.first : self.last]
         # Each output gathers its own states: a sum over all would spread a NaN to where it has weight zero.
-        gathered = states[self.index.view(-1)].view(*self.index.shape, -1)
+        gathered = states[self.places.view(-1)].view(*self.places.shape, -1)
         torch.bmm(self.weights[:, None], gathered, out=target.view(len(target), 1, -1))
 
     def gradient(self, grad_ys: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient that reaches the start (2, ...) and the rows (ROWS, 3, ...) from the outputs (T, ...)."""
         part, start = grad_ys[self.first : self.last], self.stride.start
-        dense = part.new_zeros(len(part), 2 + 3 * ROWS).scatter_add_(1, self.index, self.weights)
+        dense = part.new_zeros(len(part), 2 + 3 * ROWS).scatter_add_(1, self.places, self.weights)
         found = dense.T @ part.reshape(len(part), -1)
         return found[:2].view_as(start), found[2:].view(ROWS, 3, *start.shape[1:])
 
@@ -91,15 +91,6 @@ class Strides(Adaptive):
             _clock(y, [0.0] * 2).expand(ROWS, 2).clone(),
         )
 
-    def advance(self, target: float) -> None:
-        """Step until `target` is not ahead.
-
-        Raises:
-            SolveFailed: as `Adaptive.advance`.
-        """
-        while target > self.t:
-            self.stride(target)
-
     def stride(self, end: float) -> Stride:
         """Step until `end` is not ahead, or as many rows are written as a loop has.
 
@@ -121,14 +112,11 @@ class Strides(Adaptive):
         self.number += count
         self.y, self.slope = self.state.unbind(0)
         taken = Stride(count, start, rows, scalars, times[:count].cpu().numpy())
-        if count:
-            self.y_before, self.slope_before = rows[count - 2, :2] if count > 1 else start
-            self.middle, self.before = rows[count - 1, 2], float(taken.times[-1, 0])
         if count < ROWS and end > self.t:
             self.bounds()  # says why it cannot go on
         return taken
 
-    def read(self, stride: Stride, targets: Sequence[float], first: int) -> Reading:
+    def read(self, stride: Stride, targets: Sequence[float], first: int) -> Readout:
         """How the outputs from `first` on, as far as the stride went, are made of its states."""
         last = bisect_right(targets, self.t, lo=first)
         wanted, (before, after) = np.array(targets[first:last]), stride.times.T
@@ -142,7 +130,7 @@ class Strides(Adaptive):
         index = np.where((x == 1.0)[:, None], ends, index)
         device = stride.start.device
         factors = torch.from_numpy(weights).to(device, stride.start.dtype)
-        return Reading(stride, first, last, torch.from_numpy(index).to(device), factors)
+        return Readout(stride, first, last, torch.from_numpy(index).to(device), factors)
 
 
 def _clock(like: Tensor, numbers: Sequence[float]) -> Tensor:
