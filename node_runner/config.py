@@ -128,6 +128,24 @@ def _check_typed(group: str, chosen: Any) -> None:
         )
 
 
+def option_names(group: str) -> list[str]:
+    """The options of a group that this package brings."""
+    return sorted(file.stem for file in (Path(config_path()) / group).glob("*.yaml"))
+
+
+def refuse_non_names(overrides: Sequence[str]) -> None:
+    """Refuse `debug=true` and `model=2`, which Hydra, whose options have names, answers with a traceback.
+
+    Raises:
+        ConfigError: a group with a truth value or a number for an option.
+    """
+    for override in overrides:
+        group, _, name = override.lstrip("+").partition("=")
+        options = option_names(group.partition("@")[0]) if re.fullmatch(r"[a-z_/@]+", group) else []
+        if options and re.fullmatch(r"(?i:true|false|inf|nan)|[-+]?[\d_]*\.?\d[\d_]*(?i:e[-+]?\d+)?", name):
+            raise ConfigError(f"{override.lstrip('+')}: no such option; {did_you_mean(name, options)}")
+
+
 def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
     """The run that `node-run OVERRIDES` would do, for programs and notebooks.
 
@@ -138,6 +156,7 @@ def compose_run(overrides: Sequence[str] = ()) -> RunConfig:
     from hydra import compose, initialize_config_dir
 
     register_schemas()
+    refuse_non_names(overrides)
     with initialize_config_dir(config_path(), version_base="1.3"):
         return to_run(compose("config", list(overrides)))
 
@@ -206,7 +225,7 @@ def _options(group: str, chosen: Any) -> Any:
         raise ConfigError(f"{group}={chosen}: expected the name of one option")
     # `off` and `on` are read as truth values.
     names = [{True: "on", False: "off"}.get(name, name) if isinstance(name, bool) else name for name in names]
-    known = sorted(file.stem for file in (Path(config_path()) / group).glob("*.yaml"))
+    known = option_names(group)
     found: Any = OmegaConf.create({})
     register_schemas()
     with initialize_config_dir(config_path(), version_base="1.3"):

@@ -26,6 +26,16 @@ class Layer(NamedTuple):
     shift_weight: Tensor | None = None
 
 
+class Moved(NamedTuple):
+    """The rows of a state that the network does not move, but its last rows: those of positions, moved by velocities.
+
+    The first P of D rows, dy_i/dt = scale_i y_(D - P + i) + shift_i; scale, shift: (P,), which are no parameters.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+
 class Integral(enum.Enum):
     """What engines that write a field out can integrate beside its state.
 
@@ -48,6 +58,7 @@ class FieldForm:
         start: (B,) added to the time of each sample (None: nothing).
         integrals: what is integrated beside the state, in the order of its columns.
         noise: (B, D) Hutchinson's probe of the divergence (None: it is exact).
+        moved: the first rows of a state, if the network gives only the others.
     """
 
     layers: tuple[Layer, ...]
@@ -56,6 +67,7 @@ class FieldForm:
     start: Tensor | None = None
     integrals: tuple[Integral, ...] = ()
     noise: Tensor | None = None
+    moved: Moved | None = None
 
     @property
     def parameters(self) -> list[Tensor]:

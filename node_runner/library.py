@@ -16,7 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +29,7 @@ from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.fields import FIELDS
 from node_runner.models import MODELS
+from node_runner.models.positive import PositiveParameters
 from node_runner.registry import ComponentConfig, Registry
 from node_runner.runtime import set_up
 from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
@@ -139,7 +140,7 @@ def fit(
         values: of `TrainerConfig`, such as steps=500.
 
     Returns:
-        Metrics of the best validation, and of every test part.
+        Metrics of the best validation, and of every test part; with `residual`, the equation's parameters.
     """
     config = TrainerConfig(**values)
     check(config, "trainer")
@@ -150,6 +151,7 @@ def fit(
     spec = data.spec(model.view)  # type: ignore[arg-type]
     splits = place(data.splits(spec.view), where, dtype)
     model.to(where, dtype)
+    own = dict(model.named_children())
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
@@ -166,4 +168,11 @@ def fit(
         )
         trained = trainer.train()
     tests = {name: trainer.evaluate(part) for name, part in splits.items() if name not in ("train", "val")}
-    return {**trained.best, **{f"{name}/{key}": value for name, part in tests.items() for key, value in part.items()}}
+    found: dict[str, float] = {}
+    if config.residual:
+        parameters = cast(PositiveParameters, model.equation).positive()
+        found = {f"equation/{name}": value.item() for name, value in parameters.items()}
+    for name in dict(model.named_children()).keys() - own.keys():
+        delattr(model, name)  # what was learned along with the model, and is not its own
+    measured = {f"{name}/{key}": value for name, part in tests.items() for key, value in part.items()}
+    return {**trained.best, **measured, **found}

@@ -2,12 +2,15 @@
 
 On a GPU the peak is the CUDA allocator's, above what was allocated before. On a CPU it is the
 process's resident memory: its high-water mark above what was resident before. Linux can reset
-that mark, so a later job of a sweep is not charged for an earlier one; elsewhere the mark of the
-whole process stands in, and `source` says so.
+that mark, so a later job of a sweep is not charged for an earlier one, and glibc can give back what
+an earlier one has freed, so that it is not spared either; elsewhere the mark of the whole process
+stands in, and `source` says so.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import weakref
 from collections.abc import Iterator
@@ -59,11 +62,22 @@ class PeakMemory:
 
 def _reset_high_water_mark() -> bool:
     """Ask Linux to forget the process's peak; false where it cannot."""
+    _give_back_what_is_free()
     try:
         CLEAR.write_text("5")
     except OSError:
         return False
     return True
+
+
+def _give_back_what_is_free() -> None:
+    """Have glibc return freed memory to the system: what stays resident is in the baseline, and use of it unseen."""
+    if not sys.platform.startswith("linux"):
+        return
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _status(key: str) -> int:

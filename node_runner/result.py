@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,15 +49,22 @@ def title(config: RunConfig, experiment: Experiment) -> str:
         f"{experiment.device.type} {str(experiment.dtype).removeprefix('torch.')}",
         f"seed {config.seed}",
     ]
-    idle = f"; {', '.join(unused[:-1])} and {unused[-1]} play no part" if unused else ""
-    return ", ".join(words) + idle
+    return ", ".join(words) + _idle(unused)
+
+
+def _idle(unused: Sequence[str]) -> str:
+    if len(unused) < 2:
+        return "".join(f"; {group} plays no part" for group in unused)
+    return f"; {', '.join(unused[:-1])} and {unused[-1]} play no part"
 
 
 def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dict[str, Any]:
     """The content of result.json."""
     config, state = experiment.config, trainer.state
     unused = unused_by(MODELS.get(config.model.name))
-    solved = "" if "solver" in unused else f" x {config.solver.name}, adjoint {config.adjoint.name}"
+    solved = "" if "solver" in unused else f" x {config.solver.name}"
+    if "adjoint" not in unused:
+        solved += f", adjoint {config.adjoint.name}"
     return {
         "status": ending.status,
         "reason": ending.reason,

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, ToleranceConfig
-from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats
+from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats, offers
 
 
 class Tolerances:
@@ -102,7 +103,7 @@ class Solve:
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
-            raise ConfigError(nobody(unfit))
+            raise ConfigError(nobody(unfit, elsewhere().unsupported(self.method) is None))
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -110,9 +111,9 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
-        if hasattr(f, "check"):
-            f.check(self.method, self.adjoint.name)
-        if hasattr(f, "diffusion") and self.method.calculus is None:
+        if offers(f, "check"):
+            f.check(self.method, self.adjoint.name)  # type: ignore[attr-defined]
+        if offers(f, "diffusion") and self.method.calculus is None:
             raise ConfigError(
                 f"solver={self.method.name} is for ordinary differential equations, and this model's is stochastic: "
                 "use solver=euler_maruyama, milstein, srk or reversible_heun"
@@ -132,8 +133,11 @@ class Solve:
                 if self._watching is not None:
                     self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
                 return solution
-            refused[engine.name] = reason if len(self._candidates) == 1 else plain(reason)
-        raise ConfigError(nobody(list(refused.values())))
+            refused[engine.name] = reason
+        other = elsewhere()
+        served = other.unsupported(self.method) is None
+        served = served and other.refuses(self.method, f, y0, norm, self.adjoint.name) is None
+        raise ConfigError(nobody(list(refused.values()), served))
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:
@@ -171,14 +175,16 @@ class Solve:
         return forward if own else self.adjoint.wrap(forward, backward)
 
 
-def nobody(reasons: Sequence[str]) -> str:
-    """Why no engine can serve, from the reason of each."""
-    return reasons[0] if len(reasons) == 1 else f"engine=auto has none that can serve: {'; '.join(map(plain, reasons))}"
+def elsewhere() -> Engine:
+    """Whom to ask whether another engine than the chosen one would serve."""
+    return ENGINES.get("auto")()
 
 
-def plain(reason: str) -> str:
-    """A reason without the advice to use engine=auto, which is none where that has asked."""
-    return reason.removesuffix(": use auto").removesuffix(": set that, or use engine=auto")
+def nobody(reasons: Sequence[str], served: bool) -> str:
+    """Why no engine can serve, from the reason of each; and where engine=auto would, that it is the one to use."""
+    if len(reasons) > 1:
+        return f"engine=auto has none that can serve: {'; '.join(reasons)}"
+    return f"{reasons[0]}; use engine=auto, which serves this" if served else reasons[0]
 
 
 class Solved(NamedTuple):
@@ -197,7 +203,7 @@ class Choice(NamedTuple):
 
 
 def timed(solve: Integrate) -> Integrate:
-    """Also measure the host's time in the gradient of a solve.
+    """Also measure the host's time in the gradient of a solve, unless the engine does.
 
     From the moment the loss's gradient reaches the solution until it has been carried through to
     the initial state. Where the initial state needs no gradient the clock is stopped by
@@ -206,8 +212,8 @@ def timed(solve: Integrate) -> Integrate:
 
     def integrate(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         solution = solve(f, y0, ts, norm=norm)
-        if solution.ys.requires_grad and torch.is_grad_enabled():
-            stats = solution.stats
+        stats = solution.stats
+        if solution.ys.requires_grad and torch.is_grad_enabled() and not stats.self_timed:
 
             def start(gradient: Tensor) -> None:
                 stats.backward_began = time.perf_counter()

@@ -62,6 +62,7 @@ class SolveStats:
         seconds_forward: host time in the forward solve.
         seconds_backward: host time in the gradient of the solve.
         backward_began: clock reading when the loss's gradient reached the solution.
+        self_timed: the engine measures `seconds_backward` itself.
         kept_bytes: memory of the engine's own, beside autograd's, kept from the forward solve for the gradient.
         steps_of_samples: (2, B) accepted and rejected steps of each sample, where samples have steps of their own;
             `accepted` and `rejected` are then those of the sample that made most attempts, which is what the
@@ -77,6 +78,7 @@ class SolveStats:
     seconds_forward: float = 0.0
     seconds_backward: float = 0.0
     backward_began: float | None = None
+    self_timed: bool = False
     kept_bytes: int = 0
     steps_of_samples: Tensor | None = None
 
@@ -98,6 +100,11 @@ class SolveStats:
         self.nfe_backward += solve.nfe_forward
         self.accepted_backward += solve.accepted
         self.rejected_backward += solve.rejected
+
+
+def offers(f: Dynamics, method: str) -> bool:
+    """Whether a field's class has a method: a module takes microseconds to say that an instance lacks one."""
+    return hasattr(type(f), method)
 
 
 class Solution(NamedTuple):

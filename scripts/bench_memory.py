@@ -4,8 +4,9 @@
     python scripts/bench_memory.py --problems spirals-tight --engines native
 
 Method. A step is a solve, a loss, its gradient and an Adam update, as in bench_engines. Every figure comes from a
-process of its own: a step over a short time compiles and warms up, freed memory is given back to the system, and the
-peak is how far resident memory rises in the first whole step. The median of several such processes.
+process of its own (with --quick, of this one): a step over a short time compiles and warms up, freed memory is given
+back to the system, and the peak is how far resident memory rises in the first whole step. The median of several such
+processes.
 
 Reading. `off` keeps what the gradient of the computed numbers needs, `checkpoint` only the state of every accepted
 step, `on` and `seminorm` solve backward in time. x is the peak over that of torchdiffeq's adjoint.
@@ -25,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -104,12 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.quick:
         options.problems, options.engines, options.repeats = ["vector-block"], ["native"], 1
+    measure = partial(peak_mb if options.quick else partial(apart, threads=options.threads), engines=options.engines)
     results: dict[str, list[dict[str, Any]]] = {}
     for name in options.problems:
         peaks = {
-            contestant.name: [
-                apart(name, contestant.name, options.engines, options.threads) for _ in range(options.repeats)
-            ]
+            contestant.name: [measure(name, contestant.name) for _ in range(options.repeats)]
             for contestant in contestants(PROBLEMS[name](), options.engines)
         }
         base = statistics.median(peaks[BASE])

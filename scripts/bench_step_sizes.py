@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of each training")
     options, record = parse(__doc__ or "", __file__, arguments, parser, BENCHMARKS / "step_sizes")
-    about = problems(20 if options.quick else options.steps)
+    about = problems(2 if options.quick else options.steps)
     found = {name: measure(problem) for name, problem in about.items()}
     record.add("Errors", figures={"step_sizes": draw(found, about)})
     for name, problem in about.items():

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
@@ -32,7 +33,7 @@ class Problem:
 
     def loss(self, ys: Tensor) -> Tensor:
         """() to be differentiated."""
-        return (ys - self.target).square().mean()
+        return F.mse_loss(ys, self.target)
 
     def double(self) -> Problem:
         """The same in float64, in place."""

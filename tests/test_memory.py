@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import sys
 import weakref
 
@@ -171,6 +172,21 @@ def test_a_later_watch_is_not_charged_for_an_earlier_peak():
     if "above the baseline" not in watch.source:
         pytest.skip("this system does not let a process reset its high-water mark")
     assert watch.peak_mb() < 16
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to give back what is free")
+def test_a_later_watch_is_not_spared_what_an_earlier_one_has_freed():
+    def job() -> float:
+        watch = PeakMemory(torch.device("cpu"))
+        if watch.source.startswith("resident memory of the process, peak of its whole life"):
+            pytest.skip("this system does not let a process reset its high-water mark")
+        small = [torch.ones(2000) for _ in range(4000)]  # 30 MiB in pieces that the heap keeps for itself once freed
+        peak = watch.peak_mb()
+        del small
+        return peak
+
+    job()
+    assert job() == pytest.approx(4000 * 2000 * 4 / MB, rel=0.3)
 
 
 @pytest.mark.gpu

@@ -41,6 +41,19 @@ def test_a_run_without_a_solve_says_so_and_names_no_solver(dataset: str, model: 
     assert unused == [*(["field"] if model == "rnn" else []), "solver", "rtol", "atol", "adjoint", "engine"]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "model", "solver"),
+    [("two_moons", "flow_matching", "midpoint"), ("ornstein_uhlenbeck", "neural_sde", "euler_maruyama")],
+)
+def test_a_run_that_solves_without_a_gradient_names_no_adjoint(dataset: str, model: str, solver: str, tmp_path: Path):
+    trainer, experiment, _ = trainer_of(make_run(dataset=dataset, model=model, solver=solver, engine="auto"), tmp_path)
+    words = title(experiment.config, experiment)
+    assert f", {solver}, " in words and words.endswith("seed 0; adjoint plays no part")
+    result = make_result(experiment, trainer, Ending("completed", ""))
+    assert result["title"] == f"{dataset} x {model} x {solver}"
+    assert [key for key, value in result["choices"].items() if value is None] == ["adjoint"]
+
+
 def test_tensorboard_s_table_has_none_for_what_plays_no_part():
     run = make_run(model="resnet")
     config = {

@@ -39,6 +39,29 @@ def test_a_class_is_read_by_its_own_init(tmp_path: Path):
     assert found.about == "one line"
 
 
+def test_a_dataclass_is_read_by_its_fields_and_those_that_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "extended_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text(
+        "import not_installed_anywhere\nfrom node_runner.settings import Count\n\n"
+        "@dataclass(kw_only=True)\nclass Base(Generic[T]):\n    'Attributes:\\n    n: count.'\n"
+        "    kind: ClassVar[str]\n    n: Count = 3\n    seed: int = 0\n"
+    )
+    (package / "a.py").write_text(
+        "from dataclasses import field\nfrom extended_package.base import Base\n\n@THINGS.register('a')\n"
+        "@dataclass(kw_only=True)\nclass A(Base[int]):\n    'Doc.'\n    kind = 'x'\n    rate: float\n"
+        "    n: int = 4\n    drops: list[int] = field(default_factory=lambda: [1, 2])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (found,) = read_signatures("extended_package.a", package / "a.py", "THINGS")
+    assert [(p.name, p.annotation) for p in found.parameters] == [
+        ("rate", float), ("drops", list[int]), ("n", int), ("seed", int),
+    ]  # fmt: skip
+    assert [p.default for p in found.parameters] == [REQUIRED, [1, 2], 4, 0]
+    assert found.docs == ("Doc.", "Attributes:\nn: count.")
+
+
 def test_annotations_and_defaults_may_use_what_is_imported(tmp_path: Path):
     (found,) = read(
         tmp_path,
@@ -83,13 +106,14 @@ def test_what_is_not_registered_here_is_not_read(tmp_path: Path, source: str):
     [
         ("def a(*, b=1): ...", "parameter 'b' of a needs a type annotation"),
         ("class A: ...", "class A is registered and so needs an __init__ of its own"),
+        ("@dataclass\nclass A:\n    b: int = 1", r"the settings of A are fields: use @dataclass\(kw_only=True\)"),
         ("def a(*, b: Mystery = 1): ...", r"cannot read 'Mystery' without running the file: NameError\('Mystery'\)"),
         ("def a(*, b: int = HERE): ...", "cannot read 'HERE' without running the file"),
     ],
-    ids=["no-annotation", "no-init", "unknown-type", "unknown-default"],
+    ids=["no-annotation", "no-init", "positional-fields", "unknown-type", "unknown-default"],
 )
 def test_what_cannot_be_read_is_refused_with_its_place(tmp_path: Path, source: str, why: str):
-    with pytest.raises(ConfigError, match=rf"file\.py:2: {why}"):
+    with pytest.raises(ConfigError, match=rf"file\.py:[23]: {why}"):
         read(tmp_path, f"@THINGS.register('a')\n{source}\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from node_runner.errors import NodeRunnerError, RunError, did_you_mean
 
 
 if TYPE_CHECKING:
-    from hydra.errors import MissingConfigException, OverrideParseException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
 
@@ -77,7 +78,7 @@ def _of_hydra(error: Exception, commands: Sequence[str]) -> str | None:
     if isinstance(cause, OmegaConfBaseException):
         return _bad_value(cause)
     if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
-        return f"{_first_line(error)} (add -m to run one job for each value)"
+        return _ambiguous(error)
     if isinstance(error, HydraException):
         return _first_line(error)
     return None
@@ -96,7 +97,33 @@ def _missing_option(error: MissingConfigException) -> str:
             f"configs for {group} ask for the component '{name}', and none is registered by that name "
             f"(is its module in NODE_RUNNER_PLUGINS?); {did_you_mean(name, known)}"
         )
-    return f"{group}={name}: no such option; {did_you_mean(name, error.options or [])}"
+    # Hydra knows the options of a group of which one is chosen, not those of a list.
+    from node_runner.config import option_names
+
+    return f"{group}={name}: no such option; {did_you_mean(name, error.options or option_names(group))}"
+
+
+def _ambiguous(error: HydraException) -> str:
+    """`a=1,2` without -m. Of some groups several options may be chosen, and then commas are easily meant so."""
+    from node_runner.config import MANY
+
+    line = _first_line(error)
+    group, _, names = line.partition("'")[2].removesuffix("'").partition("=")
+    both = f", or use {group}=[{names}] to choose them all" if group in MANY else ""
+    return f"{line} (add -m to run one job for each value{both})"
+
+
+EXPECTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false", "String": "text"}
+"""OmegaConf's types in words."""
+
+
+def _wrong_type(cause: OmegaConfBaseException) -> str:
+    """OmegaConf's line on a value that cannot be had as its type, in the words of the checks of ranges."""
+    line = _first_line(cause)
+    found = re.fullmatch(r"Value '(.*?)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+).*", line)
+    if found and found[2] in EXPECTED:
+        return f"expected {EXPECTED[found[2]]}, got {found[1] or 'nothing'}"
+    return line
 
 
 def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> str:
@@ -104,7 +131,8 @@ def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> 
         hint = did_you_mean(error.override, commands) if commands else ""
         return f"'{error.override}' is neither a command nor an override (key=value); {hint}".rstrip("; ")
     reason = str(error).splitlines()[0].removeprefix("Error parsing override").strip()
-    return f"{error.override}: not a valid override ({reason}); quote values that hold = , [ or {{"
+    quotes = "quote values that hold = , ; [ or {, twice in a shell: 'key=\";\"'"
+    return f"{error.override}: not a valid override ({reason}); {quotes}"
 
 
 def _bad_value(cause: OmegaConfBaseException) -> str:
@@ -116,7 +144,7 @@ def _bad_value(cause: OmegaConfBaseException) -> str:
             return f"{key}: a name that you give yourself is added with a plus: +{key}=..."
         return f"{key}: no such setting{_of_component(cause)}; {_nearest_key(cause, key)}"
     if isinstance(cause, ValidationError):
-        return f"{key}: {_first_line(cause)}"
+        return f"{key}: {_wrong_type(cause)}"
     return f"{key}: {_first_line(cause)}" if key else _first_line(cause)
 
 

@@ -12,7 +12,7 @@ import hydra
 from node_runner.cli import job, sweep
 from node_runner.cli.completion import is_query
 from node_runner.cli.explain import report
-from node_runner.config import config_path
+from node_runner.config import config_path, refuse_non_names
 from node_runner.errors import ConfigError, did_you_mean
 
 
@@ -45,6 +45,7 @@ def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
     failure: BaseException | None = None
     try:
         _check_flags(arguments)
+        refuse_non_names(arguments)
         with _as_program(arguments):
             entry()
     except BrokenPipeError:

@@ -11,6 +11,7 @@ from node_runner.cli.runs import find_run
 from node_runner.config import load_run
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.tasks.first_states import give_first_states
 from node_runner.training import checkpoint
 
 
@@ -52,6 +53,8 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     if which == "last" and state["average"] is not None:
         weights = state["average"]["model"]
     step = int(state["step"] if which == "best" else state["state"]["step"])
+    if "first_states.values" in weights:  # of the trajectories that were trained on; those at hand may be others
+        give_first_states(experiment.model, weights["first_states.values"])
     checkpoint.put(weights, experiment.model, str(folder.path))
     experiment.model.eval()
     return Saved(folder, experiment, step)

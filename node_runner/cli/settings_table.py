@@ -113,27 +113,28 @@ def _type(part: Any, found: list[Range]) -> str:
 
 
 def _of_component(signature: Signature) -> dict[str, str]:
-    """What the docstring of a component says of each setting, also where it refers to `module.Class` beside it."""
-    nodes = _documented(signature.file)
-    own = next((doc for name, line, doc in nodes if line == signature.line), "")
-    found = _meanings(own)
+    """What the docstring of a component, or of a class that it extends, says of each setting, also where it refers to
+    `module.name` beside it.
+    """
+    found: dict[str, str] = {}
+    for doc in reversed(signature.docs):
+        found |= _meanings(doc)
     for key, text in found.items():
         reference = re.match(r"see `(\w+)\.(\w+)`", text)
         file = signature.file.with_name(f"{reference[1]}.py") if reference else None
         if reference and file is not None and file.is_file():
-            docs = {name: doc for name, _, doc in _documented(file)}
-            found[key] = _meanings(docs.get(reference[2], "")).get(key, text)
+            found[key] = _meanings(_documented(file).get(reference[2], "")).get(key, text)
     return found
 
 
-def _documented(file: Path) -> list[tuple[str, int, str]]:
-    """(name, line, docstring) of the classes and functions of a file."""
+def _documented(file: Path) -> dict[str, str]:
+    """The docstrings of the classes and functions of a file, by name."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return [
-        (node.name, node.lineno, ast.get_docstring(node) or "")
+    return {
+        node.name: ast.get_docstring(node) or ""
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
-    ]
+    }
 
 
 def _meanings(docstring: str) -> dict[str, str]:

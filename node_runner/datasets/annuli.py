@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -9,11 +11,12 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.parts import mean_std, stream
 from node_runner.errors import ConfigError
-from node_runner.settings import Count, CountOrZero, Positive
+from node_runner.settings import Count, Positive
 from node_runner.views import DataSpec, Labelled, View
 
 
 @DATASETS.register("annuli", "a disc inside a ring, or a ball inside a shell: classes that only extra dimensions part")
+@dataclass(kw_only=True)
 class Annuli(Drawn[Labelled]):
     """Class 0 uniform on |x| <= inner, class 1 on gap_end <= |x| <= outer, equally likely.
 
@@ -36,26 +39,20 @@ class Annuli(Drawn[Labelled]):
     name = "annuli"
     views = (View.labelled,)
 
-    def __init__(
-        self,
-        *,
-        dim: Count = 2,
-        inner: Positive = 0.5,
-        gap_end: Positive = 1.0,
-        outer: Positive = 1.5,
-        train: Count = 3000,
-        val: Count = 1000,
-        test: Count = 2000,
-        seed: CountOrZero = 0,
-    ) -> None:
-        if not inner <= gap_end < outer:
+    dim: Count = 2
+    inner: Positive = 0.5
+    gap_end: Positive = 1.0
+    outer: Positive = 1.5
+    train: Count = 3000
+    val: Count = 1000
+    test: Count = 2000
+
+    def __post_init__(self) -> None:
+        if not self.inner <= self.gap_end < self.outer:
             raise ConfigError(
-                f"dataset=annuli: expected inner <= gap_end < outer, got {inner:g}, {gap_end:g}, {outer:g}; "
-                "use radii that increase, such as 0.5, 1, 1.5"
+                f"dataset=annuli: expected inner <= gap_end < outer, got {self.inner:g}, {self.gap_end:g}, "
+                f"{self.outer:g}; use radii that increase, such as 0.5, 1, 1.5"
             )
-        self.dim, self.seed = dim, seed
-        self.radii = np.array([[0.0, inner], [gap_end, outer]])
-        self.sizes = (train, val, test)
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation (dim,) are those of the training examples."""
@@ -67,7 +64,8 @@ class Annuli(Drawn[Labelled]):
         """Examples x (N, dim)."""
         generator = stream(self.seed, part)
         y = generator.integers(2, size=size)
-        low, high = self.radii[y].T ** self.dim
+        radii = np.array([[0.0, self.inner], [self.gap_end, self.outer]])
+        low, high = radii[y].T ** self.dim
         # The volume within a radius grows as its power: uniform in that, so uniform in space.
         radius = generator.uniform(low, high) ** (1 / self.dim)
         direction = generator.standard_normal((size, self.dim))

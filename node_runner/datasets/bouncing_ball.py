@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, stack_last
+from node_runner.datasets.parts import Array
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.errors import ConfigError
-from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.settings import Above, Between, Count, CountOrZero, NonNegative, Positive
 from node_runner.views import View
 
 
@@ -18,7 +20,8 @@ MOST_BOUNCES = 10_000
 
 
 @DATASETS.register("bouncing_ball", "a ball that bounces: height and velocity, with exact times of impact")
-class BouncingBall(Simulated):
+@dataclass(kw_only=True)
+class BouncingBall(Simulation):
     """h' = v, v' = -gravity while h > 0; at h = 0 the velocity jumps to v+ = -restitution v-.
 
     Balls are let go at rest from random heights, or thrown with a random velocity. The data and the times of
@@ -30,62 +33,39 @@ class BouncingBall(Simulated):
         restitution: speed after an impact, as a share of that before it.
         height_min, height_max: range of the initial heights.
         speed: largest initial speed, up or down.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored.
 
     Raises:
         ConfigError: heights that are not in order or not above the ground.
     """
 
-    def __init__(
-        self,
-        *,
-        gravity: Positive = 9.81,
-        restitution: Annotated[float, Between(0.05, 1)] = 0.9,
-        height_min: Annotated[float, Above(0)] = 0.5,
-        height_max: Annotated[float, Above(0)] = 1.5,
-        speed: NonNegative = 1.0,
-        train: Count = 20,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 4,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 2.0,
-        long_factor: Annotated[float, AtLeast(1)] = 2.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        if height_min > height_max:
-            raise ConfigError(f"dataset.height_min={height_min:g} is above dataset.height_max={height_max:g}: use less")
-        for setting, states in (("start", start), ("long_start", long_start)):
+    name = "bouncing_ball"
+    labels = ("height", "velocity")
+    remedy = "lower dataset.horizon or dataset.long_factor, or raise dataset.restitution"
+
+    gravity: Positive = 9.81
+    restitution: Annotated[float, Between(0.05, 1)] = 0.9
+    height_min: Annotated[float, Above(0)] = 0.5
+    height_max: Annotated[float, Above(0)] = 1.5
+    speed: NonNegative = 1.0
+    train: Count = 20
+    long: CountOrZero = 4
+    horizon: Positive = 2.0
+
+    def __post_init__(self) -> None:
+        if self.height_min > self.height_max:
+            raise ConfigError(
+                f"dataset.height_min={self.height_min:g} is above dataset.height_max={self.height_max:g}: use less"
+            )
+        for setting, states in (("start", self.start), ("long_start", self.long_start)):
             if any(state and state[0] <= 0 for state in states or []):
                 raise ConfigError(
                     f"dataset.{setting}: a ball starts above the ground, got {states}: use heights above 0"
                 )
-        self.gravity = gravity
-        self.restitution = restitution
-        self._range = ((height_min, -speed), (height_max, speed))
-        self._simulation = Simulation(
-            name="bouncing_ball",
-            flow=self.exact,
-            events=self.event_times,
-            draw=lambda generator, count: generator.uniform(*self._range, (count, 2)),
-            labels=("height", "velocity"),
-            remedy="lower dataset.horizon or dataset.long_factor, or raise dataset.restitution",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-        )
+        super().__post_init__()
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2) within the ranges of height and speed."""
+        return generator.uniform((self.height_min, -self.speed), (self.height_max, self.speed), (count, 2))
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2) between impacts, an array or a tensor; t is not used."""
@@ -121,7 +101,7 @@ class BouncingBall(Simulated):
             times = times + 2 * speed / self.gravity
         return np.stack(columns, axis=1) if columns else np.empty((len(y0), 0))
 
-    def exact(self, ts: Array, y0: Array) -> Array:
+    def solution(self, ts: Array, y0: Array) -> Array:
         """The solution in closed form, (T, B, 2) from ts (T,) and y0 (B, 2), starting at ts[0].
 
         At an impact itself the state is that after it.
@@ -142,7 +122,7 @@ class BouncingBall(Simulated):
 
     def check(self) -> None:
         """Make the data, so that a ball that comes to rest too early is refused before any work."""
-        self._simulation.splits(View.trajectories)
+        self.splits(View.trajectories)
 
     def _impact(self, y0: Array) -> tuple[Array, Array]:
         """Speed (B,) and time (B,) of the first impact."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.parts import mean_std, stream
-from node_runner.settings import AtLeast, Count, CountOrZero, Positive
+from node_runner.settings import AtLeast, Count, Positive
 from node_runner.views import DataSpec, Trajectories, View
 
 
 @DATASETS.register("crossing", "the map x -> -x on the line: -1 goes to 1 and 1 to -1, so that paths must cross")
+@dataclass(kw_only=True)
 class Crossing(Drawn[Trajectories]):
     """Two observations of each path: x near -1 or 1 at t = 0, and -x at t = horizon.
 
@@ -33,18 +35,11 @@ class Crossing(Drawn[Trajectories]):
     name = "crossing"
     views = (View.trajectories,)
 
-    def __init__(
-        self,
-        *,
-        train: Annotated[int, AtLeast(2)] = 200,
-        val: Count = 100,
-        test: Count = 100,
-        spread: Positive = 0.1,
-        horizon: Positive = 1.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.spread, self.horizon, self.seed = spread, horizon, seed
-        self.sizes = (train, val, test)
+    train: Annotated[int, AtLeast(2)] = 200
+    val: Count = 100
+    test: Count = 100
+    spread: Positive = 0.1
+    horizon: Positive = 1.0
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations, first and last."""

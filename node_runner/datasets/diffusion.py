@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.graphs import laplacian, make_graph
-from node_runner.datasets.parts import stream
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve
+from node_runner.datasets.parts import Array, stream
+from node_runner.datasets.simulate import AnyArray, Simulation
 from node_runner.errors import ConfigError
-from node_runner.settings import AtLeast, Count, CountOrZero, GraphShape, NonNegative, Positive
-from node_runner.views import Equation
+from node_runner.settings import AtLeast, Count, GraphShape, NonNegative, Positive
+from node_runner.views import DataSpec, Equation, View
 
 
 GRAPH = 4
@@ -23,7 +24,8 @@ GRAPH = 4
 
 
 @DATASETS.register("diffusion", "heat that spreads over the edges of a graph from a few hot nodes")
-class Diffusion(Simulated):
+@dataclass(kw_only=True)
+class Diffusion(Simulation):
     """x' = -k L x + r x (1 - x) in the state (x_1..x_n), a temperature a node, L = D - A the graph's Laplacian.
 
     Without growth (r = 0) the sum of x, the heat, is conserved, and the solution is exp(-k L t) x(0). With it the
@@ -36,76 +38,60 @@ class Diffusion(Simulated):
         conductivity: k of every edge.
         growth: r of Fisher's equation (0: heat alone).
         hot: nodes that are hot at first.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored. The seed draws a random graph too.
+        seed: of the graph, if it is random, of initial states and noise; the seed of the training does not touch them.
 
     Raises:
         ConfigError: more hot nodes than nodes.
     """
 
-    def __init__(
-        self,
-        *,
-        nodes: Annotated[int, AtLeast(2)] = 20,
-        shape: GraphShape = GraphShape.random,
-        conductivity: Positive = 1.0,
-        growth: NonNegative = 0.0,
-        hot: Count = 3,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 50,
-        horizon: Positive = 2.0,
-        long_factor: Annotated[float, AtLeast(1)] = 4.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        if hot > nodes:
-            raise ConfigError(f"dataset.hot={hot}: expected at most dataset.nodes={nodes}; use fewer hot nodes")
-        self.conductivity, self.growth = conductivity, growth
-        graph = make_graph(shape, nodes, stream(seed, GRAPH))
-        self._laplacian = laplacian(graph)
+    name = "diffusion"
+    remedy = "use no negative temperatures in dataset.start"
+
+    nodes: Annotated[int, AtLeast(2)] = 20
+    shape: GraphShape = GraphShape.random
+    conductivity: Positive = 1.0
+    growth: NonNegative = 0.0
+    hot: Count = 3
+    times: Annotated[int, AtLeast(2)] = 50
+    horizon: Positive = 2.0
+    long_factor: Annotated[float, AtLeast(1)] = 4.0
+
+    def __post_init__(self) -> None:
+        if self.hot > self.nodes:
+            raise ConfigError(
+                f"dataset.hot={self.hot}: expected at most dataset.nodes={self.nodes}; use fewer hot nodes"
+            )
+        super().__post_init__()
+        self.graph = make_graph(self.shape, self.nodes, stream(self.seed, GRAPH))
+        self._laplacian = laplacian(self.graph)
         self._form = functools.partial(spread, matrix=self._laplacian)
 
-        def draw(generator: np.random.Generator, count: int) -> Array:
-            order = generator.random((count, nodes)).argsort(axis=1)
-            return np.where(order < hot, generator.uniform(0.5, 1.0, (count, nodes)), 0.0)
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One a node."""
+        return tuple(f"x{i + 1}" for i in range(self.nodes))
 
-        self._simulation = Simulation(
-            name="diffusion",
-            flow=(lambda ts, y0: solve(self.vector_field, ts, y0)) if growth else self.exact,
-            draw=draw,
-            labels=tuple(f"x{i + 1}" for i in range(nodes)),
-            remedy="use no negative temperatures in dataset.start",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            energy=None if growth else heat,
-            equation=self.equation(),
-            graph=graph,
-        )
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """Temperatures (count, n) of a few hot nodes."""
+        order = generator.random((count, self.nodes)).argsort(axis=1)
+        return np.where(order < self.hot, generator.uniform(0.5, 1.0, (count, self.nodes)), 0.0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., n), an array or a tensor; t is not used."""
         slope: AnyArray = self._form(t, y, conductivity=self.conductivity, growth=self.growth)
         return slope
 
-    def exact(self, ts: Array, y0: Array) -> Array:
-        """exp(-k L t) y0 without growth, (T, B, n) from ts (T,) and y0 (B, n)."""
+    def solution(self, ts: Array, y0: Array) -> Array:
+        """(T, B, n) from ts (T,) and y0 (B, n): exp(-k L t) y0 without growth, a solve with it."""
+        if self.growth:
+            return super().solution(ts, y0)
         rates, modes = np.linalg.eigh(self.conductivity * self._laplacian)
         states: Array = (np.exp(-ts[:, None, None] * rates) * (y0 @ modes)) @ modes.T
         return states
+
+    def spec(self, view: View) -> DataSpec:
+        """Beside the rest, the graph, and the heat where it is conserved."""
+        return replace(super().spec(view), graph=self.graph, energy=None if self.growth else heat)
 
     def equation(self) -> Equation:
         """The equation of this graph with the conductivity unknown, and the growth where there is any."""

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import abc
 import functools
+from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered
+from node_runner.settings import Count, CountOrZero
 from node_runner.views import Splits, View
 
 
 V = TypeVar("V")
 
 
+@dataclass(kw_only=True)
 class Drawn(abc.ABC, Generic[V]):
     """Draws a part when it is first asked for.
 
+    A data set says its name and the view that it offers. Its settings are its own fields and those below; a field
+    declared again has another default.
+
     Attributes:
-        name: of the data set.
-        views: the one that it offers.
-        sizes: of training, validation and test.
+        train, val, test: numbers of samples.
+        seed: of the data; the seed of the training does not touch them.
     """
 
     name: ClassVar[str]
     views: ClassVar[tuple[View, ...]]
-    sizes: tuple[int, int, int]
+
+    train: Count = 1000
+    val: Count = 200
+    test: Count = 500
+    seed: CountOrZero = 0
 
     def check(self) -> None:
         """Nothing can be missing: the data come from a formula."""
@@ -37,7 +46,7 @@ class Drawn(abc.ABC, Generic[V]):
 
     @functools.cached_property
     def _splits(self) -> Splits[V]:
-        train, val, test = map(self._part, (TRAIN, VAL, TEST), self.sizes)
+        train, val, test = map(self._part, (TRAIN, VAL, TEST), (self.train, self.val, self.test))
         return Splits(train, val, test)
 
     @abc.abstractmethod

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Simulated, Simulation, solve_stiff, stack_last
-from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
+from node_runner.datasets.parts import Array
+from node_runner.datasets.reference import solve_stiff
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
+from node_runner.settings import Positive
 from node_runner.views import Equation
 
 
 @DATASETS.register("fitzhugh_nagumo", "a nerve cell that fires: a fast voltage and a slow recovery")
-class FitzHughNagumo(Simulated):
+@dataclass(kw_only=True)
+class FitzHughNagumo(Simulation):
     """v' = v - v^3/3 - w + current, w' = (v + a - b w) / tau in the state (v, w), voltage and recovery.
 
     With the default current the cell fires periodically, about every 40 units of time; below 0.33 it comes to rest. The
@@ -22,53 +28,29 @@ class FitzHughNagumo(Simulated):
         tau: time scale of the recovery; that of the voltage is 1.
         current: what is injected into the cell.
         spread: trajectories start in the square of states no further than this from 0, on both axes.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored.
 
     Source: FitzHugh, Impulses and physiological states in theoretical models of nerve membrane, Biophysical Journal 1,
     1961; the parameters are his.
     """
 
-    def __init__(
-        self,
-        *,
-        a: Positive = 0.7,
-        b: Positive = 0.8,
-        tau: Positive = 12.5,
-        current: Positive = 0.5,
-        spread: Positive = 2.0,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 50.0,
-        long_factor: Annotated[float, AtLeast(1)] = 2.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.a, self.b, self.tau, self.current = a, b, tau, current
-        self._simulation = Simulation(
-            name="fitzhugh_nagumo",
-            flow=lambda ts, y0: solve_stiff(self.vector_field, ts, y0),
-            draw=lambda generator, count: generator.uniform(-spread, spread, (count, 2)),
-            labels=("v", "w"),
-            remedy="lower dataset.spread, or move dataset.start",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            equation=self.equation(),
-        )
+    name = "fitzhugh_nagumo"
+    labels = ("v", "w")
+    remedy = "lower dataset.spread, or move dataset.start"
+
+    a: Positive = 0.7
+    b: Positive = 0.8
+    tau: Positive = 12.5
+    current: Positive = 0.5
+    spread: Positive = 2.0
+    horizon: Positive = 50.0
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2) in the square."""
+        return generator.uniform(-self.spread, self.spread, (count, 2))
+
+    def solution(self, ts: Array, y0: Array) -> Array:
+        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
+        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""

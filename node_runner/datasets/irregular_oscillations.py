@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +13,7 @@ from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std
 from node_runner.datasets.parts import TEST, stream
 from node_runner.errors import ConfigError
-from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.settings import AtLeast, Between, Count, NonNegative, Positive
 from node_runner.views import DataSpec, Series, View
 
 
@@ -21,6 +22,7 @@ DRAWS, NOISE, CHOICE = range(3)
 
 
 @DATASETS.register("irregular_oscillations", "damped oscillations, each channel with gaps of its own, to be continued")
+@dataclass(kw_only=True)
 class IrregularOscillations(Drawn[Series]):
     """Position and velocity over frequency, x = exp(-zeta w t) cos(w' t + phi) a and (x' + zeta w x) / w'.
 
@@ -37,32 +39,21 @@ class IrregularOscillations(Drawn[Series]):
         slow, fast: range of the frequency, radians a unit of time.
         noise: standard deviation of the Gaussian noise on every observation.
         train, val, test: numbers of series.
-        seed: of the data; the seed of the training does not touch them.
     """
 
     name = "irregular_oscillations"
     views = (View.series,)
 
-    def __init__(
-        self,
-        *,
-        dropped: Annotated[float, Between(0, 0.95)] = 0.7,
-        times: Annotated[int, AtLeast(2)] = 50,
-        horizon: Positive = 5.0,
-        stretch: Annotated[float, AtLeast(1)] = 2.0,
-        zeta: Annotated[float, Between(0, 0.9)] = 0.05,
-        slow: Positive = 1.0,
-        fast: Positive = 2.0,
-        noise: NonNegative = 0.05,
-        train: Count = 500,
-        val: Count = 200,
-        test: Count = 300,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.dropped, self.times, self.horizon, self.stretch = dropped, times, horizon, stretch
-        self.zeta, self.slow, self.fast, self.noise = zeta, slow, fast, noise
-        self.sizes = (train, val, test)
-        self.seed = seed
+    dropped: Annotated[float, Between(0, 0.95)] = 0.7
+    times: Annotated[int, AtLeast(2)] = 50
+    horizon: Positive = 5.0
+    stretch: Annotated[float, AtLeast(1)] = 2.0
+    zeta: Annotated[float, Between(0, 0.9)] = 0.05
+    slow: Positive = 1.0
+    fast: Positive = 2.0
+    noise: NonNegative = 0.05
+    train: Count = 500
+    test: Count = 300
 
     def check(self) -> None:
         """Refuse an empty range of frequencies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,8 +11,7 @@ import torch
 from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import TEST, TRAIN, stream
-from node_runner.datasets.simulate import Array
+from node_runner.datasets.parts import TEST, TRAIN, Array, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative
 from node_runner.views import DataSpec, Series, View
@@ -28,6 +28,7 @@ START, NOISE, CHOICE, KIND = range(4)
 
 
 @DATASETS.register("irregular_spirals", "spirals of two kinds, seen at a few irregular times, to be continued")
+@dataclass(kw_only=True)
 class IrregularSpirals(Drawn[Series]):
     """Half of the spirals open clockwise, half counter-clockwise; each starts at its own place on its spiral.
 
@@ -43,7 +44,6 @@ class IrregularSpirals(Drawn[Series]):
         stretch: further places, which training does not know.
         noise: standard deviation of the Gaussian noise on every observation, in the units of the data.
         train, val, test: numbers of spirals.
-        seed: of the data; the seed of the training does not touch them.
 
     Source: Chen, Rubanova, Bettencourt, Duvenaud, Neural Ordinary Differential Equations (2018), section 5; the
     two curves are those of torchdiffeq's examples/latent_ode.py.
@@ -52,21 +52,10 @@ class IrregularSpirals(Drawn[Series]):
     name = "irregular_spirals"
     views = (View.series,)
 
-    def __init__(
-        self,
-        *,
-        observed: Count = 30,
-        times: Annotated[int, AtLeast(2)] = 100,
-        stretch: CountOrZero = 100,
-        noise: NonNegative = 0.1,
-        train: Count = 1000,
-        val: Count = 200,
-        test: Count = 500,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.observed, self.times, self.stretch, self.noise = observed, times, stretch, noise
-        self.sizes = (train, val, test)
-        self.seed = seed
+    observed: Count = 30
+    times: Annotated[int, AtLeast(2)] = 100
+    stretch: CountOrZero = 100
+    noise: NonNegative = 0.1
 
     def check(self) -> None:
         """Refuse more observations than there are places, and series that are longer than a spiral."""

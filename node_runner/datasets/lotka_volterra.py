@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve, stack_last
+from node_runner.datasets.parts import Array
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.errors import ConfigError
-from node_runner.settings import Above, AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.settings import Above, Between, Positive
 from node_runner.views import Equation, View
 
 
 @DATASETS.register("lotka-volterra", "populations of a predator and its prey, on closed orbits")
-class LotkaVolterra(Simulated):
+@dataclass(kw_only=True)
+class LotkaVolterra(Simulation):
     """prey' = alpha prey - beta prey predator, predator' = -gamma predator + delta prey predator.
 
     Orbits circle the equilibrium (gamma/delta, alpha/beta), (20, 10) by default, in about
@@ -27,59 +30,31 @@ class LotkaVolterra(Simulated):
         gamma: death of the predators.
         delta: growth of the predators, a prey.
         spread: the box reaches from 1 - spread to 1 + spread times the equilibrium, on both axes.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored.
 
     Source: Lotka, Elements of Physical Biology, 1925, ch. VIII; Volterra, Nature 118, 1926, p. 558.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: Positive = 1.0,
-        beta: Positive = 0.1,
-        gamma: Positive = 1.5,
-        delta: Positive = 0.075,
-        spread: Annotated[float, Above(0), Between(0, 1)] = 0.6,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 10.0,
-        long_factor: Annotated[float, AtLeast(1)] = 2.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        for setting, states in (("start", start), ("long_start", long_start)):
+    name = "lotka-volterra"
+    labels = ("prey", "predator")
+    remedy = "lower dataset.horizon or dataset.long_factor, or move dataset.start"
+
+    alpha: Positive = 1.0
+    beta: Positive = 0.1
+    gamma: Positive = 1.5
+    delta: Positive = 0.075
+    spread: Annotated[float, Above(0), Between(0, 1)] = 0.6
+
+    def __post_init__(self) -> None:
+        for setting, states in (("start", self.start), ("long_start", self.long_start)):
             if any(population < 0 for state in states or [] for population in state):
                 raise ConfigError(f"dataset.{setting}: expected populations of at least 0, got {states}")
-        self.alpha = alpha
-        self.beta = beta
-        self.gamma = gamma
-        self.delta = delta
-        equilibrium = np.array([gamma / delta, alpha / beta])
-        self._simulation = Simulation(
-            name="lotka-volterra",
-            flow=lambda ts, y0: solve(self.vector_field, ts, y0),
-            draw=lambda generator, count: equilibrium * generator.uniform(1 - spread, 1 + spread, (count, 2)),
-            labels=("prey", "predator"),
-            remedy="lower dataset.horizon or dataset.long_factor, or move dataset.start",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            equation=self.equation(),
-        )
+        super().__post_init__()
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2) in the box about the equilibrium."""
+        equilibrium = np.array([self.gamma / self.delta, self.alpha / self.beta])
+        box: Array = equilibrium * generator.uniform(1 - self.spread, 1 + self.spread, (count, 2))
+        return box
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
@@ -103,7 +78,7 @@ class LotkaVolterra(Simulated):
 
     def check(self) -> None:
         """Make the data, so that a population that grows too far is refused before any work."""
-        self._simulation.splits(View.trajectories)
+        self.splits(View.trajectories)
 
 
 def predation(t: Any, y: Any, *, alpha: Any, beta: Any, gamma: Any, delta: Any) -> Any:

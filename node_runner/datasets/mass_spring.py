@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation
-from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
-from node_runner.views import Equation
+from node_runner.datasets.parts import Array
+from node_runner.datasets.simulate import AnyArray, Simulation
+from node_runner.settings import AtLeast, Count, Positive
+from node_runner.views import DataSpec, Equation, View
 
 
 @DATASETS.register("mass_spring", "unit masses on a chain of springs without friction, tested ten times as long")
-class MassSpring(Simulated):
+@dataclass(kw_only=True)
+class MassSpring(Simulation):
     """q'' = -k L q in the state (q_1..q_n, p_1..p_n), p = q'.
 
     The first mass hangs on a wall, each further one on the mass before it, and the last is free: L is tridiagonal,
@@ -26,50 +29,24 @@ class MassSpring(Simulated):
         masses: number of masses, n.
         stiffness: k of every spring, for masses of one unit.
         radius: half the side of the cube of initial states.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored.
     """
 
-    def __init__(
-        self,
-        *,
-        masses: Count = 1,
-        stiffness: Positive = 1.0,
-        radius: Positive = 1.0,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 10.0,
-        long_factor: Annotated[float, AtLeast(1)] = 10.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.stiffness = stiffness
-        axes = ("q", "p") if masses == 1 else tuple(f"{axis}{i + 1}" for axis in "qp" for i in range(masses))
-        self._simulation = Simulation(
-            name="mass_spring",
-            flow=self.exact,
-            draw=lambda generator, count: generator.uniform(-radius, radius, (count, 2 * masses)),
-            labels=axes,
-            remedy="lower dataset.start",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            energy=self.energy,
-            equation=self.equation(),
-        )
+    name = "mass_spring"
+    remedy = "lower dataset.start"
+
+    masses: Count = 1
+    stiffness: Positive = 1.0
+    radius: Positive = 1.0
+    long_factor: Annotated[float, AtLeast(1)] = 10.0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of position and momentum, with the number of the mass where there are several."""
+        return ("q", "p") if self.masses == 1 else tuple(f"{axis}{i + 1}" for axis in "qp" for i in range(self.masses))
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2n) in the cube."""
+        return generator.uniform(-self.radius, self.radius, (count, 2 * self.masses))
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2n), an array or a tensor; t is not used."""
@@ -83,7 +60,7 @@ class MassSpring(Simulated):
         stretched = (q[..., :1] ** 2).sum(-1) + ((q[..., 1:] - q[..., :-1]) ** 2).sum(-1)
         return (p**2).sum(-1) / 2 + self.stiffness / 2 * stretched
 
-    def exact(self, ts: Array, y0: Array) -> Array:
+    def solution(self, ts: Array, y0: Array) -> Array:
         """The solution in closed form, (T, B, 2n) from ts (T,) and y0 (B, 2n).
 
         Along each eigenvector of k L, with w^2 its eigenvalue: q = q0 cos(wt) + p0 sin(wt)/w, p = q'.
@@ -95,6 +72,10 @@ class MassSpring(Simulated):
         cos, sin = np.cos(ts[:, None, None] * w), np.sin(ts[:, None, None] * w)
         q, p = q0 * cos + p0 / w * sin, p0 * cos - q0 * w * sin
         return np.concatenate((q @ modes.T, p @ modes.T), axis=-1)
+
+    def spec(self, view: View) -> DataSpec:
+        """Beside the rest, the energy that is conserved."""
+        return replace(super().spec(view), energy=self.energy)
 
     def equation(self) -> Equation:
         """The equation of motion with the springs' stiffness unknown."""

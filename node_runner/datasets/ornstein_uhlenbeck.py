@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -12,9 +13,8 @@ from torch import Tensor
 from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import TEST, stream
-from node_runner.datasets.simulate import Array
-from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.datasets.parts import TEST, Array, stream
+from node_runner.settings import AtLeast, Between, Count, NonNegative, Positive
 from node_runner.views import DataSpec, Law, Series, View
 
 
@@ -23,6 +23,7 @@ PATHS, NOISE, CHOICE = range(3)
 
 
 @DATASETS.register("ornstein_uhlenbeck", "noisy paths of a process that noise drives and a spring calls back")
+@dataclass(kw_only=True)
 class OrnsteinUhlenbeck(Drawn[Series]):
     """dx = rate (level - x) dt + volatility dW, x(0) ~ N(start, spread^2), observed with noise.
 
@@ -41,7 +42,6 @@ class OrnsteinUhlenbeck(Drawn[Series]):
         times: places from 0 to the horizon, evenly spaced.
         horizon: end of a path.
         train, val, test: numbers of paths.
-        seed: of the data; the seed of the training does not touch them.
 
     Source: Uhlenbeck, Ornstein, On the theory of the Brownian motion (1930).
     """
@@ -49,29 +49,17 @@ class OrnsteinUhlenbeck(Drawn[Series]):
     name = "ornstein_uhlenbeck"
     views = (View.processes,)
 
-    def __init__(
-        self,
-        *,
-        rate: Positive = 1.0,
-        level: float = 0.0,
-        volatility: Positive = 0.5,
-        start: float = 1.0,
-        spread: NonNegative = 0.2,
-        noise: NonNegative = 0.3,
-        dropped: Annotated[float, Between(0, 0.95)] = 0.75,
-        seen_until: Annotated[float, Between(0.05, 0.95)] = 0.5,
-        times: Annotated[int, AtLeast(4)] = 61,
-        horizon: Positive = 3.0,
-        train: Count = 1000,
-        val: Count = 300,
-        test: Count = 500,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.rate, self.level, self.volatility = rate, level, volatility
-        self.start, self.spread, self.noise = start, spread, noise
-        self.dropped, self.seen_until, self.times, self.horizon = dropped, seen_until, times, horizon
-        self.sizes = (train, val, test)
-        self.seed = seed
+    rate: Positive = 1.0
+    level: float = 0.0
+    volatility: Positive = 0.5
+    start: float = 1.0
+    spread: NonNegative = 0.2
+    noise: NonNegative = 0.3
+    dropped: Annotated[float, Between(0, 0.95)] = 0.75
+    seen_until: Annotated[float, Between(0.05, 0.95)] = 0.5
+    times: Annotated[int, AtLeast(4)] = 61
+    horizon: Positive = 3.0
+    val: Count = 300
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training values that are seen."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, stack_last
-from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
+from node_runner.datasets.parts import Array
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
+from node_runner.settings import Count, CountOrZero, NonNegative, Positive
 from node_runner.views import Equation
 
 
 @DATASETS.register("oscillator", "a damped harmonic oscillator, position and velocity")
-class Oscillator(Simulated):
+@dataclass(kw_only=True)
+class Oscillator(Simulation):
     """x'' + 2 zeta omega_n x' + omega_n^2 x = 0 as a system in the state (x, v), v = x'.
 
     Trajectories start in the square [-radius, radius]^2; the long-horizon test is released from rest at
@@ -23,50 +26,25 @@ class Oscillator(Simulated):
         zeta: damping ratio: 0 undamped, below 1 oscillating, 1 critical, above 1 overdamped.
         omega_n: natural frequency, radians a unit of time.
         radius: half the side of the square of initial states.
-        train, val, test, long, times, horizon, long_factor, start, long_start, noise, seed: see
-            `simulate.Simulation`. With `start` given, `train` is ignored.
     """
 
-    def __init__(
-        self,
-        *,
-        zeta: NonNegative = 0.1,
-        omega_n: Positive = 2.0,
-        radius: Positive = 2.0,
-        train: Count = 10,
-        val: Count = 5,
-        test: Count = 5,
-        long: CountOrZero = 1,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 5.0,
-        long_factor: Annotated[float, AtLeast(1)] = 2.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = [[1.0, 0.0]],  # noqa: B006 (nobody writes to it)
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.zeta = zeta
-        self.omega_n = omega_n
-        self.radius = radius
-        self._simulation = Simulation(
-            name="oscillator",
-            flow=self.exact,
-            draw=lambda generator, count: generator.uniform(-radius, radius, (count, 2)),
-            labels=("x", "v"),
-            remedy="lower dataset.start or dataset.omega_n",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            equation=self.equation(),
-        )
+    name = "oscillator"
+    labels = ("x", "v")
+    remedy = "lower dataset.start or dataset.omega_n"
+
+    zeta: NonNegative = 0.1
+    omega_n: Positive = 2.0
+    radius: Positive = 2.0
+    train: Count = 10
+    val: Count = 5
+    test: Count = 5
+    long: CountOrZero = 1
+    horizon: Positive = 5.0
+    long_start: list[list[float]] | None = field(default_factory=lambda: [[1.0, 0.0]])
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2) in the square."""
+        return generator.uniform(-self.radius, self.radius, (count, 2))
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
@@ -76,7 +54,7 @@ class Oscillator(Simulated):
         """The equation of motion with damping and frequency unknown."""
         return Equation(damped, {"zeta": 0.5, "omega_n": 1.0}, {"zeta": self.zeta, "omega_n": self.omega_n})
 
-    def exact(self, ts: Array, y0: Array) -> Array:
+    def solution(self, ts: Array, y0: Array) -> Array:
         """The solution in closed form, (T, B, 2) from ts (T,) and y0 (B, 2), for every damping.
 
         With c(t), s(t) = exp(-zeta omega_n t) times cos(w t), sin(w t)/w of the damped frequency w, or

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.errors import ConfigError
 from node_runner.views import View
 
+
+Array = NDArray[np.float64]
 
 TRAIN, VAL, TEST, LONG = range(4)
 """Keys of the random streams, one a part, so that no part's size moves the draws of another."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Array, Simulated, Simulation, solve_stiff, stack_last
-from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative, Positive
+from node_runner.datasets.parts import Array
+from node_runner.datasets.reference import solve_stiff
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
+from node_runner.settings import AtLeast, Between, Positive
 from node_runner.views import Equation
 
 
@@ -17,7 +20,8 @@ SCALE = 1e4
 
 
 @DATASETS.register("robertson", "Robertson's reaction, the classical stiff problem: three species, logarithmic time")
-class Robertson(Simulated):
+@dataclass(kw_only=True)
+class Robertson(Simulation):
     """A -> B (k1), B + B -> C + B (k2), B + C -> A + C (k3), in the state (A, 1e4 B, C) of concentrations.
 
     dA/dt = -k1 A + k3 B C, dB/dt = k1 A - k3 B C - k2 B^2, dC/dt = k2 B^2. The sum of the three stays 1.
@@ -32,60 +36,32 @@ class Robertson(Simulated):
         t0: time that is the unit of the first decade.
         least: trajectories start with a share of A between this and 1, no B, and C for the rest.
         horizon: decades, at the end of training, validation and test trajectories: t = t0 (10^horizon - 1).
-        train, val, test, long, times, long_factor, start, long_start, noise, seed: see `simulate.Simulation`. With
-            `start` given, `train` is ignored.
 
     Source: Robertson, The solution of a set of reaction rate equations, in: Walsh (ed.), Numerical Analysis, 1966;
     Hairer and Wanner, Solving ODEs II, 2nd ed., section IV.1. Scaled as by Kim, Ji, Deng, Ma, Rackauckas, Stiff neural
     ordinary differential equations, Chaos 31, 2021.
     """
 
-    def __init__(
-        self,
-        *,
-        k1: Positive = 0.04,
-        k2: Positive = 3e7,
-        k3: Positive = 1e4,
-        t0: Positive = 1e-5,
-        least: Annotated[float, Between(0, 1)] = 0.5,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive = 10.0,
-        long_factor: Annotated[float, AtLeast(1)] = 1.1,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.k1, self.k2, self.k3, self.t0 = k1, k2, k3, t0
+    name = "robertson"
+    labels = ("A", "10000 B", "C")
+    remedy = "lower dataset.horizon, or start from concentrations of at least 0"
+    autonomous = False
 
-        def draw(generator: np.random.Generator, count: int) -> Array:
-            share = generator.uniform(least, 1.0, count)
-            return stack_last(share, np.zeros(count), 1 - share)
+    k1: Positive = 0.04
+    k2: Positive = 3e7
+    k3: Positive = 1e4
+    t0: Positive = 1e-5
+    least: Annotated[float, Between(0, 1)] = 0.5
+    long_factor: Annotated[float, AtLeast(1)] = 1.1
 
-        self._simulation = Simulation(
-            name="robertson",
-            flow=lambda ts, y0: solve_stiff(self.vector_field, ts, y0),
-            draw=draw,
-            labels=("A", "10000 B", "C"),
-            autonomous=False,
-            remedy="lower dataset.horizon, or start from concentrations of at least 0",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon,
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            equation=self.equation(),
-        )
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """Concentrations (count, 3), of A and C."""
+        share = generator.uniform(self.least, 1.0, count)
+        return stack_last(share, np.zeros(count), 1 - share)
+
+    def solution(self, ts: Array, y0: Array) -> Array:
+        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
+        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/ds at the decade t and y (..., 3), arrays or tensors."""

@@ -102,11 +102,26 @@ def find_column(path: Path, setting: str, name: str, columns: Sequence[str]) -> 
     """`name`, which must be one of the columns.
 
     Raises:
-        DataError: it is not, with those that are.
+        DataError: it is not, with those that are, and what the file seems to be instead.
     """
     if name in columns:
         return name
-    raise DataError(f"{path}: no column '{name}' (dataset.{setting}); {did_you_mean(name, columns)}")
+    between = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+    if between is not None:
+        shown = "\\t" if between == "\t" else between
+        raise DataError(f"""{path}: its cells stand apart by '{shown}'; use 'dataset.delimiter="{between}"'""")
+    if all(map(_is_number, columns)):
+        raise DataError(f"{path}: its first line holds numbers; use a first line that names the columns")
+    without = f", or dataset.{setting}=null if there is none" if setting in ("id", "time") else ""
+    raise DataError(f"{path}: no column '{name}' (dataset.{setting}{without}); {did_you_mean(name, columns)}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # --- text ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,9 +11,8 @@ import torch
 from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import stream
-from node_runner.datasets.simulate import Array
-from node_runner.settings import AtLeast, Between, Count, CountOrZero, NonNegative
+from node_runner.datasets.parts import Array, stream
+from node_runner.settings import AtLeast, Between, Count, NonNegative
 from node_runner.views import DataSpec, Series, View
 
 
@@ -21,6 +21,7 @@ CURVES, NOISE, CHOICE, CLASS = range(4)
 
 
 @DATASETS.register("turns", "closed random curves with dropped observations, by the sign of the area they enclose")
+@dataclass(kw_only=True)
 class Turns(Drawn[Series]):
     """x(t) = sum_k a_k cos 2 pi k t + b_k sin 2 pi k t, and y alike, on [0, 1]: class 1 if its signed area is positive.
 
@@ -36,7 +37,6 @@ class Turns(Drawn[Series]):
         margin: least area, as a share of the largest that the harmonics drawn can enclose.
         noise: standard deviation of the Gaussian noise on every observation.
         train, val, test: numbers of series.
-        seed: of the data; the seed of the training does not touch them.
 
     Source: observations are dropped as in Kidger, Morrill, Foster, Lyons, Neural Controlled Differential Equations for
     Irregular Time Series (2020).
@@ -45,23 +45,14 @@ class Turns(Drawn[Series]):
     name = "turns"
     views = (View.paths,)
 
-    def __init__(
-        self,
-        *,
-        dropped: Annotated[float, Between(0, 0.95)] = 0.5,
-        times: Annotated[int, AtLeast(2)] = 50,
-        harmonics: Count = 3,
-        margin: Annotated[float, Between(0, 0.5)] = 0.1,
-        noise: NonNegative = 0.05,
-        train: Count = 500,
-        val: Count = 250,
-        test: Count = 1000,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.dropped, self.times, self.harmonics = dropped, times, harmonics
-        self.margin, self.noise = margin, noise
-        self.sizes = (train, val, test)
-        self.seed = seed
+    dropped: Annotated[float, Between(0, 0.95)] = 0.5
+    times: Annotated[int, AtLeast(2)] = 50
+    harmonics: Count = 3
+    margin: Annotated[float, Between(0, 0.5)] = 0.1
+    noise: NonNegative = 0.05
+    train: Count = 500
+    val: Count = 250
+    test: Count = 1000
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations that are left."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.simulate import AnyArray, Simulated, Simulation, solve_stiff, stack_last
-from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
+from node_runner.datasets.parts import Array
+from node_runner.datasets.reference import solve_stiff
+from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
+from node_runner.settings import Positive
 from node_runner.views import Equation
 
 
 @DATASETS.register("van_der_pol", "the Van der Pol oscillator, dataset.mu makes it stiff")
-class VanDerPol(Simulated):
+@dataclass(kw_only=True)
+class VanDerPol(Simulation):
     """x'' = mu (1 - x^2) x' - x in the state (x, v), v = x'.
 
     All trajectories tend to one limit cycle. For large mu it creeps along two slow branches for about 0.8 mu units of
@@ -26,60 +33,47 @@ class VanDerPol(Simulated):
         lienard: the state is that of Liénard's plane.
         spread: trajectories start in the square of states no further than this from 0, on both axes.
         horizon: time at which training, validation and test trajectories end (null: one and a half periods).
-        train, val, test, long, times, long_factor, start, long_start, noise, seed: see `simulate.Simulation`. With
-            `start` given, `train` is ignored.
 
     Source: Van der Pol, On relaxation-oscillations, Philosophical Magazine 2, 1926; Hairer and Wanner, Solving ODEs
     II, 2nd ed., section IV.1.
     """
 
-    def __init__(
-        self,
-        *,
-        mu: Positive = 2.0,
-        lienard: bool = False,
-        spread: Positive = 2.5,
-        train: Count = 16,
-        val: Count = 8,
-        test: Count = 8,
-        long: CountOrZero = 8,
-        times: Annotated[int, AtLeast(2)] = 100,
-        horizon: Positive | None = None,
-        long_factor: Annotated[float, AtLeast(1)] = 2.0,
-        start: list[list[float]] | None = None,
-        long_start: list[list[float]] | None = None,
-        noise: NonNegative = 0.0,
-        seed: CountOrZero = 0,
-    ) -> None:
-        self.mu = mu
-        self.form = lienard_plane if lienard else phase_plane
-        self._simulation = Simulation(
-            name="van_der_pol",
-            flow=lambda ts, y0: solve_stiff(self.vector_field, ts, y0),
-            draw=lambda generator, count: generator.uniform(-spread, spread, (count, 2)),
-            labels=("x", "y") if lienard else ("x", "v"),
-            remedy="lower dataset.spread, or move dataset.start",
-            train=train,
-            val=val,
-            test=test,
-            long=long,
-            times=times,
-            horizon=horizon or 1.5 * period(mu),
-            long_factor=long_factor,
-            start=start,
-            long_start=long_start,
-            noise=noise,
-            seed=seed,
-            equation=self.equation(),
-        )
+    name = "van_der_pol"
+    remedy = "lower dataset.spread, or move dataset.start"
+
+    mu: Positive = 2.0
+    lienard: bool = False
+    spread: Positive = 2.5
+    horizon: Positive | None = None  # type: ignore[assignment]  # null is replaced as soon as mu is known
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.horizon = self.horizon or 1.5 * period(self.mu)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the plane."""
+        return ("x", "y") if self.lienard else ("x", "v")
+
+    def draw(self, generator: np.random.Generator, count: int) -> Array:
+        """States (count, 2) in the square."""
+        return generator.uniform(-self.spread, self.spread, (count, 2))
+
+    def solution(self, ts: Array, y0: Array) -> Array:
+        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
+        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
-        return self.form(t, y, mu=self.mu)
+        return self._form(t, y, mu=self.mu)
 
     def equation(self) -> Equation:
         """The equation of motion with its damping unknown."""
-        return Equation(self.form, {"mu": 1.0}, {"mu": self.mu})
+        return Equation(self._form, {"mu": 1.0}, {"mu": self.mu})
+
+    @property
+    def _form(self) -> Callable[..., Any]:
+        return lienard_plane if self.lienard else phase_plane
 
 
 def phase_plane(t: Any, y: Any, *, mu: Any) -> Any:

@@ -38,7 +38,7 @@ def spent(method: Method, t: float, step: float, accepted: int, rejected: int) -
 
 def unheard(engine: str) -> str:
     """Why an engine that keeps its steps to itself cannot serve a field that is to hear of them."""
-    return f"engine={engine} hands out no steps, which this regulariser looks at: use engine=auto or torchdiffeq"
+    return f"engine={engine} hands out no steps, which this regulariser looks at"
 
 
 def _implicit(method: Method) -> str:

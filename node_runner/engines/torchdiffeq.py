@@ -14,7 +14,7 @@ from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step, offers
 
 
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
@@ -40,9 +40,9 @@ class TorchdiffeqEngine:
     def unsupported(self, method: Method) -> str | None:
         """Every method of torchdiffeq, and those that are added to it, with one step size for the batch."""
         if method.batching is not Batching.shared:
-            return "engine=torchdiffeq has one step size for a whole batch: use engine=auto, or solver.batching=shared"
+            return "engine=torchdiffeq has one step size for a whole batch: use solver.batching=shared"
         if method.calculus is not None:
-            return f"engine=torchdiffeq solves ordinary equations, and solver={method.name} stochastic ones: use auto"
+            return f"engine=torchdiffeq solves ordinary equations, and solver={method.name} stochastic ones"
         known = method.name in extended.METHODS or method.name in extended.methods()
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 
@@ -105,7 +105,7 @@ class TorchdiffeqEngine:
 
 
 def _counted(f: Dynamics, method: Method) -> _Counted:
-    if hasattr(f, "note"):
+    if offers(f, "note"):
         return _NotedAttempts(f, method)
     if method.name == "scipy_solver":
         return _CountedEvaluations(f, method)

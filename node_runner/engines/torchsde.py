@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Calculus
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Stochastic
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Stochastic, offers
 
 
 METHODS = {"euler_maruyama": "euler", "milstein": "milstein", "srk": "srk", "reversible_heun": "reversible_heun"}
@@ -49,14 +49,14 @@ class TorchsdeEngine:
     def unsupported(self, method: Method) -> str | None:
         """Methods for stochastic equations, where torchsde is installed."""
         if method.calculus is None:
-            return f"engine=torchsde solves stochastic equations, and solver={method.name} ordinary ones: use auto"
+            return f"engine=torchsde solves stochastic equations, and solver={method.name} ordinary ones"
         if find_spec("torchsde") is None:
             return f"solver={method.name} needs torchsde, which is not installed: use `pip install 'node-runner[sde]'`"
         return None if method.name in METHODS else f"torchsde has no solver={method.name}: use euler_maruyama"
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields without a diffusion."""
-        if not hasattr(f, "diffusion"):
+        if not offers(f, "diffusion"):
             return (
                 f"solver={method.name} is for stochastic equations, and this model's is an ordinary one: "
                 "use solver=dopri5"

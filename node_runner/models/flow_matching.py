@@ -14,6 +14,7 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.cnf import CNF
 from node_runner.models.unregularised import refuse_regularisers
+from node_runner.models.unused import makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import Noise, Pairing, Positive, Trace
 from node_runner.types import Integrate
@@ -22,6 +23,7 @@ from node_runner.views import DataSpec, View
 
 @MODELS.register("flow_matching", "conditional flow matching: the density of a cnf, trained without a solve")
 @learns_from(View.points)
+@makes_no_use_of("adjoint")
 class FlowMatching(CNF):
     """The flow of `cnf`, whose field learns the velocity of straight lines between data and base.
 

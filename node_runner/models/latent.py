@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
+from node_runner.models.cut import cut_short
 from node_runner.models.gaussian import gaussian_divergence
 from node_runner.models.observations import backwards
 from node_runner.models.recurrence import MovingMemory, StillMemory, costs
@@ -43,6 +44,7 @@ class LatentODE(nn.Module):
         noise: standard deviation of an observation, in units of the training data's deviation.
         kl: weight of KL(q || N(0, 1)) once annealed; 1 is the bound.
         kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
+        cut: share of the training steps in which nothing is seen after a random time, but all that is known is taught.
     """
 
     mean: Tensor
@@ -62,6 +64,7 @@ class LatentODE(nn.Module):
         noise: Positive = 0.1,
         kl: Positive = 1.0,
         kl_share: Share = 0.3,
+        cut: Share = 0.0,
     ) -> None:
         super().__init__()
         self.view = spec.view
@@ -73,7 +76,7 @@ class LatentODE(nn.Module):
         )
         self.posterior_head = nn.Linear(self.memory.width, 2 * latent)
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, spec.shape[0]))
-        self.noise, self.kl, self.kl_share = noise, kl, kl_share
+        self.noise, self.kl, self.kl_share, self.cut = noise, kl, kl_share, cut
         self.register_buffer("mean", spec.mean.clone())
         self.register_buffer("std", spec.std.clone())
 
@@ -94,7 +97,7 @@ class LatentODE(nn.Module):
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught."""
         flows: list[Flow] = []
-        mean, log_std = self.posterior(ts, values, seen, flows)
+        mean, log_std = self.posterior(ts, values, cut_short(seen, lesson, self.cut), flows)
         z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
         flow = self.block(z0, ts - ts[0])
         solves, penalties = costs([*flows, flow])

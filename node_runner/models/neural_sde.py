@@ -15,6 +15,7 @@ from node_runner.models.block import MakeField
 from node_runner.models.gaussian import gaussian_nll
 from node_runner.models.stochastic import Diagonal, Equation, normal_draws, path_key
 from node_runner.models.unregularised import refuse_regularisers
+from node_runner.models.unused import makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import CountOrZero, Positive
 from node_runner.types import Integrate
@@ -23,6 +24,7 @@ from node_runner.views import DataSpec, Lesson, View
 
 @MODELS.register("neural_sde", "neural SDE: drift and diffusion of a process that is observed without noise")
 @learns_from(View.processes)
+@makes_no_use_of("adjoint")
 class NeuralSDE(nn.Module):
     """dx = f(x) dt + g(x) dW, x(0) ~ N(m, s^2), in standardised units; the states are what is observed.
 

@@ -12,7 +12,7 @@ from node_runner.models.block import MakeField, ODEBlock
 from node_runner.models.recurrence import MovingMemory
 from node_runner.models.recurrent import Recurrent
 from node_runner.models.views import learns_from
-from node_runner.settings import Count
+from node_runner.settings import Count, Share
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -27,6 +27,7 @@ def ode_rnn(
     /,
     *,
     hidden: Count = 32,
+    cut: Share = 0.0,
 ) -> nn.Module:
     """An ODE between observations, a GRU at each.
 
@@ -38,6 +39,11 @@ def ode_rnn(
         solve: the differentiable solve, up to each time at which any series of the batch is observed.
         regularisers: integrated along all solves.
         hidden: width of the memory and of the decoder.
+        cut: share of the training steps in which nothing is seen after a random time, so that the field learns to go
+            on alone; without, it is only taught the gaps between observations.
+
+    Raises:
+        ConfigError: a cut of paths.
     """
     block = ODEBlock(make_field, solve, regularisers, (hidden,))
-    return Recurrent(spec, MovingMemory(spec.shape[0], hidden, block), hidden)
+    return Recurrent(spec, MovingMemory(spec.shape[0], hidden, block), hidden, cut)

@@ -46,17 +46,19 @@ class StillMemory(nn.Module):
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
         """Read ts (T,), values (T, B, D), seen (T, B, D)."""
         known = observations(ts, values, seen)
+        inputs = torch.cat((known.values, known.seen.to(values.dtype), known.gaps.unsqueeze(2)), dim=2)
         h = self.start.expand(values.shape[1], -1)
-        states = [h]
-        for k in range(len(known.times)):
-            jumped = self.jump(h, known.values[k], known.seen[k], known.gaps[k])
-            h = torch.where(known.valid[k].unsqueeze(1), jumped, h)
-            states.append(h)
+        after = [h]
+        for observed in inputs:  # padding comes last: what it makes of a series is not looked at
+            h = self.cell(observed, h)
+            after.append(h)
+        states = torch.stack(after)
         count, times = last_before(ts, seen)
-        before = torch.stack(states).gather(0, count.unsqueeze(-1).expand(-1, -1, h.shape[1]))
+        before = states.gather(0, count.unsqueeze(-1).expand(-1, -1, h.shape[1]))
+        end = states[known.valid.sum(dim=0), torch.arange(values.shape[1], device=ts.device)]
         since = ts.unsqueeze(1) - times
         left = torch.where(seen[-1].any(dim=1), 0, since[-1])
-        return Memory(before, since, h, left, [])
+        return Memory(before, since, end, left, [])
 
     def jump(self, h: Tensor, values: Tensor, seen: Tensor, gap: Tensor) -> Tensor:
         """H (B, H) after values (B, D) that are seen (B, D), `gap` (B,) after the last."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
+from node_runner.models.cut import cut_short
 from node_runner.models.recurrence import Memory, MovingMemory, StillMemory, costs
 from node_runner.views import DataSpec, Lesson, View
 
@@ -21,14 +23,20 @@ class Recurrent(nn.Module):
         spec: of the data; its view decides what is decoded.
         memory: of standardised values.
         hidden: width of the decoder.
+        cut: share of the training steps in which the series are cut short, see `cut_short`.
+
+    Raises:
+        ConfigError: a cut of paths, of which no value is predicted.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DataSpec, memory: StillMemory | MovingMemory, hidden: int) -> None:
+    def __init__(self, spec: DataSpec, memory: StillMemory | MovingMemory, hidden: int, cut: float) -> None:
         super().__init__()
-        self.memory = memory
+        if cut and spec.view is View.paths:
+            raise ConfigError(f"model.cut={cut:g}: paths are classified, not continued; use model.cut=0")
+        self.memory, self.cut = memory, cut
         self.view = spec.view
         outputs = spec.num_classes if spec.view is View.paths else spec.shape[0]
         self.decoder = nn.Sequential(nn.Linear(memory.width, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
@@ -37,7 +45,7 @@ class Recurrent(nn.Module):
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D) or logits (B, C)."""
-        del lesson
+        seen = cut_short(seen, lesson, self.cut)
         read = self.memory(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
         if self.view is View.paths:
             return ModelOutput(self.decoder(self.memory.told(read.end, read.left)), *costs(read.flows))

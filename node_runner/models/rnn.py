@@ -14,7 +14,7 @@ from node_runner.models.recurrent import Recurrent
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.unused import SOLVE, makes_no_use_of
 from node_runner.models.views import learns_from
-from node_runner.settings import Count
+from node_runner.settings import Count, Share
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -30,6 +30,7 @@ def rnn(
     /,
     *,
     hidden: Count = 32,
+    cut: Share = 0.0,
 ) -> nn.Module:
     """A GRU that is told the time since the last observation; it uses neither field nor solve.
 
@@ -38,10 +39,12 @@ def rnn(
         make_field, solve: not used.
         regularisers: none, since there is no solve to integrate them along.
         hidden: width of the memory and of the decoder.
+        cut: share of the training steps in which nothing is seen after a random time, so that it learns to read its own
+            predictions.
 
     Raises:
-        ConfigError: regularisers.
+        ConfigError: regularisers; a cut of paths.
     """
     del make_field, solve
     refuse_regularisers("rnn", "has no solve to integrate along", regularisers, "ode_rnn")
-    return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden)
+    return Recurrent(spec, StillMemory(spec.shape[0], hidden), hidden, cut)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
+from node_runner.forms import FieldForm, Moved, form_of
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField, ODEBlock
@@ -90,6 +92,14 @@ class Motion(nn.Module):
         """t: () or (B,), y: (B, 2n) -> (B, 2n)."""
         _, v = y.chunk(2, dim=1)
         return torch.cat((self.scale * v + self.shift, self.network(t, y)), dim=1)
+
+    def form(self) -> FieldForm | None:
+        """What it is made of, for engines that write it out."""
+        inner = form_of(self.network)
+        if inner is None:
+            return None
+        dim = inner.layers[-1].weight.shape[0]
+        return replace(inner, moved=Moved(self.scale.expand(dim), self.shift.expand(dim)))
 
 
 class Started(ODEBlock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from node_runner.errors import ConfigError
@@ -14,7 +15,8 @@ class Conservation(Around):
     """A task on trajectories with a penalty on the drift of their energy.
 
     The penalty is the mean over times and trajectories of (E(t) - E(0))^2, E(0) being the energy of the first
-    predicted state, in units of the batch's mean squared energy. Its root is the scalar "conservation".
+    predicted state, in units of the batch's mean squared energy, or as it is where that
+    is 0, where all rests at no energy. Its root is the scalar "conservation".
 
     Args:
         task: what is trained otherwise.
@@ -47,6 +49,6 @@ class Conservation(Around):
             listening.remove()
         energy = self.energy(outputs[-1].value)
         unit = energy[0].detach().pow(2).mean()
-        drift = (energy[1:] - energy[0]).pow(2).mean() / unit
+        drift = (energy[1:] - energy[0]).pow(2).mean() / torch.where(unit > 0, unit, 1)
         scalars = {**out.scalars, "conservation": drift.detach().sqrt()}
         return StepOutput(out.loss + self.weight * drift, scalars, out.solves)

@@ -24,7 +24,14 @@ COMPOSED = {
     "solver.rtol=1": "solver.rtol: no such setting of solver=midpoint; did you mean 'tolerance.rtol'?",
     "lr=1": "lr: no such setting; did you mean 'optimizer.lr'?",
     "solver.step_sise=1": "solver.step_sise: no such setting of solver=midpoint; did you mean 'solver.step_size'?",
-    "tolerance.rtol=abc": "tolerance.rtol: Value 'abc'",
+    "tolerance.rtol=abc": "tolerance.rtol: expected a number, got abc",
+    "trainer.steps=1.5": "trainer.steps: expected a whole number, got 1.5",
+    "seed=": "seed: expected a whole number, got nothing",
+    "device.tf32=maybe": "device.tf32: expected true or false, got maybe",
+    "debug=true": "debug=true: no such option; choose from fast",
+    "adjoint=False": "adjoint=False: no such option; choose from checkpoint, off, on, seminorm",
+    "model=2": "model=2: no such option; choose from",
+    "regulariser=[kinetik]": "regulariser=kinetik: no such option; did you mean 'kinetic'? (choose from jacobian,",
     "model.encoder=cnov": "model.encoder: Invalid value 'cnov', expected one of",
     "tolerance.rtol=-1": "tolerance.rtol: expected a number above 0, got -1.0",
     "optimizer.beta1=1.5": "optimizer.beta1: expected a number from 0 to 1, got 1.5",
@@ -36,6 +43,9 @@ COMPOSED = {
 
 TYPED = {
     "lst": "'lst' is neither a command nor an override (key=value); did you mean 'list'?",
+    "regulariser=kinetic,jacobian": "Ambiguous value for argument 'regulariser=kinetic,jacobian' (add -m to run one "
+    "job for each value, or use regulariser=[kinetic,jacobian] to choose them all)",
+    "debug=1": "debug=1: no such option; choose from fast",
     "seed=1,2": "Ambiguous value for argument 'seed=1,2' (add -m",
     "--mutlirun": "--mutlirun: no such flag; did you mean '--multirun'?",
     "--cfg=jbo": "--cfg jbo: did you mean 'job'?",

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from node_runner.cli import evaluate as module
+from node_runner.config import compose_run
 from node_runner.errors import SolveFailed
-from tests.cli.conftest import NodeRun
+from node_runner.run import run as train
+from tests.cli.conftest import SPIRAL, NodeRun
 
 
 @pytest.mark.parametrize("name", ["spiral", "flow", "classes"])
@@ -43,6 +45,13 @@ def test_the_data_may_be_others(node_run: NodeRun, spiral: Path):
     done = node_run("evaluate", str(spiral), "dataset.horizon=3.0", "dataset.times=5")
     assert done.code == 0
     assert "differs from result.json" in done.out
+
+
+def test_first_states_are_those_of_the_training_whatever_the_data(node_run: NodeRun, here: Path):
+    train(compose_run([*SPIRAL, "trainer.first_states=learned"]), here / "x", live=False)
+    done = node_run("evaluate", "x", "dataset.train=5", "--part", "train", "--part", "test")
+    assert done.code == 0
+    assert "train/mse" in done.out and "test/mse" in done.out
 
 
 def test_the_last_weights_are_measured_with_their_average(node_run: NodeRun, spiral: Path):

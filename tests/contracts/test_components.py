@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
@@ -61,15 +62,25 @@ def test_its_settings_are_keyword_only_and_what_is_supplied_is_positional_only(r
 @pytest.mark.parametrize(("registry", "name"), COMPONENTS)
 def test_what_was_read_from_source_is_what_python_sees(registry: Registry[Any], name: str):
     found, bound = component(registry, name)
-    function = found.__init__ if isinstance(found, type) else found
-    hints = typing.get_type_hints(function, include_extras=True)
+    if dataclasses.is_dataclass(found):  # a field's annotation means what it does in the file of its own class
+        hints = typing.get_type_hints(found, include_extras=True)
+        defaults = {field.name: _default(field) for field in dataclasses.fields(found)}
+    else:
+        hints = typing.get_type_hints(found.__init__ if isinstance(found, type) else found, include_extras=True)
+        parameters = inspect.signature(found).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    missing = (dataclasses.MISSING, inspect.Parameter.empty)
     running = {
-        parameter.name: (hints[parameter.name], REQUIRED if parameter.default is parameter.empty else parameter.default)
-        for parameter in inspect.signature(found).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in bound
+        key: (hints[key], REQUIRED if default in missing else default)
+        for key, default in defaults.items()
+        if key not in bound
     }
     read = {p.name: (p.annotation, p.default) for p in registry.signature(name).parameters}
     assert read == running
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @pytest.mark.parametrize(("registry", "name"), COMPONENTS)

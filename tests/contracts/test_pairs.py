@@ -107,6 +107,14 @@ def test_every_pair_of_data_set_and_model_trains_or_is_refused(
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("dataset", [name for name in DATASETS.names() if name != "file"])
+def test_a_data_set_alone_has_a_model_that_can_learn_from_it(dataset: str):
+    run = compose_run([f"dataset={dataset}"])
+    model = run.model.name
+    assert set(declared_views(dataset)) & set(views_of(MODELS.get(model)))
+    assert ASKS_MORE.get(model, lambda data: True)(DATASETS.build(run.dataset))
+
+
 @pytest.mark.parametrize("engine", ENGINES.names())
 @pytest.mark.parametrize("adjoint", ADJOINTS.names())
 @pytest.mark.parametrize("solver", SOLVERS.names())

@@ -4,7 +4,7 @@ import torch
 
 from node_runner.datasets.diffusion import Diffusion
 from node_runner.datasets.graphs import laplacian, make_graph
-from node_runner.datasets.simulate import solve
+from node_runner.datasets.reference import solve
 from node_runner.errors import ConfigError
 from node_runner.settings import GraphShape
 from node_runner.views import View
@@ -39,7 +39,7 @@ def test_a_grid_is_as_near_to_a_square_as_its_number_allows_and_a_ring_is_one():
 def test_the_closed_form_solves_the_equation(shape: GraphShape):
     data, ts = Diffusion(nodes=6, shape=shape, conductivity=0.7), np.linspace(0, 3, 7)
     y0 = np.random.default_rng(0).normal(size=(3, 6))
-    np.testing.assert_allclose(data.exact(ts, y0), solve(data.vector_field, ts, y0), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(data.solution(ts, y0), solve(data.vector_field, ts, y0), rtol=0, atol=1e-11)
 
 
 def test_two_nodes_share_their_heat_at_twice_the_conductivity():

@@ -242,12 +242,19 @@ def test_a_row_far_down_is_named(tmp_path: Path):
 
 def test_columns_that_do_not_fit_are_refused(tmp_path: Path):
     path = write(tmp_path, rows_of())
-    assert "no column 'tt' (dataset.time); " in message(path, time="tt")
+    assert "no column 'tt' (dataset.time, or dataset.time=null if there is none); " in message(path, time="tt")
     assert "no column 'z' (dataset.values)" in message(path, values=["z"])
     assert "expected different columns beside id, t, got t" in message(path, values=["t"])
     assert "line 1: two columns are called 'x'" in message(write(tmp_path, rows_of(), header="id,t,x,x"))
     with pytest.raises(ConfigError, match="leave nothing to train on"):
         File(path="x.csv", val_share=0.5, test_share=0.5)
+
+
+def test_a_file_with_other_marks_or_without_names_is_known_for_what_it_is(tmp_path: Path):
+    semicolons = [row.replace(",", ";") for row in rows_of()]
+    said = message(write(tmp_path, semicolons, header="id;t;x;y"))
+    assert said.endswith("""its cells stand apart by ';'; use 'dataset.delimiter=";"'""")
+    assert "its first line holds numbers" in message(write(tmp_path, ["0,1,3,4"], header="0,0.5,1,2"))
 
 
 def test_a_grid_beyond_all_memory_is_refused(tmp_path: Path):

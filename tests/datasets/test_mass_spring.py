@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from node_runner.datasets.mass_spring import MassSpring
-from node_runner.datasets.simulate import solve
+from node_runner.datasets.reference import solve
 from node_runner.errors import ConfigError
 from node_runner.views import View
 
@@ -12,7 +12,7 @@ from node_runner.views import View
 def test_the_closed_form_solves_the_equation(masses):
     dataset, ts = MassSpring(masses=masses, stiffness=2.5), np.linspace(0, 7, 15)
     y0 = np.random.default_rng(0).normal(size=(3, 2 * masses))
-    np.testing.assert_allclose(dataset.exact(ts, y0), solve(dataset.vector_field, ts, y0), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(dataset.solution(ts, y0), solve(dataset.vector_field, ts, y0), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("masses", [1, 3])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from node_runner.datasets.pendulum import Pendulum
-from node_runner.datasets.simulate import solve
+from node_runner.datasets.reference import solve
 from node_runner.views import View
 
 

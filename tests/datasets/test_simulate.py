@@ -8,7 +8,7 @@ import torch
 
 from node_runner.datasets.lotka_volterra import LotkaVolterra
 from node_runner.datasets.oscillator import Oscillator
-from node_runner.datasets.simulate import BATCH, solve
+from node_runner.datasets.reference import BATCH, solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from node_runner.datasets.simulate import solve
+from node_runner.datasets.reference import solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm
@@ -26,18 +26,14 @@ def test_the_field_is_the_row_vector_times_the_matrix_of_the_demo(form, expected
 @pytest.mark.parametrize("alpha", [0.1, 0.0, -0.3], ids=["decaying", "closed", "growing"])
 def test_the_closed_form_of_the_linear_spiral_equals_the_solve(alpha):
     spiral = Spiral(form=SpiralForm.linear, alpha=alpha)
-    np.testing.assert_allclose(spiral.exact(TS, Y0), solve(spiral.vector_field, TS, Y0), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(spiral.solution(TS, Y0), solve(spiral.vector_field, TS, Y0), rtol=0, atol=1e-11)
 
 
 def test_the_linear_data_are_the_closed_form():
     spiral = Spiral(form=SpiralForm.linear)
     part = spiral.splits(View.trajectories).test
-    expected = spiral.exact(part.ts.numpy(), part.ys[:, 0].numpy())
+    expected = spiral.solution(part.ts.numpy(), part.ys[:, 0].numpy())
     np.testing.assert_array_equal(part.ys.numpy(), expected.swapaxes(0, 1))
-
-
-def test_the_cubic_spiral_has_no_closed_form():
-    assert Spiral(form=SpiralForm.cubic).exact(TS, Y0) is None
 
 
 def test_the_cubic_spiral_without_decay_keeps_its_fourth_powers():

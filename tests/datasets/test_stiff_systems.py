@@ -11,8 +11,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from node_runner.datasets import DATASETS
+from node_runner.datasets.reference import solve, solve_stiff
 from node_runner.datasets.robertson import Robertson
-from node_runner.datasets.simulate import solve, solve_stiff
 from node_runner.datasets.van_der_pol import VanDerPol, lienard_plane, period, phase_plane
 from node_runner.views import View
 
@@ -31,7 +31,7 @@ def test_the_equation_with_the_true_parameters_is_the_field_in_numpy_and_torch(n
     dataset = DATASETS.get(name)(**settings)
     equation = dataset.equation()
     true = {key: getattr(dataset, key) for key in equation.parameters}
-    y, t = torch.rand(5, len(dataset._simulation.labels), dtype=torch.float64), torch.linspace(0, 2, 5).double()
+    y, t = torch.rand(5, len(dataset.labels), dtype=torch.float64), torch.linspace(0, 2, 5).double()
     expected = dataset.vector_field(t, y)
     torch.testing.assert_close(equation.form(t, y, **true), expected)
     np.testing.assert_allclose(dataset.vector_field(t.numpy(), y.numpy()), expected.numpy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.engines.auto import Auto
 from node_runner.engines.compiled.engine import CompiledEngine
 from node_runner.errors import ConfigError
+from node_runner.library import solver
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
@@ -108,4 +111,18 @@ def test_where_none_can_serve_it_is_no_advice_to_take_auto():
     solve = Solve(Auto(), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
     with pytest.raises(ConfigError, match=r"engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
         solve(Cubed(), torch.ones(4, 2), TS)
-    assert "use auto" not in str(refusal.value) and "use engine=auto" not in str(refusal.value)
+    assert "use engine=auto" not in str(refusal.value)
+
+
+def test_an_engine_that_cannot_serve_points_to_auto_where_that_can():
+    def alone(engine: str, adjoint: str = "off", **settings: Any) -> Solve:
+        return solver("dopri5", engine=engine, adjoint=adjoint, **settings)
+
+    y0 = torch.ones(4, 2)
+    with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=auto, which serves"):
+        alone("native")(Cubed(), y0, TS)
+    with pytest.raises(ConfigError, match=r"solver\.batching=shared; use engine=auto, which serves this$"):
+        alone("torchdiffeq", batching="per_sample")
+    # What no engine can do is no matter of the engine.
+    with pytest.raises(ConfigError, match=r"got \(4,\): use solver\.batching=shared$"):
+        alone("lanes", batching="per_sample")(lambda t, y: -y, torch.ones(4), TS)

@@ -267,9 +267,9 @@ def stochastic_solve(name: str, **settings: str) -> Solution:
         ({"name": "dopri5"}, "solver=dopri5 is for ordinary .*: use solver=euler_maruyama"),
         ({"name": "srk", "adjoint": "checkpoint"}, "adjoint=checkpoint needs an explicit Runge-Kutta method"),
         ({"name": "srk", "adjoint": "seminorm"}, "adjoint=seminorm .*: use adjoint=on"),
-        ({"name": "srk", "engine": "native"}, "engine=native .* solver=srk is none here: use auto"),
-        ({"name": "srk", "engine": "torchdiffeq"}, "engine=torchdiffeq .* solver=srk stochastic ones: use auto"),
-        ({"name": "dopri5", "engine": "torchsde"}, "engine=torchsde .* solver=dopri5 ordinary ones: use auto"),
+        ({"name": "srk", "engine": "native"}, "engine=native .* solver=srk is none here; use engine=auto"),
+        ({"name": "srk", "engine": "torchdiffeq"}, "engine=torchdiffeq .* solver=srk stochastic ones; use engine=auto"),
+        ({"name": "dopri5", "engine": "torchsde"}, "engine=torchsde .* solver=dopri5 ordinary ones; use engine=auto"),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )

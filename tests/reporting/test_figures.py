@@ -245,6 +245,15 @@ def test_what_was_not_observed_is_not_drawn() -> None:
     assert pixels(error_over_time.draw(scene)).std() > 0.02
 
 
+def test_an_error_at_a_single_time_is_drawn() -> None:
+    spec, splits = made_up(2)
+    part = Trajectories(splits.train.ts[:2], splits.train.ys[:, :2])
+    scene = Scene(Rotation(), spec, Splits(part, part, part), SimpleNamespace(), {})  # type: ignore[arg-type]
+    picture = pixels(error_over_time.draw(scene))
+    right = picture[:, int(0.85 * picture.shape[1]) :]  # the one time is the last, and no legend is there
+    assert (right[..., 2] - right[..., 0] > 0.3).sum() > 3
+
+
 def test_predictions_that_are_not_finite_are_drawn_as_far_as_they_go(caplog: pytest.LogCaptureFixture) -> None:
     spec, splits = made_up(2)
     dataset = SimpleNamespace(vector_field=lambda t, y: -y)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from node_runner.reporting import console
-from node_runner.reporting.console import COST, duration, quantity, summary
+from node_runner.reporting.console import COST, MEANINGS, duration, quantity, summary
 
 
 QUALITY = {"loss": 0.5, "mse": 3.1e-5, "relative_rmse": 0.01, "nfe": 26.0}
@@ -61,6 +61,13 @@ def test_every_metric_has_one_line_that_fits(run: Path, width: int) -> None:
         assert len([line for line in lines if line.split()[:1] == [name]]) == 1, name
     assert max(map(len, lines)) <= width
     assert not [line for line in lines if "…" in line]
+
+
+@pytest.mark.parametrize("name", ["energy_drift", "parameter_error", "event_time_error", "event_count_error"])
+def test_what_a_metric_means_is_not_cut_off_in_eighty_columns(run: Path, name: str) -> None:
+    values = {f"{part}/{name}": 0.12345 for part in ("test", "test_long", "val")}
+    (line,) = [line for line in printed(run, 80, metrics=values) if name in line]
+    assert line.endswith(MEANINGS[name])
 
 
 def test_all_tests_stand_beside_the_validation(run: Path) -> None:

@@ -32,7 +32,7 @@ def exact_fit(part: Trajectories) -> np.ndarray:
     found = np.array([0.1, 2.0, *ys[:, 0].ravel()])
 
     def residual(p: np.ndarray) -> np.ndarray:
-        return Oscillator(zeta=p[0], omega_n=p[1]).exact(ts, p[2:].reshape(-1, 2)).swapaxes(0, 1) - ys
+        return Oscillator(zeta=p[0], omega_n=p[1]).solution(ts, p[2:].reshape(-1, 2)).swapaxes(0, 1) - ys
 
     for _ in range(10):
         found = least_squares(lambda p, size=size: (residual(p) / size).ravel(), found).x

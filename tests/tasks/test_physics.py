@@ -52,6 +52,15 @@ def test_a_rotation_conserves_its_energy_and_a_decay_loses_it():
     assert not model._forward_hooks
 
 
+def test_where_all_rests_at_no_energy_the_drift_is_in_units_of_its_own():
+    task = Conservation(TrajectoryRegression(CIRCLE, {}), CIRCLE, 3.0)
+    model = make_model("node", CIRCLE, lambda shape: LinearField(ROTATION))
+    resting = BATCH._replace(ys=torch.zeros_like(BATCH.ys))
+    out = task.step(model, resting)
+    assert float(out.scalars["conservation"]) == 0.0
+    assert float(out.loss) == 0.0
+
+
 def test_a_field_that_satisfies_the_equation_leaves_nothing_over():
     part = Trajectories(TS, BATCH.ys.transpose(0, 1))
     model = make_model("node", CIRCLE, lambda shape: LinearField([[0.0, 2.0], [-2.0, 0.0]]))

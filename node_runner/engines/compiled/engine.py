@@ -22,7 +22,7 @@ from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, Capture, CountOrZero
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau, offers
 
 
 CONTINUOUS = ("on", "seminorm")
@@ -48,12 +48,18 @@ class CompiledEngine:
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
 
     Small states are solved adaptively by one graph that makes attempts until it has arrived, and differentiated by
-    another that computes the accepted steps again; larger ones, and fixed steps, by a call a step. What it gives, a
-    training step of experiments/benchmarks/engines, one thread of a two-core AMD EPYC, x over torchdiffeq:
+    another that computes the accepted steps again, the smallest all at once; larger states, and fixed steps, take a
+    call a step. Training steps of experiments/benchmarks/engines and variants of it, x over torchdiffeq in the same
+    process (one thread of a busy two-core AMD EPYC, smallest of 12 interleaved rounds):
 
-    | state, batch x weights | a call a step | a loop | all steps at once |
+    | numbers, batch times weights | a call a step | loops | gradients at once |
     |---|---|---|---|
-    RULE
+    | 2, 162 (one-spiral) | 18.1 | 29.1 | 34.8 |
+    | 8, 648 (four of them) | | 14.8 | 24.0 |
+    | 16, 1,296 (eight) | | 16.3 | 7.9 |
+    | 128, 10,000 (spirals-small) | 11.0 | 12.1 | |
+    | 128, 290,000 (spirals) | 5.5 | 5.6 | |
+
     Args:
         loop_up_to: numbers in a state that is solved by a loop, which hands all that it writes down from attempt to
             attempt. Where a gradient with adjoint=off is wanted, batch times weights must not exceed `MOST_PRODUCTS`
@@ -96,14 +102,14 @@ class CompiledEngine:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods, with one step size for the batch."""
         if method.batching is not Batching.shared:
-            return "engine=compiled has one step size for a whole batch: use engine=auto, or solver.batching=shared"
+            return "engine=compiled has one step size for a whole batch: use solver.batching=shared"
         if method.tableau is None:
-            return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+            return f"engine=compiled runs explicit Runge-Kutta methods, and solver={method.name} is none here"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no graph, or that a graph would compute differently."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("compiled")
         if y0.dtype not in (torch.float32, torch.float64):
             kind = str(y0.dtype).removeprefix("torch.")
@@ -113,7 +119,7 @@ class CompiledEngine:
         if self.capture is not Capture.off and self._compiles and y0.device.type != "cuda":
             return "engine.capture is for a state on a GPU: use engine.capture=off"
         if self.makes_code and (lacking := missing(y0.device.type)):
-            return f"engine=compiled cannot compile here: {lacking}; use engine=torchdiffeq"
+            return f"engine=compiled cannot compile here: {lacking}"
         try:
             reading = read(f, norm)
         except Unreadable as reason:
@@ -156,7 +162,7 @@ class CompiledEngine:
         try:
             reading = read(f, norm)
         except Unreadable as reason:
-            raise ConfigError(_refusal(f, str(reason))) from reason
+            raise ConfigError(f"{_refusal(f, str(reason))}; use engine=torchdiffeq") from reason
         wanted = tuple(i for i, tensor in enumerate(reading.tensors) if tensor.requires_grad)
         tracked = torch.is_grad_enabled() and bool(y0.requires_grad or wanted)
         field = self._field(method, f, y0, norm, reading, wanted, gradient.adjoint if tracked else None)
@@ -286,7 +292,7 @@ def _parameterless(adjoint: str, f: Dynamics) -> str:
 
 
 def _refusal(f: Dynamics, why: str) -> str:
-    return f"engine=compiled cannot serve {_name(f)}: the field {why}; use engine=torchdiffeq"
+    return f"engine=compiled cannot serve {_name(f)}: the field {why}"
 
 
 def _name(f: Dynamics) -> str:

@@ -14,7 +14,7 @@ from node_runner.engines.lanes.solve import LaneSolve
 from node_runner.engines.lanes.taking import unfit
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
 
 
 @ENGINES.register("lanes", "a step size for each sample, in plain PyTorch: solver.batching=per_sample for any field")
@@ -41,17 +41,14 @@ class LanesEngine:
     def unsupported(self, method: Method) -> str | None:
         """Adaptive explicit Runge-Kutta methods with batching=per_sample."""
         if method.tableau is None or not method.adaptive:
-            return (
-                "engine=lanes runs explicit Runge-Kutta methods that choose their step, and "
-                f"solver={method.name} is none: use auto"
-            )
+            return f"engine=lanes runs Runge-Kutta methods that choose their step, and solver={method.name} is none"
         if method.batching is Batching.shared:
-            return "engine=lanes is for solver.batching=per_sample: set that, or use engine=auto"
+            return "engine=lanes is for solver.batching=per_sample: use that"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that do not take a time for each sample, or whose samples feel one another."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("lanes")
         if adjoint == "checkpoint":
             return "engine=lanes keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"

@@ -5,8 +5,9 @@ source/activation.h  activations and their derivatives
 source/network.h     f(t, y) on a tile of samples, its divergence, their gradients
 source/controller.h  the choice of the step size
 source/solve.cpp     the forward solve
-source/per_sample.h  the same with steps of each sample's own, and its gradient
 source/discrete.h    the gradient of the computed numbers
+source/per_sample.h  the forward solve with steps of each sample's own
+source/per_sample_gradient.h  and the gradient of that
 source/continuous.h  the continuous adjoint
 source/call.h        what Python asks and hears
 

@@ -38,7 +38,7 @@ class Call(ctypes.Structure):
         *[(name, _POINTER) for name in ("c", "a", "b", "error", "middle")],
         *[(name, _NUMBER) for name in ("rtol", "atol", "first_step", "min_step", "max_step", "safety", "ifactor")],
         *[(name, _NUMBER) for name in ("dfactor", "step_size")],
-        *[(name, _INTEGER) for name in ("cubic", "perturb", "max_steps", "per_sample", "keep")],
+        *[(name, _INTEGER) for name in ("cubic", "perturb", "max_steps", "keep")],
         *[(name, _NUMBER) for name in ("adjoint_rtol", "adjoint_atol")],
         ("seminorm", _INTEGER),
         ("ys", _POINTER),
@@ -72,7 +72,6 @@ class Recipe:
         call.stages, call.order, call.adaptive = tableau.stages, method.order or 0, method.adaptive
         call.ends_in_solution, call.max_steps = tableau.ends_in_solution, method.max_steps
         call.rtol, call.atol = rtol, atol
-        call.per_sample = method.batching is Batching.per_sample
         if method.adaptive:
             call.first_step = -1.0 if options["first_step"] is None else options["first_step"]
             for name in ("min_step", "max_step", "safety", "ifactor", "dfactor"):
@@ -101,6 +100,7 @@ class NativeSolve:
         noise: (B, D) probe of the divergence, or None.
         y0: (B, D + integrals).
         ts: (T,) times.
+        fixed: numbers of the field that are no parameters, which follow them in the library's order.
     """
 
     def __init__(
@@ -112,22 +112,23 @@ class NativeSolve:
         noise: Tensor | None,
         y0: Tensor,
         ts: Tensor,
+        fixed: Sequence[Tensor] = (),
     ) -> None:
         self.library, self.recipe = library, recipe
         self.shapes = [tensor.shape for tensor in parameters]
-        self.stats = SolveStats()
+        self.stats = SolveStats(self_timed=True)
         self._kept: int | None = None
         self._call = call = recipe.call()
         y0 = y0.detach().contiguous()
         # As the reference engine hands them over: in the dtype of the state, then on a clock of float64.
         clock = ts.detach().to(y0.dtype).double().contiguous()
-        tensors = [tensor.detach().contiguous() for tensor in parameters]
+        tensors = [tensor.detach().contiguous() for tensor in (*parameters, *fixed)]
         pointers = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
         ys = y0.new_empty((len(clock), *y0.shape))
         self._ys: Tensor | None = ys
         self._holds: list[Any] = [recipe, y0, clock, tensors, pointers]
         self._steps: Tensor | None = None
-        if call.per_sample:
+        if recipe.method.batching is Batching.per_sample:
             self._steps = torch.zeros(2, len(y0), dtype=torch.int64)
             call.steps = self._steps.data_ptr()
         for name, extra in (("start", start), ("noise", noise)):
@@ -169,6 +170,7 @@ class NativeSolve:
         Raises:
             SolveFailed: the backward solve of a continuous adjoint gave up.
         """
+        began = time.perf_counter()
         call, stats = self._call, self.stats
         grad_ys = grad_ys.contiguous()
         grad_y0 = grad_ys.new_empty(grad_ys.shape[1:])
@@ -181,6 +183,7 @@ class NativeSolve:
             why = self._failure(0, call.accepted_backward, call.rejected_backward)
             raise SolveFailed(f"in the backward solve of the adjoint: {why}")
         gradients = flat.split([shape.numel() for shape in self.shapes])
+        stats.seconds_backward += time.perf_counter() - began
         return grad_y0, [part.view(shape) for part, shape in zip(gradients, self.shapes, strict=True)]
 
     def release(self) -> None:

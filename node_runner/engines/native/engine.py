@@ -15,7 +15,7 @@ from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, 
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
 
 
 WIDEST = 512
@@ -32,10 +32,11 @@ MOST_PROBES = 8
 class NativeEngine:
     """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
+    Such a network may also be the acceleration of a field of second order.
+
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
-    With solver.batching=per_sample each lane of a vector takes the steps of its own sample; the discrete gradient
-    then evaluates the accepted steps once more, whatever the adjoint.
+    With solver.batching=per_sample each lane of a vector takes the steps of its own sample, and then the next sample.
 
     A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
     """
@@ -45,6 +46,7 @@ class NativeEngine:
 
     def __init__(self) -> None:
         self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
+        self._agreed: tuple[Dynamics, FieldForm] | None = None  # to the solve that follows
 
     def candidates(self, steps: int) -> tuple[NativeEngine]:
         """Itself."""
@@ -53,17 +55,21 @@ class NativeEngine:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
         if method.tableau is None:
-            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here: use auto"
+            return f"engine=native runs explicit Runge-Kutta methods, and solver={method.name} is none here"
         if compiler() is None:
-            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR}): use auto"
+            return f"engine=native needs a C++ compiler, and there is none ({LOOKED_FOR})"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Fields that are no network of the kind that the source is written for."""
-        if hasattr(f, "note"):
+        if offers(f, "note"):
             return unheard("native")
-        reason = _refusal(f, y0, norm, per_sample=method.batching is Batching.per_sample)
-        return None if reason is None else f"engine=native {reason}"
+        form = form_of(f)
+        reason = _refusal(f, form, y0, norm, per_sample=method.batching is Batching.per_sample)
+        if reason is not None or form is None:
+            return f"engine=native {reason}"
+        self._agreed = f, form
+        return None
 
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
@@ -71,7 +77,7 @@ class NativeEngine:
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"
-        return Making(network_of(form, y0, norm, adjoint))
+        return Making(network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample))
 
     def integrate(
         self,
@@ -86,14 +92,16 @@ class NativeEngine:
         gradient: Gradient = DISCRETE,
     ) -> Solution:
         """Solve; see `node_runner.types.Integrate`. Output times get no gradient."""
-        form = form_of(f)
+        agreed, self._agreed = self._agreed, None
+        form = agreed[1] if agreed is not None and agreed[0] is f else form_of(f)
         assert form is not None, "refuses() says which fields are served"
         parameters = form.parameters
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
-        network = network_of(form, y0, norm, wanted.adjoint if wanted else None)
-        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts)
+        per_sample = method.batching is Batching.per_sample
+        network = network_of(form, y0, norm, wanted.adjoint if wanted else None, per_sample=per_sample)
+        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, form.moved or ())
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
 
@@ -108,39 +116,48 @@ class NativeEngine:
         return recipe
 
 
-def _refusal(f: Dynamics, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
+def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
     if y0.device.type != "cpu":
         return f"runs on the CPU, and the state is on {y0.device.type}"
     if y0.dtype not in (torch.float32, torch.float64):
         return f"computes in float32 and float64, and the state is {str(y0.dtype).removeprefix('torch.')}"
     if norm is not None and not isinstance(getattr(norm, "columns", None), int):
         return "measures errors by their RMS, over the first columns or all, and this solve has a norm of its own"
-    form = form_of(f)
     if form is None:
         return _formless(f)
-    if isinstance(f, nn.Module) and any(m._forward_hooks or m._forward_pre_hooks for m in f.modules()):
+    if isinstance(f, nn.Module) and _hooked(f):
         return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
     return _unfit(form, y0, per_sample)
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether it or a part of it has hooks; asked before every solve, where `modules()` takes three times as long."""
+    parts = module._modules.values()
+    return bool(module._forward_hooks or module._forward_pre_hooks) or any(_hooked(p) for p in parts if p is not None)
 
 
 def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
-    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals) or sizes[-1] != dim:
+    if y0.ndim != 2 or y0.shape[1] != dim + len(form.integrals):
         return f"needs states (B, {dim}), got {tuple(y0.shape)}"
+    gives = sizes[-1] + (0 if form.moved is None else len(form.moved.scale))
+    if gives != dim:
+        return f"needs a field that gives a state's {dim} numbers, and this one gives {gives}"
     if any(p.dtype != y0.dtype or p.device != y0.device for p in form.parameters):
         return "needs parameters of the state's dtype, on its device"
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
+    if form.moved is not None and form.integrals:
+        return "integrates beside a network alone, and here velocities move positions: use engine=auto"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
     if form.noise is None and exact and dim > MOST_PROBES:
         return (
-            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: model.trace=hutchinson, "
-            "and regulariser=jacobian only through engine=auto"
+            f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: use model.trace=hutchinson"
         )
     if form.noise is not None and Integral.jacobian in form.integrals:
-        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact, or engine=auto"
+        return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
     if per_sample and layers[0].gate_weight is not None:

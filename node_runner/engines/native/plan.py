@@ -19,10 +19,11 @@ from node_runner.types import Norm
 class Network(NamedTuple):
     """What the source is compiled for.
 
-    sizes: D, hidden widths, D. probes: directions in which tangents are carried (0: none).
+    sizes: D, hidden widths, and D or, where velocities move positions, less.
+    probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
-    gradient: which is compiled, by `GRADIENTS`.
+    per_sample: whether each sample has adaptive steps of its own. gradient: which is compiled, by `GRADIENTS`.
     """
 
     sizes: tuple[int, ...]
@@ -35,6 +36,7 @@ class Network(NamedTuple):
     dtype: torch.dtype
     vector: int
     width: int
+    per_sample: bool
     gradient: int
 
     @property
@@ -50,14 +52,17 @@ class Network(NamedTuple):
         gradient = ("without gradient", "with gradient", "with continuous adjoint")[self.gradient]
         at_once = self.width * self.vector // self.dtype.itemsize
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{words}, {dtype}, {at_once} sample{'s' * (at_once > 1)} at once, {gradient}"
+        own = " by steps of their own" if self.per_sample else ""
+        return f"{words}, {dtype}, {at_once} sample{'s' * (at_once > 1)} at once{own}, {gradient}"
 
 
 GRADIENTS = {None: 0, "off": 1, "checkpoint": 1, "on": 2, "seminorm": 2}
 """What NODE_GRADIENT is for each adjoint: none, discrete, continuous."""
 
 
-def network_of(form: FieldForm, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Network:
+def network_of(
+    form: FieldForm, y0: Tensor, norm: Norm | None, adjoint: str | None, *, per_sample: bool = False
+) -> Network:
     """The network of a form, for a batch of states (B, D + integrals), and a gradient (None: none is wanted)."""
     layers = form.layers
     sizes = (layers[0].weight.shape[1] - form.time_input, *(layer.weight.shape[0] for layer in layers))
@@ -67,16 +72,19 @@ def network_of(form: FieldForm, y0: Tensor, norm: Norm | None, adjoint: str | No
     norm_rows = y0.shape[1] if norm is None else norm.columns  # type: ignore[attr-defined]
     gated = layers[0].gate_weight is not None
     return Network(
-        sizes, form.activation.value, form.time_input, gated, probes, integrals, norm_rows, y0.dtype, *tile(y0),
-        GRADIENTS[adjoint],
+        sizes, form.activation.value, form.time_input, gated, probes, integrals, norm_rows, y0.dtype,
+        *tile(y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
     )  # fmt: skip
 
 
-def tile(y0: Tensor) -> tuple[int, int]:
-    """(bytes of a vector, vectors in a row of a tile) for a batch: empty lanes cost as much as full ones."""
+def tile(y0: Tensor, *, per_sample: bool = False) -> tuple[int, int]:
+    """(bytes of a vector, vectors in a row of a tile) for a batch: empty lanes cost as much as full ones.
+
+    Samples with steps of their own are solved in one vector, whose lanes are filled again and again.
+    """
     size = len(y0) * y0.element_size()
     vector = 16 if size <= 16 else 32 if size <= 32 else 64
-    return vector, 4 if size > 2 * vector else 1
+    return vector, 4 if size > 2 * vector and not per_sample else 1
 
 
 class Library(NamedTuple):
@@ -101,6 +109,7 @@ def library(network: Network) -> Library:
         "NODE_NORM_ROWS": str(network.norm_rows),
         "NODE_BYTES": str(network.vector),
         "NODE_WIDTH": str(network.width),
+        "NODE_PER_SAMPLE": str(int(network.per_sample)),
         "NODE_GRADIENT": str(network.gradient),
     }
     handle, seconds = build(defines, network.about)

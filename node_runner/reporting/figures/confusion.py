@@ -41,7 +41,9 @@ def draw(scene: Scene) -> Figure:
     bars.tick_params(left=False)
     if size <= MOST_NUMBERS:
         for place, value in enumerate(recall):
-            bars.text(0.05, place, f"{value:.1%}", va="center", color="white" if value > 0.4 else "0.2", fontsize=8)
+            inside = value > 0.4  # the number has room in its bar, or else stands behind it
+            at, colour = (0.05, "white") if inside else (value + 0.05, "0.2")
+            bars.text(at, place, f"{value:.1%}", va="center", color=colour, fontsize=8)
     return figure
 
 

@@ -6,11 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Scene, host
-from node_runner.reporting.figures.style import PALETTE, clean, figure_of, headline, sheet
+from node_runner.reporting.figures.style import PALETTE, clean, figure_of, headline, legend_below, sheet
 
 
 SMALLEST = 1e-16
 """A logarithmic scale has no zero."""
+
+
+FEW = 20
+"""Times up to which each is a dot: a line through one of them is none."""
 
 
 def draw(scene: Scene) -> Figure:
@@ -24,10 +28,13 @@ def draw(scene: Scene) -> Figure:
         errors = prediction.errors[:, 1:]  # the first state is given
         low, median, high = _quantiles(errors)
         count = len(errors)
-        if count > 1:
+        if count > 1 and len(ts) > 1:
             axes.fill_between(ts, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(ts, median, color=colour, label=f"{name}, {count} trajectories" if count > 1 else name)
-        finals.append(f"{name} {figure_of(float(median[-1]))} at t = {ts[-1]:g}")
+        elif count > 1:
+            axes.vlines(ts, low, high, color=colour, alpha=0.35, linewidth=4)
+        label = f"{name}, {count} trajectories" if count > 1 else name
+        axes.plot(ts, median, color=colour, marker="o" if len(ts) <= FEW else "", markersize=4, label=label)
+        finals.append(f"{name} {figure_of(float(median[-1]))} at t = {ts[-1]:.3g}")
     scale = float(np.linalg.norm(host(scene.spec.std) * np.ones(scene.spec.numel)))
     axes.axhline(scale, color="0.5", linewidth=0.9, linestyle=":", label="spread of the training data")
     axes.axvline(horizon, color="0.3", linewidth=0.9, linestyle="--", label="training horizon")
@@ -35,7 +42,7 @@ def draw(scene: Scene) -> Figure:
     axes.set_xlabel("time")
     axes.set_ylabel("|learned - true|, median and 10-90 % band")
     axes.set_xlim(left=float(scene.predictions["train"].ts[0]))
-    axes.legend(loc="best", ncols=1)
+    legend_below(figure, [axes])
     headline(figure, f"{scene.spec.dataset}: error over time, {', '.join(finals)}")
     return figure
 

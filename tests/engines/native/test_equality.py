@@ -13,6 +13,7 @@ from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.learning import Integrand
 from node_runner.models.dynamics import Hutchinson, LeadingNorm, Shifted, Widened, divergence_exact
+from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Interpolation
@@ -239,3 +240,27 @@ def test_penalties_in_other_company(field: nn.Module, integrands: list[Integrand
     wide = Widened(field, (DIM,), integrands)
     assert_equal_to_torchdiffeq(wide, DIM + len(integrands), ts=TIMES["backward"], adjoint=adjoint,
                                 norm=LeadingNorm(DIM))  # fmt: skip
+
+
+def motion(network: nn.Module) -> Motion:
+    return Motion(network, torch.tensor([0.7, 1.3]), torch.tensor([0.1, -0.2])).double()
+
+
+def accelerating(activation: Activation = Activation.tanh) -> Motion:
+    return motion(scaled(MLP((4,), 2, width=6, depth=2, activation=activation, time_dependent=True)))
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("name", ["dopri5", "adaptive_heun"])
+def test_velocities_that_move_positions(name: str, adjoint: str, times: str):
+    assert_equal_to_torchdiffeq(accelerating(), 4, ts=TIMES[times], adjoint=adjoint, name=name)
+
+
+@pytest.mark.parametrize("adjoint", ["off", "on"])
+def test_motion_in_other_company(adjoint: str):
+    assert_equal_to_torchdiffeq(accelerating(Activation.silu), 4, adjoint=adjoint, name="rk4", batch=37, step_size=0.15)
+    assert_equal_to_torchdiffeq(motion(ConcatSquash((4,), 2, width=5, depth=1)), 4, adjoint=adjoint)
+    shifted = Shifted(accelerating(), torch.linspace(0, 1, 5, dtype=torch.float64))
+    assert_equal_to_torchdiffeq(shifted, 4, adjoint=adjoint)
+    assert_equal_to_torchdiffeq(Motion(MLP((2,), 1, width=4).double()).double(), 2, adjoint=adjoint, batch=1)

@@ -14,7 +14,7 @@ from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergenc
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
-from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, answer, mlp, with_divergence
+from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, accelerating, answer, mlp, with_divergence
 from tests.engines.native.test_rules import steep
 from tests.problems import differentiable, make_method
 
@@ -70,6 +70,10 @@ def test_samples_that_start_at_times_of_their_own():
     assert_equal_to_lanes(Shifted(mlp(), torch.linspace(0, 1, 37, dtype=torch.float64)))
 
 
+def test_velocities_that_move_positions():
+    assert_equal_to_lanes(accelerating(), columns=4)
+
+
 def test_many_outputs_in_a_step_and_none_in_others():
     assert_equal_to_lanes(mlp(), ts=torch.cat((torch.linspace(0, 0.1, 9), torch.tensor([3.0]))).double())
 
@@ -93,16 +97,52 @@ def test_a_sample_s_result_is_that_of_solving_it_alone():
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint"])
+def test_the_order_of_samples_changes_nothing_but_the_order_of_sums(adjoint: str):
+    # One that takes many steps among many that take few, wherever it stands; lanes are filled more than once.
+    field, method = mlp(), make_method("dopri5", batching=Batching.per_sample)
+    y0 = torch.randn(50, DIM, dtype=torch.float64) * 0.05
+    y0[0] *= 100
+    found = []
+    for order in (torch.arange(50), torch.arange(49, -1, -1), torch.randperm(50)):
+        start = y0[order].requires_grad_()
+        solution = differentiable(method, adjoint, rtol=1e-7, atol=1e-9, engine="native")(field, start, FORWARD)
+        gradients = torch.autograd.grad(solution.ys.sin().mean(), [start, *field.parameters()])
+        back = torch.argsort(order)
+        steps = solution.stats.steps_of_samples
+        assert steps is not None
+        found.append((solution.ys.detach()[:, back], gradients[0][back], steps[:, back], gradients[1:]))
+    assert len(set(found[0][2][0].tolist())) > 2
+    for ys, by_start, steps, by_parameters in found[1:]:
+        assert torch.equal(ys, found[0][0])
+        assert torch.equal(by_start, found[0][1])
+        assert torch.equal(steps, found[0][2])
+        for mine, first in zip(by_parameters, found[0][3], strict=True):
+            torch.testing.assert_close(mine, first, rtol=1e-11, atol=1e-14)
+
+
+def test_what_a_solve_keeps():
+    field, y0, kept = mlp(), torch.randn(20, DIM, dtype=torch.float64), []
+    for adjoint in ("off", "checkpoint", "on"):
+        method = make_method("dopri5", batching=Batching.per_sample)
+        solution = differentiable(method, adjoint, engine="native")(field, y0, FORWARD)
+        kept.append(solution.stats.kept_bytes)
+        solution.ys.sum().backward()
+        assert (solution.stats.nfe_backward > 0) == (adjoint != "off")
+    assert kept[0] > kept[1] > kept[2] > 0
+
+
 def test_threads_change_nothing_but_the_order_of_sums():
     answers = []
-    for threads in (1, 2):
+    for threads in (1, 2, 2):
         torch.set_num_threads(threads)
         method = make_method("dopri5", batching=Batching.per_sample)
         torch.manual_seed(3)
         answers.append(answer(mlp(), DIM, 100, FORWARD, "native", "off", method))
-    one, two = answers
+    one, two, again = answers
     assert torch.equal(one.ys, two.ys)
     torch.testing.assert_close(two.gradient, one.gradient, rtol=1e-12, atol=1e-14)
+    assert torch.equal(two.gradient, again.gradient)
 
 
 CASES = {

@@ -22,6 +22,7 @@ from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
+from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Estimate, Norm
 from node_runner.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
@@ -68,6 +69,9 @@ def test_refusals_say_what_is_wrong():
     assert "beside the exact divergence only" in refusal(both, torch.zeros(4, 4))
     estimated = Widened(field, (2,), [Estimate(y0)])
     assert "this solve has other integrals" in refusal(estimated, torch.zeros(4, 3))
+    moving = Widened(Motion(MLP((2,), 1)), (2,), [Norm()])
+    assert "velocities move positions" in refusal(moving, torch.zeros(4, 3))
+    assert "gives a state's 2 numbers, and this one gives 1" in refusal(MLP((2,), 1), y0)
     wide = Widened(MLP((9,)), (9,), [Norm()])
     assert "exact trace up to 8 dimensions" in refusal(wide, torch.zeros(4, 10))
 
@@ -222,7 +226,7 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_GATED": "0",
         "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1",
-        "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_GRADIENT": "0"}  # fmt: skip
+        "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 
 
 @needs_compiler

@@ -17,7 +17,6 @@ struct Call {
   double rtol, atol, first_step, min_step, max_step, safety, ifactor, dfactor;  // first_step < 0: estimated
   double step_size;            // of fixed steps; 0: from output time to output time
   int64_t cubic, perturb, max_steps;
-  int64_t per_sample;          // adaptive steps of each sample's own
 
   // the gradient: what the forward solve keeps for it
   int64_t keep;                // 0 nothing, 1 every evaluation, 2 accepted states, 3 states at the output times
@@ -28,7 +27,7 @@ struct Call {
   Real* ys;                    // (times, batch, R)
   int64_t status;              // 0 done, 1 the step is too small, 2 not finite, 3 max_steps spent
   double t, h;                 // where it stopped
-  int64_t sample;              // and which one it was, if each has steps of its own
+  int64_t sample;              // and which one it was, where each has steps of its own
   int64_t* steps;              // (2, batch) accepted and rejected of each sample, likewise
   int64_t nfe, accepted, rejected, nfe_backward, accepted_backward, rejected_backward, kept_bytes;
 };

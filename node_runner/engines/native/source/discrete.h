@@ -5,16 +5,11 @@ static constexpr int PENDING = std::max(2, 48 / Net::C);
 
 void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
-  std::vector<int64_t> evaluations(threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int i = 0; i < threads; i++) {
     const NoSubnormals here;
-    if (o.adaptive && o.per_sample)
-      gradient_of_lanes(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data(), evaluations[i]);
-    else
-      gradient_of_tiles(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data());
+    gradient_of_tiles(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data());
   }
-  nfe += *std::max_element(evaluations.begin(), evaluations.end());
   for (const auto& part : parts)
     for (int p = 0; p < PARAMETERS; p++) grad[p] += part[p];
 }

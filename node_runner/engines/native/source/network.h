@@ -9,7 +9,7 @@
 #include <vector>
 #include "activation.h"
 
-constexpr int SIZES[] = NODE_SIZES;            // D, hidden widths, D
+constexpr int SIZES[] = NODE_SIZES;            // D, hidden widths, and what it gives: D, or less
 constexpr int L = sizeof SIZES / sizeof *SIZES - 1;
 constexpr bool TIMED = NODE_TIMED;             // the first layer has one more input, the time
 constexpr bool GATED = NODE_GATED;             // every layer is gated and shifted by time (concatsquash)
@@ -18,6 +18,7 @@ enum Integral { DIVERGENCE, KINETIC, JACOBIAN };
 constexpr int INTEGRALS[] = NODE_INTEGRALS;    // in the order of their rows, then -1
 constexpr int COUNT = sizeof INTEGRALS / sizeof *INTEGRALS - 1;
 constexpr int D = SIZES[0], R = D + COUNT;     // rows of the state: y, and the integrals
+constexpr int MOVED = D - SIZES[L];            // first rows that the last ones move: dy_i/dt = scale_i y_(D-MOVED+i) + shift_i
 constexpr int NORM_ROWS = NODE_NORM_ROWS;      // the first rows, whose error decides about a step
 
 constexpr int row_of(Integral which) {         // -1: it is not integrated
@@ -26,6 +27,7 @@ constexpr int row_of(Integral which) {         // -1: it is not integrated
   return -1;
 }
 constexpr bool SQUARES = row_of(KINETIC) >= 0 || row_of(JACOBIAN) >= 0;  // what is integrated is not linear in f
+static_assert(MOVED == 0 || COUNT == 0, "integrals are those of the network");
 
 // What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
 // slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.
@@ -52,8 +54,10 @@ struct Weights {
   std::vector<Real> flat, turned;  // as given; each weight transposed and without the column of time
   std::vector<Real> time;          // that column
   std::vector<Real> plain;         // the first weight without it
+  std::vector<Real> scale, shift;  // of the rows that are moved: given after the parameters, and fixed
 
-  explicit Weights(const Real* const* tensors) : flat(PARAMETERS), turned(PARAMETERS), time(SIZES[1]) {
+  explicit Weights(const Real* const* tensors)
+      : flat(PARAMETERS), turned(PARAMETERS), time(SIZES[1]), scale(MOVED), shift(MOVED) {
     Real* to = flat.data();
     for (int l = 0, n = 0; l < L; l++) {
       const int m = SIZES[l + 1];
@@ -62,6 +66,7 @@ struct Weights {
       for (int j = 0; j < m; j++)
         for (int k = 0; k < SIZES[l]; k++) turned[weight_at(l) + k * m + j] = flat[weight_at(l) + j * columns(l) + k];
     }
+    if (MOVED > 0) std::copy_n(tensors[TENSORS], MOVED, scale.data()), std::copy_n(tensors[TENSORS + 1], MOVED, shift.data());
     if (TIMED) {
       for (int j = 0; j < SIZES[1]; j++) {
         for (int k = 0; k < D; k++) plain.push_back(flat[j * (D + 1) + k]);
@@ -186,7 +191,7 @@ struct Network {
         Vec a = sums[j * C + c];
         if constexpr (GATED) a = a * g.open[l][j] + g.shift[l][j];
         if constexpr (LAST) {
-          out[j * WIDTH + c] = a;
+          out[(MOVED + j) * WIDTH + c] = a;
           if constexpr (SQUARES) tape[RESULTS + j * C + c] = a;
           if constexpr (row_of(KINETIC) >= 0) out[row_of(KINETIC) * WIDTH + c] += a * a * (Real(1) / D);
         } else {
@@ -222,6 +227,8 @@ struct Network {
         for (int c = 0; c < WIDTH; c++) tape[i * C + (k + 1) * WIDTH + c] = probes[(k * D + i) * WIDTH + c];
     }
     layer<0>(w, g, time, probes, tape, out);
+    for (int i = 0; i < MOVED; i++)
+      for (int c = 0; c < WIDTH; c++) out[i * WIDTH + c] = w.scale[i] * y[(D - MOVED + i) * WIDTH + c] + w.shift[i];
   }
 
   // --- its gradient ---------------------------------------------------------------------------------
@@ -312,9 +319,9 @@ struct Network {
                         Vec* pulls, Vec* into, Gathered* gathered) {
     Vec* last = pulls + pulls_at(L - 1);
     const Vec* results = tape + RESULTS;
-    for (int j = 0; j < D; j++) {
+    for (int j = 0; j < SIZES[L]; j++) {
       for (int c = 0; c < WIDTH; c++) {
-        last[j * C + c] = grad[j * WIDTH + c];
+        last[j * C + c] = grad[(MOVED + j) * WIDTH + c];
         if constexpr (row_of(KINETIC) >= 0)
           last[j * C + c] += grad[row_of(KINETIC) * WIDTH + c] * results[j * C + c] * (Real(2) / D);
       }
@@ -329,18 +336,33 @@ struct Network {
         }
     }
     unlayer<L - 1>(w, g, t, tape, pulls, into, gathered);
+    for (int i = 0; i < MOVED; i++)
+      for (int c = 0; c < WIDTH; c++) into[(D - MOVED + i) * WIDTH + c] += w.scale[i] * grad[i * WIDTH + c];
   }
 
   // --- gradients of the parameters, for several evaluations at once ---------------------------------
 
   struct Evaluation { const Vec *tape, *pulls; const Vec* time; };
 
+  // Rows of one vector lie so far apart from one evaluation to the next that they are brought together first.
+  static constexpr bool PACKS = C == 1;
+  static constexpr int ACROSS = ACCUMULATORS / 4;  // inputs of a layer that are taken together
+
+  template <int l>
+  static void pack(const Evaluation* list, int count, Vec* to) {  // [input / ACROSS][evaluation][input % ACROSS]
+    for (int k = 0; k < SIZES[l];) {
+      const int together = k + ACROSS <= SIZES[l] ? ACROSS : 1;
+      for (int e = 0; e < count; e++) to = std::copy_n(list[e].tape + inputs_at(l) + k, together, to);
+      k += together;
+    }
+  }
+
   template <int l, int ROWS, int COLUMNS>
-  static inline void outer(const Evaluation* list, int count, int j, int k, Real* gradient) {
+  static inline void outer(const Evaluation* list, const Vec* packed, int count, int j, int k, Real* gradient) {
     Vec sums[ROWS][COLUMNS] = {};
     for (int e = 0; e < count; e++) {
       const Vec* pull = list[e].pulls + pulls_at(l) + j * C;
-      const Vec* input = list[e].tape + inputs_at(l) + k * C;
+      const Vec* input = PACKS ? packed + k * count + e * COLUMNS : list[e].tape + inputs_at(l) + k * C;
       for (int c = 0; c < C; c++) {
         Vec in[COLUMNS];
 #pragma GCC unroll 8
@@ -356,12 +378,11 @@ struct Network {
   }
 
   template <int l, int ROWS>
-  static inline void outer_rows(const Evaluation* list, int count, int j, Real* gradient) {
-    constexpr int COLUMNS = ACCUMULATORS / 4;
+  static inline void outer_rows(const Evaluation* list, const Vec* packed, int count, int j, Real* gradient) {
     int k = 0;
-    for (; k + COLUMNS <= SIZES[l]; k += COLUMNS) outer<l, ROWS, COLUMNS>(list, count, j, k, gradient);
-    if constexpr (SIZES[l] % COLUMNS > 0)
-      for (; k < SIZES[l]; k++) outer<l, ROWS, 1>(list, count, j, k, gradient);
+    for (; k + ACROSS <= SIZES[l]; k += ACROSS) outer<l, ROWS, ACROSS>(list, packed, count, j, k, gradient);
+    if constexpr (SIZES[l] % ACROSS > 0)
+      for (; k < SIZES[l]; k++) outer<l, ROWS, 1>(list, packed, count, j, k, gradient);
     for (int r = 0; r < ROWS; r++) {
       Vec bias = {}, time = {};
       for (int e = 0; e < count; e++)
@@ -377,10 +398,15 @@ struct Network {
 
   template <int l = 0>
   static void gather(const Evaluation* list, int count, Real* gradient) {
+    thread_local std::vector<Vec> packed;
+    if constexpr (PACKS) {
+      if (packed.size() < size_t(SIZES[l] * count)) packed.resize(SIZES[l] * count);
+      pack<l>(list, count, packed.data());
+    }
     int j = 0;
-    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, count, j, gradient);
+    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.data(), count, j, gradient);
     if constexpr (SIZES[l + 1] % 4 > 0)
-      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, count, j, gradient);
+      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.data(), count, j, gradient);
     if constexpr (l + 1 < L) gather<l + 1>(list, count, gradient);
   }
 

@@ -1,317 +1,274 @@
-// Part of Solve: adaptive steps of each sample's own. Every lane has its clock, step size and error, and a tile is
-// solved from beginning to end by itself, since tiles then have nothing in common.
+// Part of Solve: adaptive steps of each sample's own.
 //
-// Lanes reject at different attempts. What is kept for the gradient is sorted by each lane's own count of accepted
-// steps, so that it is as long as the longest lane; in lanes that took fewer, a step has size zero and changes nothing.
+// Samples know nothing of each other: each is solved in a lane of one vector, with its own clock, step size and error.
+// A lane whose sample has arrived takes the next one that waits, first those whose first step is the smallest, since
+// they are likely to need the most; so lanes idle only while the last samples finish.
+//
+// Rows are one vector wide here. Rows of four are 2 % faster a sample forward, and 15 % back, but have 64 lanes of float32
+// to keep busy: of 64 samples none waits, and all are as slow as the slowest. (64 trajectories of which one needs five
+// times the steps of the others: 5.1 ms a training step with rows of one, 17 with rows of four; all alike: 18 and 17.)
 
-struct LaneOutput { int lane; int64_t index; Real x; };
-struct LaneStep {               // the n-th accepted step of every lane
-  double t[TILE], h[TILE];
-  std::vector<Vec> y, f;        // state and slope at its beginning
-  std::vector<LaneOutput> outputs;
+static_assert(WIDTH == 1);
+
+// An attempt that is kept for the gradient, since at least one lane accepted it: who did, and from which output time on
+// up to which. Lanes that rejected it, or are empty, have nobody and a step of size 0.
+struct Attempt {
+  int64_t who[LANES], first[LANES], last[LANES];
+  double t[LANES], h[LANES];
+  Pool::Block kept;  // EVALUATIONS: tapes of its stages; STATES: y and f at its beginning
 };
+std::vector<std::deque<Attempt>> attempts;  // of each thread
 struct Stuck { int64_t attempt, sample; Status status; double t, h; };
-std::vector<std::deque<LaneStep>> lane_steps;  // of each tile
 
-struct LaneClock {  // the field's time in every lane of a tile
-  Vec each[WIDTH];
-  LaneClock(const Solve& s, int tile, const Real* t) {
-    for (int c = 0; c < WIDTH; c++)
-      for (int i = 0; i < LANES; i++)
-        each[c][i] = (s.sign < 0 ? -t[c * LANES + i] : t[c * LANES + i]) + s.start[tile * WIDTH + c][i];
+// What the samples in the lanes of a vector have of their own beside their states.
+struct Lanes {
+  const Solve& solve;
+  int64_t who[LANES];      // -1: nobody
+  Vec start = {};
+  std::vector<Vec> probes; // (K, D)
+  explicit Lanes(const Solve& s) : solve(s), probes(K * D) { std::fill_n(who, LANES, -1); }
+
+  void enter(int lane, int64_t sample) {
+    who[lane] = sample;
+    start[lane] = solve.start[sample / LANES][sample % LANES];
+    for (int v = 0; v < K * D; v++) probes[v][lane] = solve.probes_of(sample / LANES)[v][sample % LANES];
+  }
+  Vec time(Vec t) const { return (solve.sign < 0 ? -t : t) + start; }  // the field's, from the solver's
+  void evaluate(Vec t, const Vec* state, Vec* tape, Vec* out) const {
+    const Vec now = time(t);
+    solve.evaluate_lanes(&now, probes.data(), state, tape, out);
   }
 };
 
-void evaluate_lanes(int tile, const LaneClock& now, const Vec* state, Vec* tape, Vec* out) const {
-  Net::evaluate(weights, Gates(weights, 0), now.each, probes_of(tile), state, tape, out);
+void evaluate_lanes(const Vec* now, const Vec* probes, const Vec* state, Vec* tape, Vec* out) const {
+  Net::evaluate(weights, Gates(weights, 0), now, probes, state, tape, out);
   if (sign < 0)
-    for (int v = 0; v < Net::STATE; v++) out[v] = -out[v];
+    for (int r = 0; r < R; r++) out[r] = -out[r];
 }
 
 // sum_i weights[i] h k[i], with a step size for each lane
-static Vec combined(const double* weights, int count, const Vec* h, const std::vector<std::vector<Vec>>& k, int v) {
+static Vec combined(const double* weights, int count, Vec h, const std::vector<std::vector<Vec>>& k, int r) {
   Vec total = {};
   for (int i = 0; i < count; i++)
-    if (weights[i] != 0) total += Real(weights[i]) * h[v % WIDTH] * k[i][v];
+    if (weights[i] != 0) total += Real(weights[i]) * h * k[i][r];
   return total;
 }
 
 template <class Value>
-static void lane_norms(Value value, Real* norms) {  // RMS over the first rows of each lane
-  for (int c = 0; c < WIDTH; c++) {
-    Vec total = {};
-    for (int r = 0; r < NORM_ROWS; r++) {
-      const Vec e = value(r * WIDTH + c);
-      total += e * e;
-    }
-    for (int i = 0; i < LANES; i++) norms[c * LANES + i] = std::sqrt(total[i] / Real(NORM_ROWS));
+static Vec lane_norms(Value value) {  // RMS over the first rows of each lane
+  Vec total = {};
+  for (int r = 0; r < NORM_ROWS; r++) {
+    const Vec e = value(r);
+    total += e * e;
   }
+  return each(total / Real(NORM_ROWS), [](Real a) { return std::sqrt(a); });
+}
+static bool all(Mask mask) {
+  bool every = true;
+  for (int l = 0; l < LANES; l++) every &= mask[l] != 0;
+  return every;
 }
 static bool lane_finite(const std::vector<Vec>& state, int lane) {
-  for (int r = 0; r < R; r++)
-    if (!std::isfinite(state[r * WIDTH + lane / LANES][lane % LANES])) return false;
-  return true;
+  return std::all_of(state.begin(), state.end(), [&](const Vec& v) { return std::isfinite(v[lane]); });
 }
 
-// The stages of one attempt: k[0] is known; `at` gives the tape of evaluation i, `seen` hears its clock.
-template <class At, class Seen>
-void take_lanes(const Call& o, int tile, const double* t, const double* h, const Vec* hv, const std::vector<Vec>& from,
-                std::vector<std::vector<Vec>>& ks, std::vector<Vec>& to, At at, Seen seen) const {
+// When the lanes evaluate stage i, by the solver's clock.
+static Vec stage_times(const Call& o, int i, const double* t, const double* h) {
+  Vec now = {};
+  if (TIMED)
+    for (int l = 0; l < LANES; l++) now[l] = stage_time(o, i, t[l], h[l], t[l] + h[l]);
+  return now;
+}
+static Vec sizes(const double* h) {
+  Vec size;
+  for (int l = 0; l < LANES; l++) size[l] = Real(h[l]);
+  return size;
+}
+
+// The stages of one attempt: k[0] is known, evaluation i leaves its tape at tapes + (i - 1) * stride.
+void take_lanes(const Call& o, const Lanes& lanes, const double* t, const double* h, const std::vector<Vec>& from,
+                std::vector<std::vector<Vec>>& ks, std::vector<Vec>& to, Vec* tapes, size_t stride) const {
   const int stages = int(o.stages);
+  const Vec size = sizes(h);
   for (int i = 1; i < stages; i++) {
-    Real times[TILE];
-    for (int l = 0; l < TILE; l++) times[l] = stage_time(o, i, t[l], h[l], t[l] + h[l]);
-    for (int v = 0; v < Net::STATE; v++) to[v] = from[v] + combined(o.a + i * stages, i, hv, ks, v);
-    const LaneClock now(*this, tile, times);
-    evaluate_lanes(tile, now, to.data(), at(i), ks[i].data());
-    seen(i, now);
+    for (int r = 0; r < R; r++) to[r] = from[r] + combined(o.a + i * stages, i, size, ks, r);
+    lanes.evaluate(stage_times(o, i, t, h), to.data(), tapes + (i - 1) * stride, ks[i].data());
   }
   if (!o.ends_in_solution)
-    for (int v = 0; v < Net::STATE; v++) to[v] = from[v] + combined(o.b, stages, hv, ks, v);
+    for (int r = 0; r < R; r++) to[r] = from[r] + combined(o.b, stages, size, ks, r);
 }
 
 void per_sample(Call& o) {
-  lane_steps.resize(tiles);
-  std::vector<int64_t> evaluations(tiles);
-  std::vector<Stuck> stuck(tiles, Stuck{-1, 0, DONE, 0, 0});
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+  if (o.times < 2) return;
+  if (o.keep == EVALUATIONS) first_tape.resize(size_t(tiles) * Net::TAPE);
+  if (o.keep == STATES) first_state = y;
+  // Samples begin with what y and k[0] are from here on.
+  evaluate(Real(clock[0]), y.data(), k[0].data(), o.keep == EVALUATIONS ? first_tape.data() : scratch.data());
+  std::vector<double> first(batch, o.first_step);
+  if (o.first_step < 0) first_steps(o, first);
+  std::vector<int64_t> order(batch);
+  for (int64_t s = 0; s < batch; s++) order[s] = s;
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return first[a] < first[b]; });
+
+  attempts.resize(threads);
+  std::vector<Stuck> stuck(threads, Stuck{std::numeric_limits<int64_t>::max(), 0, DONE, 0, 0});
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int i = 0; i < threads; i++) {
+    const NoSubnormals here;
+    solve_lanes(o, i, first, order, stuck[i]);
+  }
+  int64_t most = 0;
+  for (int64_t s = 0; s < batch; s++) most = std::max(most, o.steps[s] + o.steps[batch + s]);
+  nfe += most * (o.stages - 1);
+  const Stuck& worst = *std::min_element(stuck.begin(), stuck.end(), earlier);
+  if (worst.status != DONE) o.status = worst.status, o.t = sign * worst.t, o.h = worst.h, o.sample = worst.sample;
+  if (o.keep == OUTPUTS && o.status == DONE)
+    for (int64_t j = 0; j < o.times; j++)
+      for (int tile = 0; tile < tiles; tile++)
+        load(o.ys + j * batch * R, outputs.data() + j * size + size_t(tile) * R, tile, true);
+}
+static bool earlier(const Stuck& a, const Stuck& b) {
+  return a.attempt != b.attempt ? a.attempt < b.attempt : a.sample < b.sample;
+}
+
+void first_steps(const Call& o, std::vector<double>& first) {
+  nfe++;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int tile = 0; tile < tiles; tile++) {
     const NoSubnormals here;
-    solve_lanes(o, tile, evaluations[tile], stuck[tile]);
+    const Vec *state = y.data() + size_t(tile) * R, *slope = k[0].data() + size_t(tile) * R;
+    std::vector<Vec> moved(R), other(R);
+    auto scale = [&](int r) { return Real(o.atol) + absolute(state[r]) * Real(o.rtol); };
+    const Vec d0 = lane_norms([&](int r) { return state[r] / scale(r); });
+    const Vec d1 = lane_norms([&](int r) { return slope[r] / scale(r); });
+    Vec h0;
+    for (int l = 0; l < LANES; l++) h0[l] = guess(d0[l], d1[l]);
+    for (int r = 0; r < R; r++) moved[r] = state[r] + h0 * slope[r];
+    const Vec at = Real(clock[0]) + h0, now = (sign < 0 ? -at : at) + start[tile];
+    evaluate_lanes(&now, probes_of(tile), moved.data(), scratch.data() + size_t(tile) * Net::TAPE, other.data());
+    const Vec d2 = lane_norms([&](int r) { return (other[r] - slope[r]) / scale(r); });
+    for (int l = 0; l < LANES && sample(tile, 0, l) < batch; l++)
+      first[sample(tile, 0, l)] = second_guess(o, h0[l], d1[l], std::abs(d2[l] / h0[l]));
   }
-  nfe = *std::max_element(evaluations.begin(), evaluations.end());
-  const Stuck* first = nullptr;
-  for (const Stuck& s : stuck)
-    if (s.status != DONE && (!first || s.attempt < first->attempt)) first = &s;
-  if (first) o.status = first->status, o.t = sign * first->t, o.h = first->h, o.sample = first->sample;
 }
 
-void solve_lanes(const Call& o, int tile, int64_t& evaluations, Stuck& stuck) {
+// Solves the samples of one thread, always the same ones. A sample that gets stuck is remembered, the earliest of them, and others that have
+// come further than it are let go.
+void solve_lanes(const Call& o, int thread, const std::vector<double>& first, const std::vector<int64_t>& order,
+                 Stuck& stuck) {
   const int stages = int(o.stages);
-  const bool keeps = o.keep == EVALUATIONS || o.keep == STATES;
-  std::vector<Vec> y(Net::STATE), y1(Net::STATE), other(Net::STATE), tape(Net::TAPE), y0;
-  std::vector<std::vector<Vec>> k(stages, std::vector<Vec>(Net::STATE));
-  double t[TILE], h[TILE], step[TILE];
-  int64_t next[TILE], taken[TILE] = {}, refused[TILE] = {};
-  Real now[TILE], ratio[TILE];
-  load(o.y0, y.data(), tile, true);
-  y0 = y;
-  std::fill_n(t, TILE, clock[0]), std::fill_n(now, TILE, Real(clock[0]));
-  const int count = int(std::min<int64_t>(TILE, batch - int64_t(tile) * TILE));
-  for (int l = 0; l < TILE; l++) next[l] = l < count ? 1 : o.times;
-  evaluate_lanes(tile, LaneClock(*this, tile, now), y.data(), tape.data(), k[0].data());
-  evaluations = 1;
-  std::fill_n(h, TILE, o.first_step);
-  if (o.first_step < 0) {
-    const Real rtol = Real(o.rtol), atol = Real(o.atol);
-    auto scale = [&](int v) { return atol + absolute(y[v]) * rtol; };
-    Real d0[TILE], d1[TILE], d2[TILE], h0[TILE];
-    lane_norms([&](int v) { return y[v] / scale(v); }, d0);
-    lane_norms([&](int v) { return k[0][v] / scale(v); }, d1);
-    for (int l = 0; l < TILE; l++) h0[l] = guess(d0[l], d1[l]), now[l] = Real(clock[0]) + h0[l];
-    for (int v = 0; v < Net::STATE; v++)
-      for (int i = 0; i < LANES; i++) y1[v][i] = y[v][i] + h0[v % WIDTH * LANES + i] * k[0][v][i];
-    evaluate_lanes(tile, LaneClock(*this, tile, now), y1.data(), tape.data(), other.data());
-    evaluations++;
-    lane_norms([&](int v) { return (other[v] - k[0][v]) / scale(v); }, d2);
-    for (int l = 0; l < TILE; l++) h[l] = second_guess(o, h0[l], d1[l], std::abs(d2[l] / h0[l]));
-  }
+  Lanes lanes(*this);
+  std::vector<Vec> from(R), to(R), other(R), tape(Net::TAPE);
+  std::vector<std::vector<Vec>> ks(stages, std::vector<Vec>(R));
+  double t[LANES] = {}, h[LANES] = {};
+  int64_t next[LANES], taken[LANES], refused[LANES], waiting = thread;
+  Pool::Block block;
 
-  for (int64_t attempt = 0;; attempt++) {
+  auto enter = [&](int l) {  // whether there was one to enter
+    if (waiting >= batch) return false;
+    const int64_t s = order[waiting];
+    waiting += threads;
+    lanes.enter(l, s);
+    t[l] = clock[0], h[l] = first[s], next[l] = 1, taken[l] = refused[l] = 0;
+    for (int r = 0; r < R; r++) {
+      from[r][l] = y[s / LANES * R + r][s % LANES];
+      ks[0][r][l] = k[0][s / LANES * R + r][s % LANES];
+    }
+    return true;
+  };
+  auto leave = [&](int l) {
+    o.steps[lanes.who[l]] = taken[l], o.steps[batch + lanes.who[l]] = refused[l];
+    lanes.who[l] = -1, h[l] = 0;
+  };
+  auto failing = [&](int l) {  // why the sample cannot go on, or DONE
+    if (taken[l] + refused[l] >= o.max_steps) return TOO_MANY;
+    if (t[l] + h[l] > t[l] && lane_finite(from, l)) return DONE;
+    Vec now;
+    for (int m = 0; m < LANES; m++) now[m] = Real(t[m]);
+    lanes.evaluate(now, from.data(), tape.data(), other.data());
+    return lane_finite(from, l) && lane_finite(other, l) ? TOO_SMALL : NOT_FINITE;
+  };
+
+  for (;;) {
     bool running = false;
-    Vec hv[WIDTH];
-    for (int l = 0; l < TILE; l++) {
-      step[l] = 0;
-      if (next[l] < o.times) {
-        running = true;
-        h[l] = step[l] = attempted(o, h[l]);
-        Status status = DONE;
-        if (taken[l] + refused[l] >= o.max_steps) status = TOO_MANY;
-        else if (!(t[l] + h[l] > t[l]) || !lane_finite(y, l)) status = TOO_SMALL;
-        if (status == TOO_SMALL) {
-          for (int m = 0; m < TILE; m++) now[m] = Real(t[m]);
-          evaluate_lanes(tile, LaneClock(*this, tile, now), y.data(), tape.data(), other.data());
-          if (!lane_finite(y, l) || !lane_finite(other, l)) status = NOT_FINITE;
-        }
-        if (status != DONE) {
-          stuck = {attempt, int64_t(tile) * TILE + l, status, t[l], h[l]};
+    for (int l = 0; l < LANES; l++)
+      while (lanes.who[l] >= 0 || enter(l)) {
+        h[l] = attempted(o, h[l]);
+        const Stuck here{taken[l] + refused[l], lanes.who[l], failing(l), t[l], h[l]};
+        if (here.status == DONE && here.attempt <= stuck.attempt) {
+          running = true;
           break;
         }
+        if (here.status != DONE && earlier(here, stuck)) stuck = here;
+        leave(l);
       }
-      hv[l / LANES][l % LANES] = Real(step[l]);
-    }
-    if (!running || stuck.status != DONE) break;
-    take_lanes(o, tile, t, step, hv, y, k, y1, [&](int) { return tape.data(); }, [](int, const LaneClock&) {});
-    evaluations += stages - 1;
-    lane_norms(
-        [&](int v) {
-          const Vec scale = Real(o.atol) + Real(o.rtol) * larger(absolute(y[v]), absolute(y1[v]));
-          return combined(o.error, stages, hv, k, v) / scale;
-        },
-        ratio);
-    for (int l = 0; l < count; l++) {
-      if (next[l] == o.times) continue;
-      if (accepted(o, h[l], ratio[l])) {
-        const int c = l / LANES, i = l % LANES;
-        const double end = t[l] + h[l];
-        LaneStep* slot = nullptr;
-        if (keeps) {
-          auto& steps = lane_steps[tile];
-          if (size_t(taken[l]) == steps.size()) {
-            steps.push_back({{}, {}, y0, std::vector<Vec>(Net::STATE), {}});
-            std::fill_n(steps.back().t, TILE, clock[0]);
-          }
-          slot = &steps[taken[l]];
-          slot->t[l] = t[l], slot->h[l] = h[l];
-          for (int v = c; v < Net::STATE; v += WIDTH) slot->y[v][i] = y[v][i], slot->f[v][i] = k[0][v][i];
-        }
-        for (; next[l] < o.times && clock[next[l]] <= end; next[l]++) {
-          const Real x = Real((clock[next[l]] - t[l]) / (end - t[l]));
-          write_lane(o, tile, l, next[l], x, hv, y, y1, k);
-          if (slot) slot->outputs.push_back({l, next[l], x});
-        }
-        for (int v = c; v < Net::STATE; v += WIDTH) y[v][i] = y1[v][i], k[0][v][i] = k[stages - 1][v][i];
-        t[l] = end;
-        taken[l]++;
-      } else {
+    if (!running) break;
+    if (o.keep == EVALUATIONS && !block) block = pool.take(Net::TAPE * (stages - 1));
+    if (o.keep == STATES && !block) block = pool.take(2 * R);
+    const bool keeps_tapes = o.keep == EVALUATIONS;
+    take_lanes(o, lanes, t, h, from, ks, to, keeps_tapes ? block->data() : tape.data(), keeps_tapes ? Net::TAPE : 0);
+    const Vec size = sizes(h);
+    const Vec ratio = lane_norms([&](int r) {
+      return combined(o.error, stages, size, ks, r) /
+             (Real(o.atol) + Real(o.rtol) * larger(absolute(from[r]), absolute(to[r])));
+    });
+    Attempt attempt;
+    Mask moves = {};
+    bool any = false;
+    for (int l = 0; l < LANES; l++) {
+      attempt.who[l] = -1, attempt.t[l] = t[l], attempt.h[l] = 0;
+      if (lanes.who[l] < 0) continue;
+      const double taking = h[l];
+      h[l] = next_step(o, taking, ratio[l]);
+      if (!accepted(o, taking, ratio[l])) {
         refused[l]++;
+        continue;
       }
-      h[l] = next_step(o, h[l], ratio[l]);
+      any = true;
+      moves[l] = -1;
+      attempt.who[l] = lanes.who[l], attempt.h[l] = taking, attempt.first[l] = next[l];
+      while (next[l] < o.times && clock[next[l]] <= t[l] + taking) next[l]++;
+      attempt.last[l] = next[l];
+      write_lane(o, attempt, l, from, to, ks);
+      t[l] += taking;
+      taken[l]++;
+      if (next[l] == o.times) leave(l);
+    }
+    if (block && any) {
+      attempt.kept = std::move(block);
+      Vec* kept = attempt.kept->data();
+      if (o.keep == STATES) std::copy_n(ks[0].data(), R, std::copy_n(from.data(), R, kept));
+      else if (!all(moves))  // what a rejected step came to need not be finite, and zero times infinity is not zero
+        for (Vec& v : *attempt.kept) v = moves ? v : Vec{};
+      attempts[thread].push_back(std::move(attempt));
+    }
+    for (int r = 0; r < R; r++) {
+      from[r] = moves ? to[r] : from[r];
+      ks[0][r] = moves ? ks[stages - 1][r] : ks[0][r];
     }
   }
-  for (int l = 0; l < count; l++) {
-    o.steps[int64_t(tile) * TILE + l] = taken[l];
-    o.steps[batch + int64_t(tile) * TILE + l] = refused[l];
-  }
+  if (block) pool.give(std::move(block));
 }
 
-// The dense output of one lane: see `interpolate`.
-void write_lane(const Call& o, int tile, int l, int64_t index, Real x, const Vec* hv, const std::vector<Vec>& from,
-                const std::vector<Vec>& to, const std::vector<std::vector<Vec>>& ks) {
-  const int stages = int(o.stages), c = l / LANES, i = l % LANES;
-  const Real h = hv[c][i];
+// The dense output of a lane, see `interpolate`.
+void write_lane(const Call& o, const Attempt& step, int l, const std::vector<Vec>& from, const std::vector<Vec>& to,
+                const std::vector<std::vector<Vec>>& ks) const {
+  if (step.first[l] == step.last[l]) return;
+  const int stages = int(o.stages);
+  const Real h = Real(step.h[l]);
   for (int r = 0; r < R; r++) {
-    const int v = r * WIDTH + c;
-    const Real a0 = from[v][i], a1 = to[v][i], f0 = h * ks[0][v][i], f1 = h * ks[stages - 1][v][i];
+    const Real a0 = from[r][l], a1 = to[r][l], f0 = h * ks[0][r][l], f1 = h * ks[stages - 1][r][l];
     Real middle = 0;
     for (int m = 0; m < stages; m++)
-      if (o.middle[m] != 0) middle += Real(o.middle[m]) * h * ks[m][v][i];
+      if (o.middle[m] != 0) middle += Real(o.middle[m]) * h * ks[m][r][l];
     const Real ym = a0 + middle, a = 2 * (f1 - f0) - 8 * (a1 + a0) + 16 * ym;
     const Real b = 5 * f0 - 3 * f1 + 18 * a0 + 14 * a1 - 32 * ym, d = f1 - 4 * f0 - 11 * a0 - 5 * a1 + 16 * ym;
-    const Real value = a0 + x * (f0 + x * (d + x * (b + x * a)));
-    o.ys[(index * batch + int64_t(tile) * TILE + l) * R + r] = value;
-    if (o.keep == OUTPUTS) outputs[index * size + size_t(tile) * Net::STATE + v][i] = value;
-  }
-}
-
-#if NODE_GRADIENT == 1
-// The gradient of the computed numbers: the stages of each step again, and back through them.
-void gradient_of_lanes(const Call& o, int from_tile, int to_tile, const Real* grad_ys, Real* grad_y0, Real* grad,
-                       int64_t& evaluations) {
-  const int stages = int(o.stages), room = std::max(PENDING, stages);
-  Net::Gathered gathered;
-  std::vector<Vec> pulls(size_t(room) * Net::PULL), times(room * WIDTH), tapes(size_t(room) * Net::TAPE);
-  std::vector<Net::Evaluation> list;
-  std::vector<Vec> ay(Net::STATE), af(Net::STATE), a0(Net::STATE), into(Net::STATE), y1(Net::STATE), y0(Net::STATE);
-  std::vector<std::vector<Vec>> ak(stages, std::vector<Vec>(Net::STATE)), k(stages, std::vector<Vec>(Net::STATE));
-  std::vector<LaneClock> clocks;
-  auto zero = [](std::vector<Vec>& v) { std::fill(v.begin(), v.end(), Vec{}); };
-  auto flush = [&] {
-    if (!list.empty()) Net::gather(list.data(), int(list.size()), grad);
-    list.clear();
-  };
-  for (int tile = from_tile; tile < to_tile; tile++) {
-    auto pull_back = [&](const LaneClock& now, const Vec* tape, std::vector<Vec>& g) {
-      if (sign < 0)
-        for (Vec& v : g) v = -v;
-      Vec* pull = pulls.data() + list.size() * Net::PULL;
-      Vec* at = std::copy_n(now.each, WIDTH, times.data() + list.size() * WIDTH) - WIDTH;
-      Net::pull_back(weights, Gates(weights, 0), 0, probes_of(tile), tape, g.data(), pull, into.data(), &gathered);
-      list.push_back({tape, pull, at});
-    };
-    int64_t counted = 1;
-    zero(ay), zero(af);
-    auto& steps = lane_steps[tile];
-    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-      if (int(list.size()) + stages - 1 > room) flush();
-      Vec hv[WIDTH], took[WIDTH];
-      for (int l = 0; l < TILE; l++) {
-        hv[l / LANES][l % LANES] = Real(step->h[l]);
-        took[l / LANES][l % LANES] = step->h[l] != 0;
-      }
-      // Evaluations are pulled back last first, and each takes the next place of `list`.
-      Vec* fresh = tapes.data() + list.size() * Net::TAPE;
-      auto tape = [&](int i) { return fresh + (i - 1) * Net::TAPE; };
-      clocks.clear();
-      std::copy(step->f.begin(), step->f.end(), k[0].begin());
-      take_lanes(o, tile, step->t, step->h, hv, step->y, k, y1, tape,
-                 [&](int, const LaneClock& now) { clocks.push_back(now); });
-      counted += stages - 1;
-
-      zero(a0);
-      for (auto& part : ak) zero(part);
-      for (const LaneOutput& at : step->outputs) pull_lane(o, tile, at, hv, grad_ys, a0, ay, ak);
-      // The slope that a lane hands on is the last stage's, or what it had where it took no step.
-      for (int v = 0; v < Net::STATE; v++) {
-        ak[stages - 1][v] += took[v % WIDTH] * af[v];
-        ak[0][v] += (1 - took[v % WIDTH]) * af[v];
-      }
-      if (!o.ends_in_solution)
-        for (int v = 0; v < Net::STATE; v++) {
-          a0[v] += ay[v];
-          for (int i = 0; i < stages; i++)
-            if (o.b[i] != 0) ak[i][v] += Real(o.b[i]) * hv[v % WIDTH] * ay[v];
-        }
-      for (int i = stages - 1; i >= 1; i--) {
-        pull_back(clocks[i - 1], tape(i), ak[i]);
-        if (i == stages - 1 && o.ends_in_solution)
-          for (int v = 0; v < Net::STATE; v++) into[v] += ay[v];
-        for (int v = 0; v < Net::STATE; v++) a0[v] += into[v];
-        for (int m = 0; m < i; m++) {
-          const double a = o.a[i * stages + m];
-          if (a != 0)
-            for (int v = 0; v < Net::STATE; v++) ak[m][v] += Real(a) * hv[v % WIDTH] * into[v];
-        }
-      }
-      ay.swap(a0);
-      af.swap(ak[0]);
+    for (int64_t j = step.first[l]; j < step.last[l]; j++) {
+      const Real x = place_in(step, l, j);
+      o.ys[(j * batch + step.who[l]) * R + r] = a0 + x * (f0 + x * (d + x * (b + x * a)));
     }
-    if (int(list.size()) + 1 > room) flush();
-    if (steps.empty()) {
-      zero(ay);  // there are no times but the first
-    } else {
-      Real now[TILE];
-      std::fill_n(now, TILE, Real(clock[0]));
-      const LaneClock begin(*this, tile, now);
-      Vec* fresh = tapes.data() + list.size() * Net::TAPE;
-      evaluate_lanes(tile, begin, steps.front().y.data(), fresh, k[0].data());
-      pull_back(begin, fresh, af);
-      for (int v = 0; v < Net::STATE; v++) ay[v] += into[v];
-    }
-    load(grad_ys, y0.data(), tile, false);
-    for (int v = 0; v < Net::STATE; v++) ay[v] += y0[v];
-    store(ay.data(), grad_y0, tile);
-    flush();
-    evaluations = std::max(evaluations, counted);
   }
 }
-
-// The gradient of `write_lane`: by y, y1 and every stage. See `pull_quartic`.
-void pull_lane(const Call& o, int tile, const LaneOutput& at, const Vec* hv, const Real* grad_ys, std::vector<Vec>& a0,
-               std::vector<Vec>& a1, std::vector<std::vector<Vec>>& ak) const {
-  const int stages = int(o.stages), c = at.lane / LANES, i = at.lane % LANES;
-  const Real h = hv[c][i], x = at.x, x2 = x * x, x3 = x2 * x, x4 = x2 * x2;
-  const Real middle = 16 * x4 - 32 * x3 + 16 * x2;
-  const Real* given = grad_ys + (at.index * batch + int64_t(tile) * TILE + at.lane) * R;
-  for (int r = 0; r < R; r++) {
-    const int v = r * WIDTH + c;
-    const Real g = given[r];
-    a0[v][i] += (1 - 8 * x4 + 18 * x3 - 11 * x2 + middle) * g;
-    a1[v][i] += (-8 * x4 + 14 * x3 - 5 * x2) * g;
-    ak[0][v][i] += h * (-2 * x4 + 5 * x3 - 4 * x2 + x) * g;
-    ak[stages - 1][v][i] += h * (2 * x4 - 3 * x3 + x2) * g;
-    for (int m = 0; m < stages; m++)
-      if (o.middle[m] != 0) ak[m][v][i] += Real(o.middle[m]) * h * middle * g;
-  }
+Real place_in(const Attempt& step, int l, int64_t output) const {  // 0 to 1
+  return Real((clock[output] - step.t[l]) / ((step.t[l] + step.h[l]) - step.t[l]));
 }
-#endif

@@ -99,6 +99,10 @@ struct Solve {
   ~Solve() {
     for (Step& step : steps)
       if (step.kept) pool.give(std::move(step.kept));
+#if NODE_PER_SAMPLE
+    for (auto& log : attempts)
+      for (Attempt& attempt : log) pool.give(std::move(attempt.kept));
+#endif
   }
 
   // Lanes beyond the batch repeat its last sample, and do not count.
@@ -241,15 +245,20 @@ struct Solve {
     if (o.keep == OUTPUTS) outputs.resize(size * o.times);
     for (int tile = 0; tile < tiles; tile++) load(o.y0, y.data() + size_t(tile) * Net::STATE, tile, true);
     write(o, 0, y);
-    if (!o.adaptive) fixed(o);
-    else if (o.per_sample) per_sample(o);
-    else adaptive(o);
+#if NODE_PER_SAMPLE
+    per_sample(o);
+#else
+    if (o.adaptive) adaptive(o);
+    else fixed(o);
+#endif
     o.nfe = nfe;
     o.kept_bytes = int64_t(outputs.size() + first_tape.size() + first_state.size()) * BYTES;
     for (const Step& step : steps)
       if (step.kept) o.kept_bytes += int64_t(step.kept->size()) * BYTES;
-    for (const auto& steps : lane_steps)
-      o.kept_bytes += int64_t(steps.size()) * int64_t(2 * Net::STATE * BYTES + 2 * TILE * sizeof(double));
+#if NODE_PER_SAMPLE
+    for (const auto& log : attempts)
+      for (const Attempt& attempt : log) o.kept_bytes += sizeof(Attempt) + attempt.kept->size() * BYTES;
+#endif
   }
 
   void adaptive(Call& o) {
@@ -355,10 +364,13 @@ struct Solve {
     return {(1 + 2 * x) * (1 - x) * (1 - x), x * x * (3 - 2 * x), x * (1 - x) * (1 - x) * h, x * x * (x - 1) * h};
   }
 
+  // Only what is wanted is compiled.
+#if NODE_PER_SAMPLE
 #include "per_sample.h"
-
-  // Only the gradient that is wanted is compiled: it is half of the work.
-#if NODE_GRADIENT == 1
+#endif
+#if NODE_GRADIENT == 1 && NODE_PER_SAMPLE
+#include "per_sample_gradient.h"
+#elif NODE_GRADIENT == 1
 #include "discrete.h"
 #elif NODE_GRADIENT == 2
 #include "continuous.h"

@@ -1,0 +1,103 @@
+"""Ranges of numbers, written on the annotation of a setting and checked before any work:
+
+rtol: Annotated[float, Above(0)] = 1e-4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from node_runner.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Above:
+    """A number greater than `low`."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value > self.low
+
+    def __str__(self) -> str:
+        return f"a number above {self.low:g}"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A number not less than `low`."""
+
+    low: float
+
+    def allows(self, value: float) -> bool:
+        return value >= self.low
+
+    def __str__(self) -> str:
+        return f"a number of at least {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    def allows(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+
+Range = Above | AtLeast | Between
+
+Positive = Annotated[float, Above(0)]
+NonNegative = Annotated[float, AtLeast(0)]
+Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, AtLeast(1)]
+CountOrZero = Annotated[int, AtLeast(0)]
+
+
+def ranges(annotation: Any) -> list[Range]:
+    """The ranges written on an annotation, also inside `X | None`."""
+    found = [note for note in getattr(annotation, "__metadata__", ()) if isinstance(note, Range)]
+    for part in typing.get_args(annotation):
+        found += ranges(part)
+    return found
+
+
+def check(config: Any, path: str) -> None:
+    """Refuse settings outside their range, and keys that no class declares.
+
+    Args:
+        config: an instance of a dataclass; nested dataclasses and dicts of them are checked too.
+        path: the key under which it stands in the configuration, for the message.
+
+    Raises:
+        ConfigError: naming the key, the range and the value.
+    """
+    declared = {field.name for field in dataclasses.fields(config)}
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    prefix = f"{path}." if path else ""
+    for name, value in vars(config).items():
+        key = prefix + name
+        if name not in declared:
+            raise ConfigError(f"{key}: no such setting (known: {', '.join(sorted(declared))})")
+        numbers = value if isinstance(value, list) else [value]
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if isinstance(number, float) and math.isnan(number):
+                raise ConfigError(f"{key}: expected a number, got nan")
+            for allowed in ranges(hints[name]):
+                if not allowed.allows(number):
+                    raise ConfigError(f"{key}: expected {allowed}, got {number!r}")
+        children = value.items() if isinstance(value, dict) else [(None, value)]
+        for child_name, child in children:
+            if dataclasses.is_dataclass(child) and not isinstance(child, type):
+                check(child, f"{key}.{child_name}" if child_name else key)
