@@ -203,9 +203,9 @@ class CompiledEngine:
             return CapturedLoop(loop, source, kit, ATTEMPTS, book)
         return EagerLoop(loop, source) if book is None else CompiledLoop(loop, source, kit, book)
 
-    def at_once(self, source: Source, kit: Kit) -> Repeats:
+    def at_once(self, source: Source, kit: Kit, otherwise: Repeats) -> Repeats:
         """The gradient of a loop, of all steps together."""
-        return AtOnce(source, kit, self._book if self.makes_code else None)
+        return AtOnce(source, kit, self._book if self.makes_code else None, otherwise)
 
     def loops(self, y0: Tensor, weights: int, adjoint: str | None) -> bool:
         """Whether the solve of a state is a loop, for a field of so many weights."""
@@ -266,11 +266,11 @@ class _Maker:
     def _looped(self, programs: Programs, system: System, tableau: Tableau, order: int) -> Programs:
         engine, source = self.engine, self._source(steps.adaptive_step(system, tableau), 3, "step", "")
         way = (engine.capture, engine.makes_code)
-        together = self.size <= engine.at_once_up_to
-        undo = self._kit("undo", tableau, together, *way)
+        undo = engine.loop(undoing(source), source, self._kit("undo", tableau, *way))
+        if self.size <= engine.at_once_up_to:
+            undo = engine.at_once(source, self._kit("at once", tableau, *way), undo)
         return programs._replace(
-            loop=engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, *way)),
-            undo=engine.at_once(source, undo) if together else engine.loop(undoing(source), source, undo),
+            loop=engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, *way)), undo=undo
         )
 
     def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:

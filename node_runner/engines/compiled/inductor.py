@@ -14,7 +14,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,7 @@ NEEDED = (
     ("torch._guards", "TracingContext"),
     ("torch._subclasses", "FakeTensorMode"),
     ("torch._higher_order_ops.while_loop", "while_loop_op"),
+    ("torch._C._functorch", "_set_vmap_fallback_enabled"),
 )
 
 
@@ -127,6 +128,27 @@ def loop_graph(
         results[-1].meta["val"] = nodes[i].meta["val"]
     graph.output(tuple(results))
     return fx.GraphModule(root, graph)
+
+
+class Unbatched(Exception):
+    """An operation that cannot be done to many states together."""
+
+
+@contextlib.contextmanager
+def batched() -> Iterator[None]:
+    """Within this block vmap refuses what it would do to one sample after the other.
+
+    Raises:
+        Unbatched: there is such an operation.
+    """
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    except RuntimeError as error:
+        raise Unbatched(next(iter(str(error).splitlines()), "")[:200]) from error
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)
 
 
 class Halves(NamedTuple):

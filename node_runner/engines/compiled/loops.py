@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from node_runner.engines.compiled.attempts import Loop, at_once, pull_one
-from node_runner.engines.compiled.inductor import Compiled, compile_graph, loop_graph
-from node_runner.engines.compiled.programs import Kit, Source, compiling, proven
+from node_runner.engines.compiled.inductor import Compiled, Unbatched, batched, compile_graph, loop_graph
+from node_runner.engines.compiled.programs import Kit, Source, compiling, log, proven
 from node_runner.engines.compiled.tracing import fake_mode, trace
 
 
@@ -149,14 +149,22 @@ class AtOnce:
         source: of the step.
         kit: of its kind.
         book: told the seconds of a compilation (None: nothing is compiled).
+        otherwise: what serves if the step does something that cannot be done to many states together.
     """
 
-    def __init__(self, source: Source, kit: Kit, book: Callable[[float], None] | None) -> None:
-        self.source, self.kit, self.book = source, kit, book
+    def __init__(self, source: Source, kit: Kit, book: Callable[[float], None] | None, otherwise: Repeats) -> None:
+        self.source, self.kit, self.book, self.otherwise = source, kit, book, otherwise
 
     def run(self, carried: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
+        if self.kit.unfit:
+            return self.otherwise.run(carried, fixed)
         if self.kit.run is None:
-            self.kit.run = self._make(carried, fixed)
+            try:
+                self.kit.run = self._make(carried, fixed)
+            except Unbatched as reason:
+                log.info("engine compiled: gradients of %s step by step: %s", self.source.about, reason)
+                self.kit.unfit = True
+                return self.otherwise.run(carried, fixed)
         return list(self.kit.run([*carried, *fixed, *self.source.tensors]))
 
     def _make(self, carried: list[Tensor], fixed: list[Tensor]) -> Compiled:
@@ -166,7 +174,8 @@ class AtOnce:
         mode = fake_mode()
         compute = at_once(trace(lambda *lists: pull(*lists), step, mode, decompose=False))
         groups = [carried, fixed, self.source.tensors]
-        graph = trace(lambda *lists: compute(*lists), groups, mode)
+        with batched():
+            graph = trace(lambda *lists: compute(*lists), groups, mode)
         if self.book is None:
             return lambda arguments: graph(*arguments)
         with compiling(f"gradients of {self.source.about}, all at once", self.book):

@@ -142,6 +142,7 @@ class Kit:
         self.backward_graph: Any = None
         self.takes: list[tuple[str, int]] = []
         self.kept_bytes = 0
+        self.unfit = False
 
 
 class CompiledProgram:

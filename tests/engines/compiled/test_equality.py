@@ -135,14 +135,34 @@ def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
 
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("name", ["bosh3", "adaptive_heun"])
-def test_the_gradients_of_all_steps_at_once(name: str, times: str):
+def test_the_gradients_of_all_steps_at_once(name: str, times: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="node_runner")
     # adaptive_heun takes more steps than one run of a loop holds, and their gradient goes from one to the next.
     assert_equal_to_torchdiffeq(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
+    assert "step by step" not in caplog.text
 
 
-def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself():
+def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="node_runner")
     wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)
     assert_equal_to_torchdiffeq(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
+    assert "step by step" not in caplog.text
+
+
+def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pytest.LogCaptureFixture):
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(DIM, dtype=torch.float64))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            changed = y.clone()
+            changed[:, 0] = torch.sin(t)
+            return torch.tanh(-self.weight * changed.cumsum(-1))
+
+    with caplog.at_level("INFO", logger="node_runner"):
+        assert_equal_to_torchdiffeq(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled())
+    assert "step by step" in caplog.text
 
 
 def test_what_a_solve_is_made_of_is_told_by_its_size():
