@@ -50,15 +50,19 @@ class CompiledEngine:
     Small states are solved adaptively by one graph that makes attempts until it has arrived, and differentiated by
     another that computes the accepted steps again, the smallest all at once; larger states, and fixed steps, take a
     call a step. Training steps of experiments/benchmarks/engines and variants of it, x over torchdiffeq in the same
-    process (one thread of a busy two-core AMD EPYC, smallest of 12 interleaved rounds):
+    process (one thread of a two-core AMD EPYC, smallest of 12 interleaved rounds; rows with a star on a busy one):
 
     | numbers, batch times weights | a call a step | loops | gradients at once |
     |---|---|---|---|
-    | 2, 162 (one-spiral) | 18.1 | 29.1 | 34.8 |
-    | 8, 648 (four of them) | | 14.8 | 24.0 |
-    | 16, 1,296 (eight) | | 16.3 | 7.9 |
-    | 128, 10,000 (spirals-small) | 11.0 | 12.1 | |
-    | 128, 290,000 (spirals) | 5.5 | 5.6 | |
+    | 2, 162 (one-spiral) | 17.7 | 30.2 | 34.5 |
+    | 8, 648 (four of them) * | | 14.8 | 24.0 |
+    | 16, 1,300 (eight) | 11.5 | 15.6 | 7.9 * |
+    | 48, 3,900 (24) | 10.6 | 13.3 | |
+    | 128, 10,000 (spirals-small) | 9.9 | 10.0 | |
+    | 128, 290,000 (spirals) * | 5.5 | 5.6 | |
+
+    Loops take about a second longer to compile for a small network, and three times as long for one that
+    differentiates itself (a Hamiltonian of 8,706 weights: 83 seconds of a CPU instead of 28).
 
     Args:
         loop_up_to: numbers in a state that is solved by a loop, which hands all that it writes down from attempt to
@@ -80,7 +84,7 @@ class CompiledEngine:
     def __init__(
         self,
         *,
-        loop_up_to: CountOrZero = 512,
+        loop_up_to: CountOrZero = 64,
         at_once_up_to: CountOrZero = 8,
         capture: Capture = Capture.off,
     ) -> None:
