@@ -141,14 +141,15 @@ def batched() -> Iterator[None]:
     Raises:
         Unbatched: there is such an operation.
     """
-    before = torch._C._functorch._is_vmap_fallback_enabled()
-    torch._C._functorch._set_vmap_fallback_enabled(False)
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
     try:
         yield
     except RuntimeError as error:
         raise Unbatched(next(iter(str(error).splitlines()), "")[:200]) from error
     finally:
-        torch._C._functorch._set_vmap_fallback_enabled(before)
+        functorch._set_vmap_fallback_enabled(before)
 
 
 class Halves(NamedTuple):
