@@ -27,6 +27,14 @@ _HOMES = {
 }
 
 
+__all__ = ["__version__", *_HOMES]
+
+
+def __dir__() -> list[str]:
+    """For the completion of a notebook: what is imported on first use, and nothing of the plumbing."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"node_runner.{_HOMES[name]}"), name)

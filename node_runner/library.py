@@ -13,8 +13,9 @@ part can also be built by calling its class; these functions only save imports.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,16 +51,26 @@ def settings(registry: Registry[Any], name: str, **values: Any) -> ComponentConf
     """
     schema = registry.schema(name)
     known = {parameter.name for parameter in registry.signature(name).parameters}
+    config: ComponentConfig = _checked(registry.group, schema, values, known, f" of {name}")
+    return config
+
+
+def _checked(group: str, schema: type, values: dict[str, Any], known: Collection[str], owner: str = "") -> Any:
+    """An object of `schema`, a dataclass, with its types and ranges checked."""
     for key in values:
         if key not in known:
-            raise ConfigError(f"{registry.group}.{key}: no such setting of {name}; {did_you_mean(key, known)}")
+            raise ConfigError(f"{group}.{key}: no such setting{owner}; {did_you_mean(key, known)}")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{registry.group}.{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, ComponentConfig)
-    check(config, registry.group)
+        raise ConfigError(f"{group}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    check(config, group)
     return config
+
+
+def _plain(group: str, schema: type, values: dict[str, Any]) -> Any:
+    """As `settings`, of a group that has no components."""
+    return _checked(group, schema, values, [field.name for field in dataclasses.fields(schema)])
 
 
 def dataset(name: str, **values: Any) -> Dataset:
@@ -79,8 +90,7 @@ def solver(
     **values: Any,
 ) -> Integrate:
     """A differentiable solve (f, y0 (B, D...), ts (T,)) -> Solution."""
-    tolerance = ToleranceConfig(rtol=rtol, atol=atol)
-    check(tolerance, "tolerance")
+    tolerance = _plain("tolerance", ToleranceConfig, {"rtol": rtol, "atol": atol})
     return Solve(
         ENGINES.build(settings(ENGINES, engine)),
         SOLVERS.build(settings(SOLVERS, name, **values), name),
@@ -108,7 +118,14 @@ def model(
             concatsquash for cnf, mlp for the others); for second_order and graph it is told the number of outputs too.
         field_settings: settings of a named field.
         values: settings of the model.
+
+    Raises:
+        ConfigError: as `settings`, or the parts do not fit each other.
     """
+    if isinstance(data, str):
+        raise ConfigError(f"data: expected a data set, got the name '{data}'; use nr.dataset('{data}')")
+    if isinstance(solve, str):
+        raise ConfigError(f"solve: expected a solve, got the name '{solve}'; use nr.solver('{solve}')")
     view = choose_view(type(data).__name__, data, name)
     if field is None:
         field = "concatsquash" if name == "cnf" else "mlp"
@@ -141,9 +158,11 @@ def fit(
 
     Returns:
         Metrics of the best validation, and of every test part; with `residual`, the equation's parameters.
+
+    Raises:
+        ConfigError: a value out of its range, or that a module alone cannot serve.
     """
-    config = TrainerConfig(**values)
-    check(config, "trainer")
+    config = _plain("trainer", TrainerConfig, values)
     if config.field_weight_decay:
         raise ConfigError("field_weight_decay: a module does not say which of its weights are the field's; "
                           "use node-run, or an optimiser of your own")  # fmt: skip

@@ -88,6 +88,9 @@ class Registry(Generic[T]):
             about: one line on what it is; the first line of the docstring where it is not given.
             bound: keyword-only parameters fixed for this name (so that one function can serve
                 several names); they are not settings.
+
+        Raises:
+            ConfigError: the name is taken.
         """
 
         def add(component: C) -> C:
@@ -102,7 +105,11 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def signatures(self) -> dict[str, Signature]:
-        """Every component of the group as its source declares it, by name."""
+        """Every component of the group as its source declares it, by name.
+
+        Raises:
+            ConfigError: two components of one name, or one whose settings cannot be read.
+        """
         found: dict[str, Signature] = {}
         for package in (self.package, *plugin_packages()):
             for module, file in source_files(package):

@@ -81,7 +81,11 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
 
 
 def refuse_if_taken(folder: RunFolder, resume: bool) -> None:
-    """See that a new run does not write over an old one."""
+    """See that a new run does not write over an old one.
+
+    Raises:
+        ConfigError: it would.
+    """
     if not resume and folder.metrics.exists():
         raise ConfigError(
             f"{folder.path}: holds a run already; choose another folder, or `node-run resume {folder.path}`"

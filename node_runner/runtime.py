@@ -52,7 +52,11 @@ def choose_dtype(precision: Precision) -> torch.dtype:
 
 
 def set_up(config: DeviceConfig, seed: int) -> tuple[torch.device, torch.dtype]:
-    """Seed every generator, set threads and determinism; the device and dtype of the run."""
+    """Seed every generator, set threads and determinism; the device and dtype of the run.
+
+    Raises:
+        ConfigError: a device that is not here, or that has no such precision.
+    """
     device, dtype = choose_device(config.place), choose_dtype(config.precision)
     if device.type == "mps" and dtype is torch.float64:
         raise ConfigError("device=mps has no float64: use device.precision=float32 or device=cpu")

@@ -183,7 +183,10 @@ def elsewhere() -> Engine:
 def nobody(reasons: Sequence[str], served: bool) -> str:
     """Why no engine can serve, from the reason of each; and where engine=auto would, that it is the one to use."""
     if len(reasons) > 1:
-        return f"engine=auto has none that can serve: {'; '.join(reasons)}"
+        # What auto holds back, since it would not pay, can serve where it is asked for.
+        held = next((word.split()[0] for word in reasons if "compile_from" in word or "would compile" in word), None)
+        advice = f"; use {held}, which compiles whatever it costs" if held else ""
+        return f"engine=auto has none that can serve: {'; '.join(reasons)}{advice}"
     return f"{reasons[0]}; use engine=auto, which serves this" if served else reasons[0]
 
 

@@ -225,6 +225,10 @@ class DataSpec:
             product *= size
         return product
 
+    def names(self, letter: str, count: int) -> list[str]:
+        """What `count` axes are called: `labels`, or where there are none the letter and a number."""
+        return list(self.labels) or [f"{letter}{i}" for i in range(count)]
+
 
 class Dataset(Protocol):
     """A named source of data. Built once; a view is made when it is asked for."""

@@ -50,9 +50,6 @@ from node_runner.training.fused import FusedAdam
 from node_runner.types import SolveStats
 
 
-BASE = "torchdiffeq"
-
-
 def engine_steps(problem: Problem, names: Sequence[str]) -> Iterator[Contestant]:
     """Engines of this package with every gradient that each computes itself."""
     for name in names:

@@ -40,8 +40,9 @@ from typing import Any
 import torch
 from bare_loops import bare_loop, make_bare
 from matplotlib.figure import Figure
-from recording import BENCHMARKS, Record, mnist_missing, parse
+from recording import BENCHMARKS, Record, parse
 from torch import Tensor, nn
+from training_runs import RUNS, available
 
 from node_runner.assemble import assemble
 from node_runner.config import RunConfig, compose_run
@@ -52,14 +53,6 @@ from node_runner.result import Ending, make_result
 from node_runner.run import make_trainer
 from node_runner.runtime import synchronise
 
-
-PROBLEMS: dict[str, list[str]] = {
-    "spiral": ["dataset=spiral", "model=node"],
-    "oscillator": ["dataset=oscillator", "model=node", "trainer.window=null"],
-    "mnist": ["dataset=mnist", "model=node", "trainer.batch_size=64"],
-    "two_moons": ["dataset=two_moons", "model=cnf"],
-}
-"""Overrides of the default run: windows of 10 points, whole trajectories of 100, a classifier, a flow."""
 
 ADJOINTS = ("off", "on")
 STEPS = {"spiral": (200, 40), "oscillator": (100, 20), "mnist": (200, 100), "two_moons": (60, 20)}
@@ -161,7 +154,7 @@ def measure(name: str, adjoint: str, options: argparse.Namespace) -> dict[str, A
     """Both loops on one problem, round by round; fails if they did not do the same work."""
     steps = options.steps or STEPS[name][ADJOINTS.index(adjoint)]
     overrides = [
-        *PROBLEMS[name],
+        *RUNS[name],
         "engine=torchdiffeq",
         f"adjoint={adjoint}",
         f"device={options.device}",
@@ -246,7 +239,7 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--problems", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--adjoints", nargs="+", choices=ADJOINTS, default=list(ADJOINTS))
     parser.add_argument("--rounds", type=int, default=7, help="of both loops (default: %(default)s)")
     parser.add_argument("--steps", type=int, help=f"in a round (default, with adjoint=off and on: {STEPS})")
@@ -254,12 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, record = parse(__doc__, __file__, arguments, parser, BENCHMARKS / "overhead")
     if options.quick:
         options.rounds, options.steps = 1, 2
-    results, left_out = [], []
-    for name in options.problems:
-        reason = mnist_missing() if name == "mnist" else None
-        if reason:
-            left_out.append(f"Left out: {name}, since {reason}.")
-            continue
+    names, left_out = available(options.problems)
+    results = []
+    for name in names:
         for adjoint in options.adjoints:
             result = measure(name, adjoint, options)
             results.append(result)

@@ -12,8 +12,8 @@ Errors are the largest over samples of the root mean square over a trajectory, a
 divided by that trajectory's own: they show who pays for the shared choice.
 
 Reading. x is torchdiffeq's step over the contestant's. Evaluations are of one sample: shared ones are the same for
-all, per-sample ones are given as mean and largest. A vector machine evaluates idle lanes too, so that fewer
-evaluations are only time saved where whole vectors, tiles or the whole batch can stop.
+all, per-sample ones are given as mean and largest. A vector machine evaluates idle lanes too: fewer evaluations are
+time saved where a lane takes another sample as soon as its own has arrived (native), or where the whole batch can stop.
 
 Limits. One small network, on a CPU. diffrax maps its solve over the batch (jax.vmap), which computes until the
 last sample is done; torchode does the same on tensors.

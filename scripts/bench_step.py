@@ -28,8 +28,9 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from recording import BENCHMARKS, mnist_missing, parse
+from recording import BENCHMARKS, parse
 from torch import Tensor, nn
+from training_runs import RUNS, available
 
 from node_runner.assemble import assemble
 from node_runner.config import compose_run
@@ -41,12 +42,6 @@ from node_runner.solving import timed
 from node_runner.types import Dynamics, Norm, Solution, SolveStats
 
 
-PROBLEMS: dict[str, list[str]] = {
-    "spiral": ["dataset=spiral", "model=node"],
-    "oscillator": ["dataset=oscillator", "model=node", "trainer.window=null"],
-    "mnist": ["dataset=mnist", "model=node", "trainer.batch_size=64"],
-    "two_moons": ["dataset=two_moons", "model=cnf"],
-}
 TURN = 25
 """Steps between two looks at the clock."""
 
@@ -66,7 +61,7 @@ class StandIn:
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds of a step and of the stand-in alone, a round at a time."""
-    overrides = [*PROBLEMS[name], "engine=torchdiffeq", f"device={options.device}", "trainer.steps=1000000"]
+    overrides = [*RUNS[name], "engine=torchdiffeq", f"device={options.device}", "trainer.steps=1000000"]
     experiment = assemble(compose_run(overrides))
     stand_in = StandIn()
     for module in experiment.model.modules():
@@ -145,18 +140,15 @@ def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--problems", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--rounds", type=int, default=60, help="of both (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options, record = parse(__doc__, __file__, arguments, parser, BENCHMARKS / "step")
     if options.quick:
         options.rounds = 2
-    results, left_out = [], []
-    for name in options.problems:
-        reason = mnist_missing() if name == "mnist" else None
-        if reason:
-            left_out.append(f"Left out: {name}, since {reason}.")
-            continue
+    names, left_out = available(options.problems)
+    results = []
+    for name in names:
         results.append(measure(name, options))
         print(", ".join(f"{key}: {value}" for key, value in row(results[-1]).items()), flush=True)
     text = "\n".join([f"{options.rounds} rounds of {TURN} steps.", *left_out])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -74,26 +72,8 @@ def any_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = os.environ.get("NODE_RUNNER_DATA")
     if root is not None and (Path(root) / "MNIST" / "raw").is_dir():
         return Path(root)
-    from node_runner.datasets import mnist_files
+    from tests.mnist import write_mnist
 
-    raw = tmp_path / "data" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for images, labels, count in (
-        (mnist_files.TRAIN_IMAGES, mnist_files.TRAIN_LABELS, 60),
-        (mnist_files.TEST_IMAGES, mnist_files.TEST_LABELS, 20),
-    ):
-        write_idx(raw / images, rng.integers(0, 256, (count, 28, 28)))
-        write_idx(raw / labels, np.arange(count) % 10)
-    for name in mnist_files.FILES:
-        content = (raw / name).read_bytes()
-        official = mnist_files.Official(len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
-        monkeypatch.setitem(mnist_files.FILES, name, official)
+    write_mnist(tmp_path / "data" / "MNIST" / "raw", monkeypatch, training=60, testing=20)
     monkeypatch.setenv("NODE_RUNNER_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
-
-
-def write_idx(file: Path, values: np.ndarray) -> None:
-    """Write bytes in the format of MNIST: two zeros, 8 for bytes, the number of axes, their lengths, the values."""
-    lengths = np.array(values.shape, dtype=">i4").tobytes()
-    file.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.astype(np.uint8).tobytes())

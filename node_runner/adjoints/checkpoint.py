@@ -15,7 +15,7 @@ class Checkpoint:
     """Discretise, then optimise, in little memory.
 
     The gradient is that of adjoint=off. What is kept is the state at each accepted step (Griewank and
-    Walther, Evaluating Derivatives, 2nd ed., section 12.2, with every step a checkpoint); the gradient
+    Walther, Evaluating Derivatives, 2nd ed., chapter 12, with every step a checkpoint); the gradient
     evaluates each step's stages once more. Engines that take the steps themselves can do so.
     """
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from node_runner.reporting.figures.flow import by_direction
 from node_runner.reporting.figures.samples import mosaic, picture
 from node_runner.reporting.figures.style import PALETTE, clean, height, planar, sheet, style, window
 
@@ -30,14 +30,11 @@ def animate_points(paths: Array, labels: Sequence[str], dataset: str, file: Path
     """Points (frames, N, D >= 2) on their way from the base to the data, in the colour of where they began."""
     paths = paths[..., :2]
     x, y = window(np.concatenate([paths[0], paths[-1]]), tails=0.002)
-    centre = paths[0] - np.nanmean(paths[0], axis=0)
-    turn = 0.5 + np.arctan2(centre[:, 1], centre[:, 0]) / (2 * np.pi)
     with style():
         figure = sheet(4.4, 4.0 * height(x, y) + 0.8, f"{dataset}: from the base to the data")
         axes = clean(figure.subplots())
         planar(axes, x, y, labels)
-        colours = 0.8 * mpl.colormaps["twilight_shifted"](turn)[:, :3]  # darkened: the map passes through white
-        drawn = axes.scatter(paths[0, :, 0], paths[0, :, 1], s=3, c=colours, linewidths=0)
+        drawn = axes.scatter(paths[0, :, 0], paths[0, :, 1], s=3, c=by_direction(paths[0]), linewidths=0)
 
         def show(frame: int) -> None:
             drawn.set_offsets(paths[frame])

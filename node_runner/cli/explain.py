@@ -113,6 +113,18 @@ def _ambiguous(error: HydraException) -> str:
     return f"{line} (add -m to run one job for each value{both})"
 
 
+ELSEWHERE = {
+    "method": "solver",
+    "learning_rate": "optimizer.lr",
+    "max_epochs": "trainer.epochs",
+    "max_steps": "trainer.steps",
+    "niters": "trainer.steps",
+    "dt": "solver.step_size",
+    "hidden_dim": "field.width",
+    "data": "dataset",
+}
+"""What other tools call a setting: torchdiffeq and its examples, Lightning."""
+
 EXPECTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false", "String": "text"}
 """OmegaConf's types in words."""
 
@@ -184,6 +196,8 @@ def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
     ]
     if elsewhere:
         return f"did you mean '{elsewhere[0]}'?"
+    if name in ELSEWHERE:
+        return f"did you mean '{ELSEWHERE[name]}'?"
     return did_you_mean(key, [prefix + option for option in known if option != "hydra"])
 
 

@@ -24,7 +24,7 @@ from node_runner.cli.interpolation import (
     interpolate,
 )
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
-from node_runner.cli.sample_files import Array, numpy, write_csv, write_npz
+from node_runner.cli.sample_files import Array, numpy, one_row_a_time, write_csv, write_npz
 from node_runner.cli.sample_series import between_series, continued_series
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.errors import ConfigError
@@ -122,12 +122,16 @@ def _points(saved: Saved, request: Request, file: Path) -> None:
     drawn = [model.sample(size, generator=generator) for size in sizes]
     points = numpy(torch.cat(drawn))
     densities = numpy(torch.cat([model.log_prob(part) for part in drawn]))
-    labels = list(spec.labels) or [f"x{i}" for i in range(points.shape[1])]
+    labels = spec.names("x", points.shape[1])
     if file.suffix == ".csv":
         write_csv(file, [*labels, "log_density"], np.column_stack((points, densities)))
     else:
         write_npz(file, samples=points.reshape(count, *(spec.image or spec.shape)), log_density=densities)
-    picture = draw_images(points, spec.image, spec.levels) if spec.image else draw_points(points, densities, labels)
+    title = saved.title
+    if spec.image:
+        picture = draw_images(points, spec.image, spec.levels, title)
+    else:
+        picture = draw_points(points, densities, labels, title)
     write_figure(picture, file.with_suffix(".png"))
     if request.animate:
         _animate_flow(saved, request, labels, file.with_suffix(".gif"))
@@ -156,7 +160,7 @@ def _between(saved: Saved, request: Request, file: Path) -> None:
         ends = ends + 0.5  # the middle of each grey level
     steps = STEPS if spec.image else FINE
     paths = numpy(interpolate(saved.experiment.model, ends[:pairs], ends[pairs:], steps))
-    labels = list(spec.labels) or [f"x{i}" for i in range(paths.shape[2])]
+    labels = spec.names("x", paths.shape[2])
     if file.suffix == ".csv":
         number = np.repeat(np.arange(pairs), steps)
         share = np.tile(np.linspace(0, 1, steps), pairs)
@@ -198,20 +202,22 @@ def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
 def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Array, horizon: float) -> None:
     """Trajectories (N, T, D) at ts (T,) as numbers and as pictures."""
     spec = saved.experiment.spec
-    labels = list(spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+    labels = spec.names("y", ys.shape[2])
     if file.suffix == ".csv":
-        number = np.repeat(np.arange(len(ys)), len(ts))
-        table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
-        write_csv(file, ["trajectory", "t", *labels], table)
+        write_csv(file, ["trajectory", "t", *labels], one_row_a_time(ts, ys))
     else:
         write_npz(file, ts=ts, ys=ys)
-    write_figure(draw_trajectories(ts, ys, labels, horizon), file.with_suffix(".png"))
+    write_figure(draw_trajectories(ts, ys, labels, horizon, saved.title), file.with_suffix(".png"))
     if request.animate:
         animation.animate_trajectories(ts, ys, labels, spec.dataset, file.with_suffix(".gif"))
 
 
 def pairs_of(saved: Saved, request: Request) -> Tensor:
-    """Rows (2 N,) of the test part: N starts and N ends, all different."""
+    """Rows (2 N,) of the test part: N starts and N ends, all different.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
     available = len(saved.experiment.splits.test)
     pairs = request.count or min(PAIRS, available // 2)
     if 2 * pairs > available or not pairs:
@@ -232,7 +238,7 @@ def _first_states(saved: Saved, request: Request) -> Tensor:
         except ValueError:
             row = []
         if len(row) != size:
-            names = ",".join(experiment.spec.labels or [f"y{i}" for i in range(size)])
+            names = ",".join(experiment.spec.names("y", size))
             raise ConfigError(f"--start {text}: expected {size} numbers separated by commas: {names}")
         rows.append(row)
     return torch.tensor(rows, dtype=experiment.dtype, device=experiment.device)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from node_runner.reporting.figures.samples import mosaic, picture
-from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, planar, sheet, style, window
+from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, legend_below, planar, sheet, style, window
 
 
 Array = NDArray[np.float64]
@@ -18,10 +18,11 @@ IMAGES = 100
 """Images that a picture shows at the most."""
 
 
-def draw_points(points: Array, densities: Array, labels: Sequence[str]) -> Figure:
+def draw_points(points: Array, densities: Array, labels: Sequence[str], run: str) -> Figure:
     """The first two axes of points (N, D), coloured by their log-density (N,)."""
     with style():
-        figure = sheet(5.2, 4.4, f"{len(points)} samples of the model")
+        part = ", the first two axes" if points.shape[1] > 2 else ""
+        figure = sheet(5.2, 4.4, f"{run}: {len(points):,} samples{part}")
         axes = clean(figure.subplots())
         if points.shape[1] == 1:
             axes.hist(points[:, 0], bins="auto", density=True, color=PALETTE[0])
@@ -34,17 +35,17 @@ def draw_points(points: Array, densities: Array, labels: Sequence[str]) -> Figur
         return figure
 
 
-def draw_images(points: Array, shape: tuple[int, ...], levels: int) -> Figure:
+def draw_images(points: Array, shape: tuple[int, ...], levels: int, run: str) -> Figure:
     """Images (N, P) side by side."""
     shown = points[:IMAGES]
     with style():
-        figure = sheet(5.0, 5.3, f"{len(shown)} samples of the model")
+        figure = sheet(5.0, 5.3, f"{run}: {len(shown)} samples")
         picture(figure.subplots(), mosaic(shown / levels, shape), ())
         return figure
 
 
 def draw_trajectories(
-    ts: Array, ys: Array, labels: Sequence[str], horizon: float, ending: str = "end of training"
+    ts: Array, ys: Array, labels: Sequence[str], horizon: float, run: str, ending: str = "end of training"
 ) -> Figure:
     """Trajectories (N, T, D) over time; for two dimensions in the plane too.
 
@@ -53,11 +54,12 @@ def draw_trajectories(
         ys: predicted states.
         labels: of the axes of the state.
         horizon: time up to which the model was trained, or saw anything; a line marks it.
+        run: whose samples they are, for the title.
         ending: what that line is called.
     """
     plane = ys.shape[2] == 2
     with style():
-        figure = sheet(8.4 if plane else 5.4, 3.8, f"{len(ys)} predicted trajectories")
+        figure = sheet(8.4 if plane else 5.4, 3.8, f"{run}: {len(ys)} predicted trajectories")
         panels = list(figure.subplots(1, 2)) if plane else [figure.subplots()]
         over_time = clean(panels[0], grid=True)
         for axis, label in enumerate(labels):
@@ -66,8 +68,8 @@ def draw_trajectories(
                 over_time.plot(ts, path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
         if ts[-1] > horizon * (1 + 1e-6):
             over_time.axvline(horizon, color="0.5", linestyle=":", label=ending)
-        over_time.set(xlabel="t", ylabel="state")
-        over_time.legend()
+        over_time.set(xlabel="time", ylabel="state")
+        legend_below(figure, [over_time])
         if plane:
             x, y = window(ys.reshape(-1, 2))
             for row, path in enumerate(ys):

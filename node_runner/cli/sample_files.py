@@ -31,6 +31,12 @@ def write_npz(file: Path, **arrays: Any) -> None:
         np.savez_compressed(out, **arrays)
 
 
+def one_row_a_time(ts: Array, ys: Array) -> Array:
+    """Series (N, T, D) at ts (T,) as a table (N T, 2 + D): which series, time, state."""
+    number = np.repeat(np.arange(len(ys)), len(ts))
+    return np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
+
+
 def numpy(values: Tensor) -> Array:
     """The same in float64, on the host."""
     return values.double().cpu().numpy()

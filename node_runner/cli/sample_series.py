@@ -13,7 +13,7 @@ from torch import Tensor
 from node_runner.cli.figure_file import write_figure
 from node_runner.cli.interpolation import STEPS, draw_series, interpolate_series
 from node_runner.cli.sample_figures import draw_trajectories
-from node_runner.cli.sample_files import numpy, write_csv, write_npz
+from node_runner.cli.sample_files import numpy, one_row_a_time, write_csv, write_npz
 from node_runner.cli.saved import Saved
 from node_runner.tasks.series import last_seen, series_batch
 
@@ -29,11 +29,9 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
     batch = series_batch(part, torch.arange(min(count, len(part)), device=part.ys.device))
     ts, seen = numpy(batch.ts), batch.seen.transpose(0, 1).cpu().numpy()
     ys = numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
-    labels = list(saved.experiment.spec.labels) or [f"y{i}" for i in range(ys.shape[2])]
+    labels = saved.experiment.spec.names("y", ys.shape[2])
     if file.suffix == ".csv":
-        number = np.repeat(np.arange(len(ys)), len(ts))
-        table = np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
-        write_csv(file, ["series", "t", *labels], table)
+        write_csv(file, ["series", "t", *labels], one_row_a_time(ts, ys))
     else:
         observed = np.where(seen, numpy(batch.values.transpose(0, 1)), np.nan)
         drawn = {}
@@ -42,7 +40,8 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
             drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
         write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
     end = float(ts[max(0, last_seen(part))])
-    write_figure(draw_trajectories(ts, ys, labels, end, "nothing is seen from here on"), file.with_suffix(".png"))
+    figure = draw_trajectories(ts, ys, labels, end, saved.title, "nothing is seen from here on")
+    write_figure(figure, file.with_suffix(".png"))
 
 
 def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
@@ -51,7 +50,7 @@ def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
     rows = rows.to(test.ys.device)
     some = replace(test, ys=test.ys[rows], seen=test.seen[rows], known=test.known[rows], labels=None, truth=None)
     paths = numpy(interpolate_series(saved.experiment.model, some, STEPS))
-    ts, labels = numpy(test.ts), list(spec.labels) or [f"y{i}" for i in range(paths.shape[3])]
+    ts, labels = numpy(test.ts), spec.names("y", paths.shape[3])
     if file.suffix == ".csv":
         pair, share, time = np.meshgrid(np.arange(paths.shape[1]), np.linspace(0, 1, STEPS), ts, indexing="ij")
         states = paths.transpose(1, 0, 2, 3).reshape(-1, paths.shape[3])

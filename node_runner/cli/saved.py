@@ -29,6 +29,12 @@ class Saved:
     experiment: Experiment
     step: int
 
+    @property
+    def title(self) -> str:
+        """For figures: what was learned by what."""
+        config = self.experiment.config
+        return f"{config.dataset.name} x {config.model.name}"
+
 
 def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     """Build a run from its config.yaml and load a checkpoint into the model.

@@ -108,7 +108,8 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
         remove_trace(folder)
         if not isinstance(failure, KeyboardInterrupt) or not folder.exists():
             return 0 if failure is None else report(failure)
-    if any(job.status != "refused" for job in jobs):
+    begun = any(folder.glob("*/config.yaml"))  # Ctrl-C can come before the first run has a folder
+    if begun and any(job.status != "refused" for job in jobs):
         from node_runner.cli.compare import compare
 
         compare([str(folder)], None, False, None)

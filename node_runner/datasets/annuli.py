@@ -33,7 +33,7 @@ class Annuli(Drawn[Labelled]):
     Raises:
         ConfigError: the radii do not increase.
 
-    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3, proposition 2.
+    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3.
     """
 
     name = "annuli"

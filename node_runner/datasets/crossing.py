@@ -29,7 +29,7 @@ class Crossing(Drawn[Trajectories]):
         horizon: time at which x has become -x.
         seed: of the starts.
 
-    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3, equation 4.
+    Source: Dupont, Doucet, Teh, Augmented Neural ODEs (2019), section 3.
     """
 
     name = "crossing"

@@ -9,7 +9,6 @@ import numpy as np
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import Array
-from node_runner.datasets.reference import solve_stiff
 from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.settings import Positive
 from node_runner.views import Equation
@@ -36,6 +35,7 @@ class FitzHughNagumo(Simulation):
     name = "fitzhugh_nagumo"
     labels = ("v", "w")
     remedy = "lower dataset.spread, or move dataset.start"
+    stiff = True
 
     a: Positive = 0.7
     b: Positive = 0.8
@@ -47,10 +47,6 @@ class FitzHughNagumo(Simulation):
     def draw(self, generator: np.random.Generator, count: int) -> Array:
         """States (count, 2) in the square."""
         return generator.uniform(-self.spread, self.spread, (count, 2))
-
-    def solution(self, ts: Array, y0: Array) -> Array:
-        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
-        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""

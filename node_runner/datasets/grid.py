@@ -82,7 +82,6 @@ def make_grid(
             message names the row.
         ConfigError: the grid has too many points, or series begin at different times.
     """
-    counts = Counts(rows=len(table))
     names, owner = _series(table, series)
     t = table.numbers[time]
     if np.isnan(t).any():
@@ -93,41 +92,59 @@ def make_grid(
         names, owner, order = _pieces(names, owner, t, order, cut)
 
     y = np.stack([table.numbers[name] for name in values], axis=-1)
-    absent = np.isnan(y)
-    counts.missing, counts.series = int(absent.sum()), len(names)
-    complete: Flags = ~np.any(absent, axis=1)
-    full = complete[order]
-    started = _seen_before(full, owner[order])
-    counts.early, counts.incomplete = int((~started).sum()), int((started & ~full).sum())
-    order = order[full]
-
-    # Series with less than two observations: there is nothing to predict in them.
-    per_series = np.bincount(owner[order], minlength=len(names))
-    kept = np.flatnonzero(per_series >= 2)
-    counts.short = len(names) - len(kept)
+    counts = Counts(rows=len(table), series=len(names), missing=int(np.isnan(y).sum()))
+    order = _complete(y, owner, order, counts)
+    kept, order, owner_of = _long_enough(len(names), owner, order, counts)
     if not len(kept):
         raise ConfigError(f"{table.path}: no series has two rows without missing values; use other dataset.values")
-    order = order[(per_series >= 2)[owner[order]]]
-    number = np.full(len(names), -1)
-    number[kept] = np.arange(len(kept))
-    owner_of = number[owner[order]]
+    names = [names[i] for i in kept]
 
-    first = np.flatnonzero(np.diff(owner_of, prepend=-1))
-    starts = t[order][first]
-    late = np.abs(starts - starts.min()) > SAME * np.ptp(t)
-    if not relative and late.any():
-        row = int(order[first[late.argmax()]])
-        reason = f"series '{names[owner[row]]}' begins at {t[row]:.12g} and others at {starts.min():.12g}"
-        raise table.refuse(row, time, f"{reason}, but trajectories start together; use dataset.relative=true")
+    starts = _starts(table, time, names, order, owner_of, same=not relative)
     times = t[order] - starts[owner_of] if relative else t[order]
-    ts, place = _places(times, step, MOST // (len(kept) * len(values)))
+    ts, place = _places(times, step, MOST // (len(names) * len(values)))
     if ts is None:
-        raise ConfigError(f"{table.path}: {len(kept):,} series of {len(values)} values are too many for a common "
+        raise ConfigError(f"{table.path}: {len(names):,} series of {len(values)} values are too many for a common "
                           "grid of times; use a larger dataset.step, to which times are rounded")  # fmt: skip
     counts.moved = float(np.abs(ts[place] - times).max())
     _check_apart(table, time, order, owner_of, place)
-    seen, ys = _filled(y[order], owner_of, place, (len(kept), len(ts)))
-    return Grid([names[i] for i in kept], ts, ys, seen, counts)
+    seen, ys = _filled(y[order], owner_of, place, (len(names), len(ts)))
+    return Grid(names, ts, ys, seen, counts)
+
+
+def _complete(y: Array, owner: Integers, order: Integers, counts: Counts) -> Integers:
+    """The rows of `order` that lack no value; the others are counted."""
+    complete: Flags = ~np.any(np.isnan(y), axis=1)
+    full = complete[order]
+    started = _seen_before(full, owner[order])
+    counts.early, counts.incomplete = int((~started).sum()), int((started & ~full).sum())
+    return order[full]
+
+
+def _long_enough(series: int, owner: Integers, order: Integers, counts: Counts) -> tuple[Integers, Integers, Integers]:
+    """Which of the series have two rows, with less than which there is nothing to predict; the rows of these, and their
+    series (n,) counted anew.
+    """
+    rows = np.bincount(owner[order], minlength=series)
+    kept = np.flatnonzero(rows >= 2)
+    counts.short = series - len(kept)
+    order = order[(rows >= 2)[owner[order]]]
+    number = np.full(series, -1)
+    number[kept] = np.arange(len(kept))
+    return kept, order, number[owner[order]]
+
+
+def _starts(table: Table, time: str, names: list[str], order: Integers, owner: Integers, *, same: bool) -> Array:
+    """When each series begins (N,); `same` refuses those that begin at different times."""
+    t = table.numbers[time]
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    starts: Array = t[order][first]
+    late = np.abs(starts - starts.min()) > SAME * np.ptp(t)
+    if same and late.any():
+        series = int(late.argmax())
+        row = int(order[first[series]])
+        reason = f"series '{names[series]}' begins at {t[row]:.12g} and others at {starts.min():.12g}"
+        raise table.refuse(row, time, f"{reason}, but trajectories start together; use dataset.relative=true")
+    return starts
 
 
 def _check_apart(table: Table, time: str, order: Integers, owner: Integers, place: Integers) -> None:

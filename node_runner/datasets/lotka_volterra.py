@@ -68,14 +68,6 @@ class LotkaVolterra(Simulation):
             {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma, "delta": self.delta},
         )
 
-    def invariant(self, y: Array) -> Array:
-        """Conserved along every orbit: delta prey - gamma log(prey) + beta predator - alpha log(predator).
-
-        (...,) from y (..., 2), both populations above 0.
-        """
-        prey, predator = y[..., 0], y[..., 1]
-        return self.delta * prey - self.gamma * np.log(prey) + self.beta * predator - self.alpha * np.log(predator)
-
     def check(self) -> None:
         """Make the data, so that a population that grows too far is refused before any work."""
         self.splits(View.trajectories)

@@ -9,7 +9,6 @@ import numpy as np
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import Array
-from node_runner.datasets.reference import solve_stiff
 from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.settings import AtLeast, Between, Positive
 from node_runner.views import Equation
@@ -45,6 +44,7 @@ class Robertson(Simulation):
     name = "robertson"
     labels = ("A", "10000 B", "C")
     remedy = "lower dataset.horizon, or start from concentrations of at least 0"
+    stiff = True
     autonomous = False
 
     k1: Positive = 0.04
@@ -58,10 +58,6 @@ class Robertson(Simulation):
         """Concentrations (count, 3), of A and C."""
         share = generator.uniform(self.least, 1.0, count)
         return stack_last(share, np.zeros(count), 1 - share)
-
-    def solution(self, ts: Array, y0: Array) -> Array:
-        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
-        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/ds at the decade t and y (..., 3), arrays or tensors."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, Array, mean_std, not_offered, stream
-from node_runner.datasets.reference import solve
+from node_runner.datasets.reference import solve, solve_stiff
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
 from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View
@@ -60,6 +60,8 @@ class Simulation(abc.ABC):
     """Which settings to change if a solution grows beyond all bounds."""
     autonomous: ClassVar[bool] = True
     """Whether the system's law leaves time out."""
+    stiff: ClassVar[bool] = False
+    """Whether it takes an implicit solver."""
 
     train: Count = 16
     val: Count = 8
@@ -92,7 +94,7 @@ class Simulation(abc.ABC):
 
     def solution(self, ts: Array, y0: Array) -> Array:
         """States (T, B, D) at ts (T,) from y0 (B, D) at ts[0], exact or as near to it as float64 allows."""
-        return solve(self.vector_field, ts, y0)
+        return (solve_stiff if self.stiff else solve)(self.vector_field, ts, y0)
 
     def event_times(self, end: float, y0: Array) -> Array | None:
         """Times (B, K) up to `end` at which the solution from y0 (B, D) jumps; None: it has no jumps."""

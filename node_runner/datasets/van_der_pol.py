@@ -11,7 +11,6 @@ import numpy as np
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import Array
-from node_runner.datasets.reference import solve_stiff
 from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.settings import Positive
 from node_runner.views import Equation
@@ -40,6 +39,7 @@ class VanDerPol(Simulation):
 
     name = "van_der_pol"
     remedy = "lower dataset.spread, or move dataset.start"
+    stiff = True
 
     mu: Positive = 2.0
     lienard: bool = False
@@ -58,10 +58,6 @@ class VanDerPol(Simulation):
     def draw(self, generator: np.random.Generator, count: int) -> Array:
         """States (count, 2) in the square."""
         return generator.uniform(-self.spread, self.spread, (count, 2))
-
-    def solution(self, ts: Array, y0: Array) -> Array:
-        """(T, B, D) from ts (T,) and y0 (B, D), by a solver that is implicit where it has to be."""
-        return solve_stiff(self.vector_field, ts, y0)
 
     def vector_field(self, t: Any, y: AnyArray) -> AnyArray:
         """dy/dt at y (..., 2), an array or a tensor; t is not used."""
@@ -91,7 +87,7 @@ def lienard_plane(t: Any, y: Any, *, mu: Any) -> Any:
 def period(mu: float) -> float:
     """Of the limit cycle, within 16 %: by the first terms for small and for large mu.
 
-    Source: Strogatz, Nonlinear Dynamics and Chaos, section 7.5 and exercise 7.5.2; Dorodnicyn (1947).
+    Source: Strogatz, Nonlinear Dynamics and Chaos, section 7.5; Dorodnicyn (1947).
     """
     small = 2 * math.pi * (1 + mu**2 / 16)
     large = (3 - 2 * math.log(2)) * mu + 7.0143 * mu ** (-1 / 3)

@@ -6,7 +6,7 @@ it; and since such weights form a convex set, a moving average of them keeps the
 
 Sources: Miyato, Kataoka, Koyama, Yoshida, Spectral Normalization for Generative Adversarial Networks (2018), whose
 scaling is part of the network; as a projection Gouk, Frank, Pfahringer, Cree, Regularisation of neural networks by
-enforcing Lipschitz continuity (2021), algorithm 1.
+enforcing Lipschitz continuity (2021).
 """
 
 from __future__ import annotations

@@ -96,6 +96,15 @@ def make_encoder(encoder: Encoder, spec: DataSpec, width: int, state: int) -> tu
 
     mlp: P - width - state. conv: three convolutions that take 28 x 28 to 6 x 6 (Chen et al. 2018,
     as in torchdiffeq's examples/odenet_mnist.py). none: the input is the state.
+
+    Args:
+        encoder: which, not auto.
+        spec: of the data.
+        width: of the mlp's hidden layer.
+        state: numbers of the state, or channels of it.
+
+    Raises:
+        ConfigError: images that are too small for convolutions.
     """
     if encoder is Encoder.mlp:
         layers = nn.Sequential(nn.Flatten(), nn.Linear(spec.numel, width), nn.ReLU(), nn.Linear(width, state))

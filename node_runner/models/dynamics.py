@@ -251,7 +251,7 @@ def divergence_exact(t: Tensor, y: Tensor, dy: Tensor) -> Tensor:
 class Hutchinson:
     """Unbiased estimate e^T (df/dy) e of the trace, with e = noise (B, D...) fixed for the solve.
 
-    Source: Hutchinson (1989); for flows Grathwohl et al., FFJORD (2019), equation 8.
+    Source: Hutchinson (1989); for flows Grathwohl et al., FFJORD (2019).
     """
 
     def __init__(self, noise: Tensor) -> None:

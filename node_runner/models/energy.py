@@ -16,7 +16,7 @@ class Hamiltonian(nn.Module):
         network: (t, [q, p]) -> (B, 2n), summed to the energy.
         scale: (2n,) units of the axes, [a, b].
 
-    Source: Greydanus, Dzamba, Yosinski, Hamiltonian Neural Networks (2019), equation 2.
+    Source: Greydanus, Dzamba, Yosinski, Hamiltonian Neural Networks (2019).
     """
 
     pairs: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gaussian_nll(error: Tensor, log_std: Tensor, where: Tensor) -> Tensor:
-    """Sum () of -log N(error; 0, std^2) in nats over where (..., D); error (..., D), log_std (D,)."""
+    """Sum () of -log N(error; 0, std^2) in nats over where (..., D); error (..., D), log_std (D,) or (..., D)."""
     terms = 0.5 * (error / log_std.exp()).square() + log_std + 0.5 * math.log(2 * math.pi)
     return torch.where(where, terms, 0).sum()
 

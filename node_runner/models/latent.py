@@ -12,11 +12,11 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
 from node_runner.models.cut import cut_short
-from node_runner.models.gaussian import gaussian_divergence
+from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
 from node_runner.models.observations import backwards
 from node_runner.models.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.views import learns_from
-from node_runner.settings import Count, Positive, Recognition, Share
+from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, Lesson, View
 
@@ -45,6 +45,10 @@ class LatentODE(nn.Module):
         kl: weight of KL(q || N(0, 1)) once annealed; 1 is the bound.
         kl_share: part of training over which that weight grows from 0 (0: it is `kl` from the start).
         cut: share of the training steps in which nothing is seen after a random time, but all that is known is taught.
+        agreement: weight of -log q(z(t) | observations from t on), in nats a series, at a random t along the draw:
+            where one path arrives, others begin, so that the field knows how to go on. 0 is the bound alone. Of a kind
+            with the continuity of short paths in Iakovlev et al., Latent Neural ODEs with Sparse Bayesian Multiple
+            Shooting (2023).
     """
 
     mean: Tensor
@@ -65,6 +69,7 @@ class LatentODE(nn.Module):
         kl: Positive = 1.0,
         kl_share: Share = 0.3,
         cut: Share = 0.0,
+        agreement: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         self.view = spec.view
@@ -76,7 +81,8 @@ class LatentODE(nn.Module):
         )
         self.posterior_head = nn.Linear(self.memory.width, 2 * latent)
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, spec.shape[0]))
-        self.noise, self.kl, self.kl_share, self.cut = noise, kl, kl_share, cut
+        self.noise, self.kl, self.kl_share = noise, kl, kl_share
+        self.cut, self.agreement = cut, agreement
         self.register_buffer("mean", spec.mean.clone())
         self.register_buffer("std", spec.std.clone())
 
@@ -100,6 +106,9 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior(ts, values, cut_short(seen, lesson, self.cut), flows)
         z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
         flow = self.block(z0, ts - ts[0])
+        disagreement = None
+        if lesson is not None and self.agreement:
+            disagreement = self._disagreement(flow.ys, ts, values, seen, flows)
         solves, penalties = costs([*flows, flow])
         predicted = self.decoder(flow.ys)
         ys = predicted * self.std + self.mean
@@ -111,7 +120,17 @@ class LatentODE(nn.Module):
         divergence = gaussian_divergence(mean, log_std).mean()
         weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
         scalars = {"nll": nll, "kl": divergence, "mse": error.pow(2).sum() * self.noise**2 / lesson.known.sum()}
-        return ModelOutput(ys, solves, penalties, nll + weight * divergence, scalars)
+        objective = nll + weight * divergence
+        if disagreement is not None:
+            scalars["disagreement"] = disagreement
+            objective = objective + self.agreement * disagreement
+        return ModelOutput(ys, solves, penalties, objective, scalars)
+
+    def _disagreement(self, z: Tensor, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow]) -> Tensor:
+        """-log q(z(t) | observations from t on) (), mean over series, at a random t of the grid; z: (T, B, Z)."""
+        place = int(torch.randint(len(ts), ()))
+        mean, log_std = self.posterior(ts[place:], values[place:], seen[place:], flows)
+        return gaussian_nll(z[place] - mean, log_std, torch.ones_like(mean, dtype=torch.bool)) / len(mean)
 
     @property
     def observation_std(self) -> Tensor:

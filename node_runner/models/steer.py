@@ -26,7 +26,7 @@ def steered(times: Tensor, steer: float) -> tuple[Tensor, dict[str, Tensor]]:
 
     Unchanged and without a scalar where steer is 0.
 
-    Source: Ghosh et al., STEER: Simple Temporal Regularization For Neural ODEs (2020), equation 5.
+    Source: Ghosh et al., STEER: Simple Temporal Regularization For Neural ODEs (2020).
     """
     if not steer:
         return times, {}

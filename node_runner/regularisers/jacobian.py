@@ -21,7 +21,7 @@ class Jacobian:
 
     trace=hutchinson estimates it by |e^T df/dy|^2 / D, where e is normal and fixed for the solve.
 
-    Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020), equation 7.
+    Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020).
 
     Args:
         weight: factor in the loss.

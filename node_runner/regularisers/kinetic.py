@@ -14,7 +14,7 @@ from node_runner.settings import NonNegative
 class Kinetic:
     """Mean over the state's D numbers of f^2, integrated.
 
-    Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020), equation 6.
+    Source: Finlay, Jacobsen, Nurbekyan, Oberman, How to train your neural ODE (2020).
 
     Args:
         weight: factor in the loss.

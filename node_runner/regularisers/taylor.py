@@ -22,7 +22,7 @@ class Taylor:
     backward passes through the one before, so that the cost grows exponentially in K.
 
     Source: Kelly, Bettencourt, Johnson, Duvenaud, Learning Differential Equations that are Easy to Solve
-    (2020), equation 1; here divided by D.
+    (2020); here divided by D.
 
     Args:
         weight: factor in the loss.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from node_runner.settings.choices import FirstStates, Place, Precision
-from node_runner.settings.ranges import AtLeast, Count, CountOrZero, NonNegative, Positive, Share
+from node_runner.settings.ranges import AtLeast, Count, CountOrZero, NonNegative, Positive, Relative, Share
 
 
 @dataclass
@@ -22,13 +22,13 @@ class ToleranceConfig:
         schedule_share: part of training after which rtol, atol are reached.
     """
 
-    rtol: Positive = 1e-4
+    rtol: Relative = 1e-4
     atol: Positive = 1e-5
-    adjoint_rtol: Positive | None = None
+    adjoint_rtol: Relative | None = None
     adjoint_atol: Positive | None = None
-    eval_rtol: Positive | None = None
+    eval_rtol: Relative | None = None
     eval_atol: Positive | None = None
-    start_rtol: Positive | None = None
+    start_rtol: Relative | None = None
     start_atol: Positive | None = None
     schedule_share: Share = 0.8
 

@@ -21,6 +21,7 @@ class Above:
     low: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return value > self.low
 
     def __str__(self) -> str:
@@ -34,6 +35,7 @@ class AtLeast:
     low: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return value >= self.low
 
     def __str__(self) -> str:
@@ -48,6 +50,7 @@ class Between:
     high: float
 
     def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -59,6 +62,7 @@ Range = Above | AtLeast | Between
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
+Relative = Annotated[float, Above(0), Between(0, 1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
 

@@ -6,6 +6,8 @@ controller, which is Hairer, Norsett and Wanner, Solving ODEs I, 2nd ed., sectio
 
 from __future__ import annotations
 
+from typing import Any
+
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, Count, NonNegative, Positive
 from node_runner.solvers import SOLVERS
@@ -47,9 +49,22 @@ def adaptive(
         batching: shared gives a batch one step size, from the error over all its samples. per_sample gives each
             sample its own, from its own error, so that its result does not depend on its neighbours.
     """
+    options = control_options(first_step, min_step, max_step, safety, ifactor, dfactor)
+    tableau = adaptive_tableau(name)
+    return Method(name, order, adaptive=True, options=options, max_steps=max_steps, tableau=tableau, batching=batching)
+
+
+def control_options(
+    first_step: float | None, min_step: float, max_step: float | None, safety: float, ifactor: float, dfactor: float
+) -> dict[str, Any]:
+    """The options of the step control, by torchdiffeq's names.
+
+    Raises:
+        ConfigError: the longest step is shorter than the shortest.
+    """
     if max_step is not None and max_step < min_step:
         raise ConfigError(f"solver.max_step: expected at least solver.min_step={min_step:g}, got {max_step:g}")
-    options = {
+    return {
         "first_step": first_step,
         "min_step": min_step,
         "max_step": float("inf") if max_step is None else max_step,
@@ -57,5 +72,3 @@ def adaptive(
         "ifactor": ifactor,
         "dfactor": dfactor,
     }
-    tableau = adaptive_tableau(name)
-    return Method(name, order, adaptive=True, options=options, max_steps=max_steps, tableau=tableau, batching=batching)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from node_runner.errors import ConfigError
 from node_runner.settings import Count, NonNegative, Positive
 from node_runner.solvers import SOLVERS
+from node_runner.solvers.adaptive import control_options
 from node_runner.tableaux import IMPLICIT
 from node_runner.types import Method
 
@@ -37,23 +37,8 @@ def radau5(
 
     Args:
         name: of the method.
-        max_steps: attempts (accepted and rejected) that one solve may take before it fails.
-        first_step: size of the first attempt (null: Hairer's estimate, one more evaluation).
-        min_step: steps of this size are accepted whatever their error (0: none is).
-        max_step: largest step (null: no limit).
-        safety: factor on the step that the error estimate suggests.
-        ifactor, dfactor: most that a step may grow, and shrink, from one attempt to the next.
+        max_steps, first_step, min_step, max_step, safety, ifactor, dfactor: see `adaptive.adaptive`.
         max_iters: Newton iterations of an attempt: where they do not suffice, a step of half the size is tried.
     """
-    if max_step is not None and max_step < min_step:
-        raise ConfigError(f"solver.max_step: expected at least solver.min_step={min_step:g}, got {max_step:g}")
-    options = {
-        "first_step": first_step,
-        "min_step": min_step,
-        "max_step": float("inf") if max_step is None else max_step,
-        "safety": safety,
-        "ifactor": ifactor,
-        "dfactor": dfactor,
-        "max_iters": max_iters,
-    }
+    options = {**control_options(first_step, min_step, max_step, safety, ifactor, dfactor), "max_iters": max_iters}
     return Method(name, 5, adaptive=True, options=options, max_steps=max_steps, implicit=IMPLICIT[name])

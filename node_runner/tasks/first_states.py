@@ -59,7 +59,7 @@ class LearnedFirstStates(Around):
         ConfigError: no trajectories, or a setting that does not go with it.
 
     Source: Bock, Recent advances in parameter identification techniques for ODE (1983), for initial values among the
-    parameters; Bard, Nonlinear Parameter Estimation (1974), section 4-9, for the likelihood with unknown noise.
+    parameters; Bard, Nonlinear Parameter Estimation (1974), for the likelihood with unknown noise.
     """
 
     def __init__(self, task: Task, config: TrainerConfig, model: nn.Module | None, part: Any) -> None:

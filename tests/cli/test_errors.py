@@ -14,7 +14,7 @@ from node_runner.config import compose_run
 from node_runner.errors import ConfigError
 from node_runner.run import run as train
 from tests.cli.conftest import SPIRAL, NodeRun
-from tests.conftest import write_idx
+from tests.mnist import write_idx
 
 
 COMPOSED = {
@@ -22,6 +22,8 @@ COMPOSED = {
     "datset=spiral": "datset: no such setting; did you mean 'dataset'?",
     "tolerance.rtll=1": "tolerance.rtll: no such setting; did you mean 'tolerance.rtol'?",
     "solver.rtol=1": "solver.rtol: no such setting of solver=midpoint; did you mean 'tolerance.rtol'?",
+    "method=rk4": "method: no such setting; did you mean 'solver'?",
+    "trainer.learning_rate=1": "trainer.learning_rate: no such setting; did you mean 'optimizer.lr'?",
     "lr=1": "lr: no such setting; did you mean 'optimizer.lr'?",
     "solver.step_sise=1": "solver.step_sise: no such setting of solver=midpoint; did you mean 'solver.step_size'?",
     "tolerance.rtol=abc": "tolerance.rtol: expected a number, got abc",

@@ -200,7 +200,11 @@ def test_what_cannot_be_drawn_is_refused(
 
 def test_pictures_of_any_shape_can_be_drawn():
     rng = np.random.default_rng(0)
-    assert draw_points(rng.normal(size=(30, 1)), rng.normal(size=30), ["x"]).axes
-    assert draw_points(rng.normal(size=(30, 5)), rng.normal(size=30), list("abcde")).axes
-    assert draw_images(rng.uniform(0, 16, size=(7, 64)), (1, 8, 8), 17).axes
-    assert len(draw_trajectories(np.linspace(0, 1, 9), rng.normal(size=(2, 9, 3)), list("xyz"), 0.5).axes) == 1
+    points = draw_points(rng.normal(size=(30, 1)), rng.normal(size=30), ["x"], "rings x cnf")
+    assert points.get_suptitle() == "rings x cnf: 30 samples"
+    points = draw_points(rng.normal(size=(30, 5)), rng.normal(size=30), list("abcde"), "file x cnf")
+    assert points.get_suptitle() == "file x cnf: 30 samples, the first two axes"
+    assert draw_images(rng.uniform(0, 16, size=(7, 64)), (1, 8, 8), 17, "digits x cnf").axes
+    paths = draw_trajectories(np.linspace(0, 1, 9), rng.normal(size=(2, 9, 3)), list("xyz"), 0.5, "lorenz x node")
+    assert len(paths.axes) == 1 and paths.axes[0].get_legend() is None  # below, where it hides nothing
+    assert paths.get_suptitle() == "lorenz x node: 2 predicted trajectories"

@@ -83,6 +83,14 @@ def test_a_job_whose_configuration_is_another_is_run_again(spiral: Path, caplog:
     assert RunFolder(spiral).read_result()["config_hash"] != recorded["config_hash"]
 
 
+def test_ctrl_c_before_the_first_run_has_begun_is_told_as_such(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("node_runner.run.run", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        done = node_run(*SWEEP, "trainer.steps=6", "seed=1,2")
+    assert done.code == 130
+    assert done.last.startswith("node-run: interrupted")
+
+
 def test_ctrl_c_ends_a_sweep_that_can_go_on(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
     arguments = (*SWEEP, "trainer.steps=6", "seed=1,2")
     with monkeypatch.context() as patch:
@@ -104,7 +112,7 @@ def test_ctrl_c_ends_a_sweep_that_can_go_on(node_run: NodeRun, monkeypatch: pyte
     [
         ("solver=rk4,dopri", "solver=dopri: no such option; did you mean 'dopri5'?"),
         ("solver.step_sise=1,2", "solver.step_sise: no such setting of solver=midpoint"),
-        ("tolerance.rtol=1e-3,abc", "tolerance.rtol: Value 'abc'"),
+        ("tolerance.rtol=1e-3,abc", "tolerance.rtol: expected a number, got abc"),
     ],
 )
 def test_a_sweep_that_cannot_be_composed_leaves_nothing(node_run: NodeRun, here: Path, typed: str, said: str):

@@ -1,36 +1,12 @@
-import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from node_runner.datasets import mnist_files
-
-
-TRAINING, TESTING = 30, 12
-"""Images in the miniature."""
-
-
-def write_idx(file: Path, values: np.ndarray) -> None:
-    """Write bytes in the format of MNIST: two zeros, 8 for bytes, the number of axes, their lengths, the values."""
-    lengths = np.array(values.shape, dtype=">i4").tobytes()
-    file.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.astype(np.uint8).tobytes())
+from tests.mnist import write_mnist
 
 
 @pytest.fixture
 def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root folder with four small files, which pass for the official ones while the test runs."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for images, labels, count in (
-        (mnist_files.TRAIN_IMAGES, mnist_files.TRAIN_LABELS, TRAINING),
-        (mnist_files.TEST_IMAGES, mnist_files.TEST_LABELS, TESTING),
-    ):
-        write_idx(raw / images, rng.integers(0, 256, (count, 28, 28)))
-        write_idx(raw / labels, np.arange(count) % 10)
-    for name in mnist_files.FILES:
-        content = (raw / name).read_bytes()
-        official = mnist_files.Official(len(content), hashlib.md5(content).hexdigest())
-        monkeypatch.setitem(mnist_files.FILES, name, official)
+    write_mnist(tmp_path / "MNIST" / "raw", monkeypatch, training=30, testing=12)
     return tmp_path

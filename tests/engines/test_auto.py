@@ -126,3 +126,12 @@ def test_an_engine_that_cannot_serve_points_to_auto_where_that_can():
     # What no engine can do is no matter of the engine.
     with pytest.raises(ConfigError, match=r"got \(4,\): use solver\.batching=shared$"):
         alone("lanes", batching="per_sample")(lambda t, y: -y, torch.ones(4), TS)
+
+
+def test_an_engine_that_was_only_held_back_is_named_where_no_other_serves():
+    tableau = Tableau(c=(0.0, 2 / 3), a=((0.0, 0.0), (2 / 3, 0.0)), b=(1 / 4, 3 / 4))
+    method = Method("ralston", 2, adaptive=False, tableau=tableau)
+    solve = Solve(Auto(compile_from=1000), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+    solve.expect(2)
+    with pytest.raises(ConfigError, match=r"; use engine=compiled, which compiles whatever it costs$"):
+        solve(Cubed(), torch.ones(4, 2), TS)

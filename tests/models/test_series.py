@@ -171,3 +171,31 @@ def test_gaps_are_filled_by_straight_lines_and_ends_by_the_nearest_value():
     control = channels(TS, values, seen)[:, 0]
     torch.testing.assert_close(control[:, 0], TS)
     assert control[:, 2].tolist() == pytest.approx([0, 1 / 6, 1 / 6, 2 / 6, 2 / 6, 2 / 6])
+
+
+def test_a_latent_ode_is_asked_to_agree_with_what_it_infers_later():
+    """The term is -log q(z(t) | from t on) of the draw at some t of the grid, and that t varies."""
+    ts, values, seen = series()
+    lesson = Lesson(values, seen, 1.0)
+    found = set()
+    for seed in range(12):
+        terms = []
+        for weight in (0.0, 2.0):
+            model = model_of("latent", View.series, agreement=weight)
+            torch.manual_seed(seed)
+            terms.append(model(ts, values, seen, lesson))
+        plain, asked = terms
+        torch.testing.assert_close(asked.objective - plain.objective, 2 * asked.scalars["disagreement"])
+        with torch.no_grad():
+            torch.manual_seed(seed)
+            mean, log_std = model.posterior(ts, values, seen)
+            z = model.trajectory(mean + log_std.exp() * torch.randn_like(mean), ts)
+            for place in range(len(ts)):
+                later, log_later = model.posterior(ts[place:], values[place:], seen[place:])
+                density = torch.distributions.Normal(later, log_later.exp()).log_prob(z[place]).sum(dim=1)
+                if torch.isclose(-density.mean(), asked.scalars["disagreement"], rtol=1e-4):
+                    found.add(place)
+                    break
+            else:
+                pytest.fail("the term is none of those along the path")
+    assert len(found) > 2

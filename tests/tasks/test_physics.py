@@ -58,7 +58,7 @@ def test_where_all_rests_at_no_energy_the_drift_is_in_units_of_its_own():
     resting = BATCH._replace(ys=torch.zeros_like(BATCH.ys))
     out = task.step(model, resting)
     assert float(out.scalars["conservation"]) == 0.0
-    assert float(out.loss) == 0.0
+    assert out.loss.item() == 0.0
 
 
 def test_a_field_that_satisfies_the_equation_leaves_nothing_over():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from node_runner.engines.extended.implicit import as_real, as_state, sentence
+from node_runner.engines.extended.implicit import as_real, as_state, sentence, weighted
 from node_runner.engines.extended.newton import NotConverged, StageSolver
 from node_runner.errors import SolveFailed
 from node_runner.types import Tableau
@@ -56,25 +57,12 @@ def make_solver(name: str, method: Tableau, common: ModuleType, misc: ModuleType
 
         def _adaptive_step(self, rk_state: Any) -> Any:
             y0, f0, _, t0, dt, interp_coeff = rk_state
-            dt = dt.detach()
-            dt = (dt if torch.isfinite(dt) else self.min_step).clamp(self.min_step, self.max_step)
-            self.func.callback_step(t0, y0, dt)
-            t1 = t0 + dt
-            assert t1 > t0, f"underflow in dt {dt.item()}"
-            assert torch.isfinite(y0).all(), f"non-finite values in state `y`: {y0}"
+            dt, t1 = self._next(t0, dt.detach(), y0)
             h = dt.to(y0.abs())
-            nodes = [(t1 if c == 1 else t0 + c * dt).to(h) for c in method.c]
-
-            def slope(i: int, y: Tensor) -> Tensor:
-                side = misc.Perturb.PREV if method.c[i] == 1 else misc.Perturb.NONE
-                return as_real(self.func(nodes[i], as_state(y, y0), perturb=side))
-
-            def change(weights: tuple[float, ...], k: Tensor) -> Tensor:
-                return as_state(h * torch.einsum("i,i...->...", row(weights).to(k), k), y0)
-
+            slope = self._slopes(t0, dt, t1, y0)
             try:
                 k = self.stages.solve(slope, as_real(y0).detach(), as_real(f0).detach(), float(h))
-                ratio = self._ratio(y0.detach(), change(method.b, k), change(method.error, k), h * f0.detach())
+                ratio = self._ratio(y0.detach(), f0.detach(), h, k)
                 dt_next = misc._optimal_step_size(dt, ratio, self.safety, self.ifactor, self.dfactor, self.order)
             except NotConverged as failure:
                 if dt <= self.min_step:
@@ -86,15 +74,36 @@ def make_solver(name: str, method: Tableau, common: ModuleType, misc: ModuleType
                 return common._RungeKuttaState(y0, f0, t0, t0, dt_next, interp_coeff)
             self.func.callback_accept_step(t0, y0, dt)
             k = self.stages.differentiated(slope, as_real(y0), as_real(f0), h, k)
-            powers = [change(tuple(weights), k) for weights in dense.T.tolist()]
-            y1 = y0 + change(method.b, k)
+            powers = [weighted(h, weights, k, y0) for weights in dense.T.tolist()]
+            y1 = y0 + weighted(h, method.b, k, y0)
             return common._RungeKuttaState(y1, as_state(k[-1], y0), t0, t1, dt_next, [y0, *powers])
 
+        def _next(self, t0: Tensor, dt: Tensor, y0: Tensor) -> tuple[Tensor, Tensor]:
+            """The size of the step that is tried, and its end."""
+            dt = (dt if torch.isfinite(dt) else self.min_step).clamp(self.min_step, self.max_step)
+            self.func.callback_step(t0, y0, dt)
+            t1 = t0 + dt
+            assert t1 > t0, f"underflow in dt {dt.item()}"
+            assert torch.isfinite(y0).all(), f"non-finite values in state `y`: {y0}"
+            return dt, t1
+
+        def _slopes(self, t0: Tensor, dt: Tensor, t1: Tensor, y0: Tensor) -> Callable[[int, Tensor], Tensor]:
+            """The field at the node of each stage, in real numbers."""
+            h = dt.to(y0.abs())
+            nodes = [(t1 if c == 1 else t0 + c * dt).to(h) for c in method.c]
+
+            def slope(i: int, y: Tensor) -> Tensor:
+                side = misc.Perturb.PREV if method.c[i] == 1 else misc.Perturb.NONE
+                return as_real(self.func(nodes[i], as_state(y, y0), perturb=side))
+
+            return slope
+
         @torch.no_grad()
-        def _ratio(self, y0: Tensor, change: Tensor, error: Tensor, start: Tensor) -> Tensor:
-            """The error of a step relative to the tolerance (), given the part of it that the stages have."""
-            error = error - sum(method.error) * start
-            ratio: Tensor = misc._compute_error_ratio(error, self.rtol, self.atol, y0, y0 + change, self.norm)
+        def _ratio(self, y0: Tensor, f0: Tensor, h: Tensor, k: Tensor) -> Tensor:
+            """The error of a step relative to the tolerance (); the slope at its start has a part in it."""
+            y1 = y0 + weighted(h, method.b, k, y0)
+            error = weighted(h, method.error, k, y0) - sum(method.error) * (h * f0)
+            ratio: Tensor = misc._compute_error_ratio(error, self.rtol, self.atol, y0, y1, self.norm)
             return ratio
 
     Solver.__name__ = Solver.__qualname__ = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -49,8 +50,7 @@ def make_solver(name: str, tableau: Tableau, base: Any, misc: ModuleType) -> typ
                 k = self.stages.stages(slope, as_real(y0), as_real(f0), h)
             except NotConverged as failure:
                 raise SolveFailed(sentence(name, self.sign * float(t0.detach()), float(dt), failure)) from failure
-            weights = torch.tensor(tableau.b, dtype=k.dtype, device=k.device)
-            return as_state(h * torch.einsum("i,i...->...", weights, k), y0), f0
+            return weighted(h, tableau.b, k, y0), f0
 
     Solver.__name__ = Solver.__qualname__ = name
     return Solver
@@ -66,6 +66,12 @@ def sentence(name: str, t: float, step: float, failure: NotConverged) -> str:
         f"correction {failure.correction:.1e} of the state); try a smaller solver.step_size or solver.min_step, a "
         "larger solver.max_iters, or a smaller optimizer.lr"
     )
+
+
+def weighted(h: Tensor, weights: Sequence[float], slopes: Tensor, like: Tensor) -> Tensor:
+    """H times the weighted sum of slopes (s, ...), as a change of a state `like` this one."""
+    row = torch.tensor(weights, dtype=slopes.dtype, device=slopes.device)
+    return as_state(h * torch.einsum("i,i...->...", row, slopes), like)
 
 
 def as_real(y: Tensor) -> Tensor:

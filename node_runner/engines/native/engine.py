@@ -65,7 +65,7 @@ class NativeEngine:
         if offers(f, "note"):
             return unheard("native")
         form = form_of(f)
-        reason = _refusal(f, form, y0, norm, per_sample=method.batching is Batching.per_sample)
+        reason = _refusal(f, form, y0, norm)
         if reason is not None or form is None:
             return f"engine=native {reason}"
         self._agreed = f, form
@@ -116,7 +116,7 @@ class NativeEngine:
         return recipe
 
 
-def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None, *, per_sample: bool) -> str | None:
+def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None) -> str | None:
     if y0.device.type != "cpu":
         return f"runs on the CPU, and the state is on {y0.device.type}"
     if y0.dtype not in (torch.float32, torch.float64):
@@ -127,7 +127,7 @@ def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None,
         return _formless(f)
     if isinstance(f, nn.Module) and _hooked(f):
         return f"does not call the field, so that its hooks would not run: {_name(f)} has some"
-    return _unfit(form, y0, per_sample)
+    return _unfit(form, y0)
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -136,7 +136,7 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks) or any(_hooked(p) for p in parts if p is not None)
 
 
-def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
+def _unfit(form: FieldForm, y0: Tensor) -> str | None:
     layers = form.layers
     dim = layers[0].weight.shape[1] - form.time_input
     sizes = [dim, *(layer.weight.shape[0] for layer in layers)]
@@ -160,8 +160,6 @@ def _unfit(form: FieldForm, y0: Tensor, per_sample: bool) -> str | None:
         return "has the Jacobian's norm beside the exact divergence only: use model.trace=exact"
     if form.start is not None and layers[0].gate_weight is not None:
         return "has gates for one time a batch, and these samples start at times of their own"
-    if per_sample and layers[0].gate_weight is not None:
-        return "has gates for one time a batch, and solver.batching=per_sample gives samples times of their own"
     if form.noise is not None and form.noise.shape != (len(y0), dim):
         return "needs a probe for each sample"
     return None

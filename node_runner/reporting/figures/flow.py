@@ -26,14 +26,20 @@ def draw(scene: Scene) -> Figure | None:
     x, y = window(np.concatenate([data, paths[0], paths[-1]]), tails=0.002)
     heading = f"{scene.spec.dataset}: from the base to the data, {paths.shape[1]:,} points coloured by where they begin"
     figure = sheet(2.05 * TIMES + 0.4, 1.95 * height(x, y) + 1.0, heading)
-    centre = paths[0] - np.nanmean(paths[0], axis=0)
-    turn = 0.5 + np.arctan2(centre[:, 1], centre[:, 0]) / (2 * np.pi)
-    colours = 0.8 * mpl.colormaps["twilight_shifted"](turn)[:, :3]  # darkened, because the map passes through white
+    colours = by_direction(paths[0])
     for axes, states, name in zip(figure.subplots(1, TIMES, sharey=True), paths, _times(scene), strict=True):
         axes.scatter(*states.T, c=colours, s=2.5, alpha=0.85, linewidths=0)
         axes.set_title(name)
         planar(clean(axes), x, y, axis_names(scene)).label_outer()
     return figure
+
+
+def by_direction(points: Array) -> Array:
+    """Colours (N, 3) of points (N, 2) in the plane by the direction in which each lies from their middle."""
+    centre = points - np.nanmean(points, axis=0)
+    turn = 0.5 + np.arctan2(centre[:, 1], centre[:, 0]) / (2 * np.pi)
+    colours: Array = 0.8 * mpl.colormaps["twilight_shifted"](turn)[:, :3]  # darkened: the map passes through white
+    return colours
 
 
 def _times(scene: Scene) -> list[str]:

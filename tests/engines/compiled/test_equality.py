@@ -1,8 +1,8 @@
-"""The compiled engine against torchdiffeq, in float64 with the same first step: values, gradients, costs."""
+"""The compiled engine against torchdiffeq."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -17,27 +17,26 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
-from node_runner.settings import Activation, Capture, Interpolation, ToleranceConfig
+from node_runner.settings import Activation, Capture, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
-from node_runner.types import Engine, Method, Norm, SolveStats
-from tests.problems import METHODS, differentiable, has_option, make_method
+from tests.engines.equality import (
+    CONTROLS,
+    DIM,
+    FORWARD,
+    GRADIENTS,
+    GRIDS,
+    TIMES,
+    answer,
+    assert_equal_to_torchdiffeq,
+    scaled,
+)
+from tests.problems import METHODS, differentiable, engine_named, make_method
 
 
-DIM = 3
-FORWARD = torch.linspace(0, 2, 7, dtype=torch.float64)
-TIMES = {"forward": FORWARD, "backward": FORWARD.flip(0)}
-ADJOINTS_SERVED = ("off", "checkpoint", "on", "seminorm")
 ADAPTIVE = [name for name, method in METHODS.items() if method.tableau is not None and method.adaptive]
 FIXED = [name for name, method in METHODS.items() if method.tableau is not None and not method.adaptive]
 
 compiles = pytest.mark.skipif(missing("cpu") is not None, reason=str(missing("cpu")))
-
-
-def scaled(field: nn.Module) -> nn.Module:
-    """Steep enough for steps to be rejected."""
-    for parameter in field.parameters():
-        parameter.data.mul_(1.5)
-    return field
 
 
 def mlp() -> nn.Module:
@@ -60,51 +59,10 @@ def widened(*names: str, field: nn.Module | None = None, batch: int = 5) -> Wide
     return Widened(field or mlp(), (DIM,), [made[name]() for name in names])
 
 
-class Answer(NamedTuple):
-    ys: Tensor
-    gradient: Tensor
-    stats: SolveStats
-
-
-def answer(
-    engine: Engine | None, method: Method, adjoint: str, field: nn.Module, shape: tuple[int, ...], ts: Tensor,
-    norm: Norm | None = None,
-) -> Answer:  # fmt: skip
-    """Values, the gradient of an uneven loss by y0 and all parameters, and the cost. None is torchdiffeq."""
-    generator = torch.Generator().manual_seed(5)
-    y0 = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(len(ts), *shape, generator=generator, dtype=torch.float64)
-    tolerance = {"rtol": 1e-4, "atol": 1e-5}
-    if engine is None:
-        solve = differentiable(method, "off" if adjoint == "checkpoint" else adjoint, **tolerance)
-    else:
-        solve = Solve(engine, method, ADJOINTS.get(adjoint)(), Tolerances(ToleranceConfig(**tolerance)))
-    solution = solve(field, y0, ts, norm=norm)
-    gradients = torch.autograd.grad((solution.ys - target).square().mean(), [y0, *field.parameters()])
-    return Answer(solution.ys.detach(), torch.cat([g.reshape(-1) for g in gradients]), solution.stats)
-
-
-def assert_equal_to_torchdiffeq(
-    field: nn.Module, shape: tuple[int, ...] = (5, DIM), *, ts: Tensor = FORWARD, adjoint: str = "off",
-    name: str = "dopri5", engine: Engine | None = None, norm: Norm | None = None, **options: object,
-) -> None:  # fmt: skip
-    """Everything but the evaluations that adjoint=checkpoint repeats, which torchdiffeq does not have."""
-    if has_option(name, "first_step"):
-        options["first_step"] = 0.1
-    method = make_method(name, **options)
-    ours = answer(engine or CompiledEngine.uncompiled(), method, adjoint, field, shape, ts, norm)
-    theirs = answer(None, method, adjoint, field, shape, ts, norm)
-    torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
-    # The error estimate of dopri8 is so small beside its terms that their rounding moves the step.
-    tolerance = 1e-6 if name == "dopri8" and adjoint in ("on", "seminorm") else 1e-10
-    assert float((ours.gradient - theirs.gradient).norm() / theirs.gradient.norm()) < tolerance
-    mine, other = ours.stats, theirs.stats
-    assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
-    assert (mine.accepted_backward, mine.rejected_backward) == (other.accepted_backward, other.rejected_backward)
-    if adjoint == "checkpoint" or (adjoint == "off" and mine.nfe_backward):  # a loop computes its steps again
-        assert 0 < mine.nfe_backward <= mine.nfe_forward
-    else:
-        assert mine.nfe_backward == other.nfe_backward
+def equal(
+    field: nn.Module, shape: tuple[int, ...] = (5, DIM), *, engine: CompiledEngine | None = None, **setting: Any
+) -> None:
+    assert_equal_to_torchdiffeq(engine or CompiledEngine.uncompiled(), field, shape, **setting)
 
 
 # --- the steps as they are written ------------------------------------------------------------------
@@ -119,18 +77,18 @@ WALKS = {
 
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_methods(name: str, adjoint: str, times: str, walk: str):
     engine = CompiledEngine.uncompiled(**WALKS[walk])
-    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, engine=engine)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, engine=engine)
 
 
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("adjoint", ["off", "on"])
 def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
     engine = CompiledEngine.uncompiled(at_once_up_to=0, capture=Capture.eager)
-    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, engine=engine)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, engine=engine)
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -138,14 +96,14 @@ def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
 def test_the_gradients_of_all_steps_at_once(name: str, times: str, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="node_runner")
     # adaptive_heun takes more steps than one run of a loop holds, and their gradient goes from one to the next.
-    assert_equal_to_torchdiffeq(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
+    equal(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
     assert "step by step" not in caplog.text
 
 
 def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="node_runner")
     wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)
-    assert_equal_to_torchdiffeq(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
+    equal(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
     assert "step by step" not in caplog.text
 
 
@@ -161,7 +119,7 @@ def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pyte
             return torch.tanh(-self.weight * changed.cumsum(-1))
 
     with caplog.at_level("INFO", logger="node_runner"):
-        assert_equal_to_torchdiffeq(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled())
+        equal(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled())
     assert "step by step" in caplog.text
 
 
@@ -177,51 +135,45 @@ def test_what_a_solve_is_made_of_is_told_by_its_size():
 
 
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"step_size": 0.15}, {"step_size": 0.15, "interp": Interpolation.cubic}, {"perturb": True}],
-    ids=["a-step-an-output", "step-size", "cubic", "perturbed"],
-)
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED[:3])
+@GRIDS
+@pytest.mark.parametrize("adjoint", GRADIENTS[:3])
 @pytest.mark.parametrize("name", FIXED)
 def test_fixed_steps(name: str, adjoint: str, options: dict[str, object], times: str):
-    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_step": 0.07}, {"min_step": 0.3}, {"safety": 0.7, "ifactor": 2.0, "dfactor": 0.5}], ids=str
-)
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED)
+@CONTROLS
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_options_of_the_step_control(adjoint: str, options: dict[str, object]):
-    assert_equal_to_torchdiffeq(mlp(), adjoint=adjoint, **options)
+    equal(mlp(), adjoint=adjoint, **options)
 
 
 @pytest.mark.parametrize("times", [torch.linspace(0, 3, 200, dtype=torch.float64), FORWARD[:2]], ids=["many", "two"])
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED[:2])
+@pytest.mark.parametrize("adjoint", GRADIENTS[:2])
 def test_any_number_of_output_times(adjoint: str, times: Tensor):
-    assert_equal_to_torchdiffeq(mlp(), ts=times, adjoint=adjoint)
-    assert_equal_to_torchdiffeq(mlp(), ts=times, adjoint=adjoint, name="rk4", step_size=0.05)
+    equal(mlp(), ts=times, adjoint=adjoint)
+    equal(mlp(), ts=times, adjoint=adjoint, name="rk4", step_size=0.05)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("integrals", [("exact",), ("hutchinson",), ("hutchinson", "kinetic", "jacobian")], ids=str)
 def test_integrals_that_differentiate_the_field(integrals: tuple[str, ...], adjoint: str):
     wide = widened(*integrals, field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()))
     norm = leading_norm(DIM + 1) if len(integrals) > 1 else None
-    assert_equal_to_torchdiffeq(wide, (5, DIM + len(integrals)), adjoint=adjoint, norm=norm)
+    equal(wide, (5, DIM + len(integrals)), adjoint=adjoint, norm=norm)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS_SERVED)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_images_and_samples_that_start_at_times_of_their_own(adjoint: str):
     start = torch.linspace(0, 1, 2, dtype=torch.float64)
-    assert_equal_to_torchdiffeq(Shifted(images(), start), (2, 4, 3, 3), ts=FORWARD[:3], adjoint=adjoint)
+    equal(Shifted(images(), start), (2, 4, 3, 3), ts=FORWARD[:3], adjoint=adjoint)
 
 
 def test_the_first_step_is_torchdiffeq_s():
     # Its gradient differs: torchdiffeq differentiates its estimate of the first step.
-    engine, method = CompiledEngine.uncompiled(), make_method("dopri5")
+    engines, method = (CompiledEngine.uncompiled(), engine_named("torchdiffeq")), make_method("dopri5")
     field = mlp()
-    ours, theirs = (answer(e, method, "on", field, (5, DIM), FORWARD) for e in (engine, None))
+    ours, theirs = (answer(e, method, "on", field, (5, DIM)) for e in engines)
     torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-8, atol=1e-10)
     assert ours.stats.nfe_forward == theirs.stats.nfe_forward
@@ -246,14 +198,14 @@ def test_a_tensor_in_a_closure_gets_its_gradient():
 @compiles
 @pytest.mark.slow
 def test_a_compiled_network():
-    assert_equal_to_torchdiffeq(mlp(), engine=CompiledEngine())
+    equal(mlp(), engine=CompiledEngine())
 
 
 @compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5], ids=["at-once", "loops"])
 def test_compiled_loops(size: int):
-    assert_equal_to_torchdiffeq(mlp(), (size, DIM), name="bosh3", engine=CompiledEngine())
+    equal(mlp(), (size, DIM), name="bosh3", engine=CompiledEngine())
 
 
 @pytest.mark.gpu
@@ -278,13 +230,13 @@ def test_a_captured_loop(capture: Capture):
 @compiles
 @pytest.mark.slow
 def test_compiled_fixed_steps_that_are_computed_again():
-    assert_equal_to_torchdiffeq(mlp(), name="midpoint", adjoint="checkpoint", engine=CompiledEngine())
+    equal(mlp(), name="midpoint", adjoint="checkpoint", engine=CompiledEngine())
 
 
 @compiles
 @pytest.mark.slow
 def test_compiled_convolutions():
-    assert_equal_to_torchdiffeq(images(), (2, 4, 3, 3), ts=FORWARD[:3], name="midpoint", engine=CompiledEngine())
+    equal(images(), (2, 4, 3, 3), ts=FORWARD[:3], name="midpoint", engine=CompiledEngine())
 
 
 @compiles
@@ -296,6 +248,6 @@ def test_compiled_flows_draw_new_noise_for_every_solve_and_are_compiled_once(adj
     for _ in range(2):  # the second time with other weights and other noise
         field = scaled(MLP((DIM,), width=6, depth=1, activation=Activation.tanh).double())
         wide = widened("hutchinson", field=field)
-        assert_equal_to_torchdiffeq(wide, (5, DIM + 1), name="bosh3", adjoint=adjoint, engine=engine)
+        equal(wide, (5, DIM + 1), name="bosh3", adjoint=adjoint, engine=engine)
         spent.append(engine.compile_seconds)
     assert spent[0] == spent[1]

@@ -15,12 +15,11 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.settings import Batching
 from node_runner.types import Method
+from tests.engines.equality import FORWARD, TIMES, assert_finite_differences_agree
 from tests.problems import ADAPTIVE, METHODS, SmallField, differentiable, make_method, nonlinear, solve
 
 
 EXPLICIT = [name for name in ADAPTIVE if METHODS[name].implicit is None]
-FORWARD = torch.linspace(0, 2, 7, dtype=torch.float64)
-TIMES = {"forward": FORWARD, "backward": FORWARD.flip(0)}
 
 
 def per_sample(name: str = "dopri5", **options: object) -> Method:
@@ -130,17 +129,7 @@ def test_gradients_agree_with_finite_differences():
     def loss() -> Tensor:
         return run(field, y0, FORWARD).ys.sin().sum()
 
-    tensors = [y0, *field.parameters()]
-    for tensor, gradient in zip(tensors, torch.autograd.grad(loss(), tensors), strict=True):
-        with torch.no_grad():
-            flat = tensor.view(-1)
-            for i in range(0, len(flat), 5):
-                before, ends = float(flat[i]), []
-                for step in (1e-6, -1e-6):
-                    flat[i] = before + step
-                    ends.append(float(loss()))
-                flat[i] = before
-                assert float(gradient.reshape(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-8)
+    assert_finite_differences_agree(loss, [y0, *field.parameters()], every=5)
 
 
 def gradients(field: nn.Module, y0: Tensor, method: Method, adjoint: str, tolerance: float, engine: str) -> Tensor:

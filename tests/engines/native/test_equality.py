@@ -1,8 +1,8 @@
-"""The native engine against torchdiffeq, in float64 with the same first step: values, gradients, steps, evaluations."""
+"""The native engine against torchdiffeq."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -16,17 +16,24 @@ from node_runner.models.dynamics import Hutchinson, LeadingNorm, Shifted, Widene
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
-from node_runner.settings import Activation, Interpolation
-from node_runner.types import SolveStats
-from tests.problems import differentiable, has_option, make_method
+from node_runner.settings import Activation
+from tests.engines.equality import (
+    CONTROLS,
+    DIM,
+    FORWARD,
+    GRADIENTS,
+    GRIDS,
+    TIMES,
+    answer,
+    assert_equal_to_torchdiffeq,
+    assert_finite_differences_agree,
+    scaled,
+)
+from tests.problems import differentiable, engine_named, make_method
 
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
-DIM = 3
-FORWARD = torch.linspace(0, 2, 7, dtype=torch.float64)
-TIMES = {"forward": FORWARD, "backward": FORWARD.flip(0)}
-ADJOINTS = ("off", "checkpoint", "on", "seminorm")
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 
@@ -41,119 +48,61 @@ def gated() -> ConcatSquash:
     return scaled(ConcatSquash((DIM,), width=5, depth=2, activation=Activation.tanh).double())
 
 
-def scaled(field: nn.Module) -> nn.Module:
-    for parameter in field.parameters():
-        parameter.data.mul_(1.5)
-    return field
-
-
 def with_divergence(field: nn.Module, batch: int, exact: bool) -> Widened:
     noise = torch.randn(batch, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return Widened(field, (DIM,), [divergence_exact if exact else Hutchinson(noise)])
 
 
-class Answer(NamedTuple):
-    ys: Tensor
-    gradient: Tensor
-    stats: SolveStats
-
-
-def answer(
-    field: nn.Module, columns: int, batch: int, ts: Tensor, engine: str, adjoint: str, method,
-    norm: LeadingNorm | None = None,
-) -> Answer:  # fmt: skip
-    """Values, the gradient of an uneven loss by y0 and all parameters, and the cost."""
-    generator = torch.Generator().manual_seed(5)
-    y0 = torch.randn(batch, columns, generator=generator, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(len(ts), batch, columns, generator=generator, dtype=torch.float64)
-    solution = differentiable(method, adjoint, rtol=1e-4, atol=1e-5, engine=engine)(field, y0, ts, norm=norm)
-    loss = (solution.ys - target).square().mean()
-    gradients = torch.autograd.grad(loss, [y0, *field.parameters()])
-    return Answer(solution.ys.detach(), torch.cat([g.reshape(-1) for g in gradients]), solution.stats)
-
-
-def assert_equal_to_torchdiffeq(
-    field: nn.Module, columns: int = DIM, *, batch: int = 5, ts: Tensor = FORWARD, adjoint: str = "off",
-    name: str = "dopri5", norm: LeadingNorm | None = None, **options: object,
-) -> None:  # fmt: skip
-    if has_option(name, "first_step"):
-        options["first_step"] = 0.1
-    method = make_method(name, **options)
-    ours = answer(field, columns, batch, ts, "native", adjoint, method, norm)
-    # adjoint=checkpoint is another way to the gradient of adjoint=off.
-    reference = "off" if adjoint == "checkpoint" else adjoint
-    theirs = answer(field, columns, batch, ts, "torchdiffeq", reference, method, norm)
-    torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
-    # The error estimate of dopri8 is so small beside its terms that their rounding moves the step: torchdiffeq's own
-    # gradient differs by 1e-8 when the samples of the batch are put in another order.
-    tolerance = 1e-6 if name == "dopri8" and adjoint in ("on", "seminorm") else 1e-10
-    assert float((ours.gradient - theirs.gradient).norm() / theirs.gradient.norm()) < tolerance
-    mine, other = ours.stats, theirs.stats
-    forward = (other.nfe_forward, other.accepted, other.rejected)
-    assert (mine.nfe_forward, mine.accepted, mine.rejected) == forward
-    if adjoint == "checkpoint":
-        assert 0 < mine.nfe_backward <= mine.nfe_forward  # the accepted steps once more
-        return
-    assert (mine.accepted_backward, mine.rejected_backward) == (other.accepted_backward, other.rejected_backward)
-    if options.get("interp") is Interpolation.cubic and adjoint != "off":
-        # torchdiffeq evaluates the slope at the end of each interval, where the state is known without it.
-        assert mine.nfe_backward == other.nfe_backward - (len(ts) - 1)
-    else:
-        assert mine.nfe_backward == other.nfe_backward
+def equal(field: nn.Module, columns: int = DIM, *, batch: int = 5, **setting: Any) -> None:
+    assert_equal_to_torchdiffeq(engine_named("native"), field, (batch, columns), known_slopes=True, **setting)
 
 
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_methods(name: str, adjoint: str, times: str):
-    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name)
 
 
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"step_size": 0.15}, {"step_size": 0.15, "interp": Interpolation.cubic}, {"perturb": True}],
-    ids=["a-step-an-output", "step-size", "cubic", "perturbed"],
-)
-@pytest.mark.parametrize("adjoint", ADJOINTS[:3])
+@GRIDS
+@pytest.mark.parametrize("adjoint", GRADIENTS[:3])
 @pytest.mark.parametrize("name", FIXED)
 def test_fixed_steps(name: str, adjoint: str, options: dict[str, object], times: str):
-    assert_equal_to_torchdiffeq(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_step": 0.07}, {"min_step": 0.3}, {"safety": 0.7, "ifactor": 2.0, "dfactor": 0.5}], ids=str
-)
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@CONTROLS
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_options_of_the_step_control(adjoint: str, options: dict[str, object]):
-    assert_equal_to_torchdiffeq(mlp(), adjoint=adjoint, **options)
+    equal(mlp(), adjoint=adjoint, **options)
 
 
 @pytest.mark.parametrize("activation", Activation)
 def test_activations_and_their_two_derivatives(activation: Activation):
     # The gradient of a divergence needs the second one.
     field = mlp(activation, time_dependent=False)
-    assert_equal_to_torchdiffeq(with_divergence(field, 5, exact=True), DIM + 1)
+    equal(with_divergence(field, 5, exact=True), DIM + 1)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
 def test_gated_layers_with_divergence(exact: bool, adjoint: str):
-    assert_equal_to_torchdiffeq(with_divergence(gated(), 5, exact), DIM + 1, adjoint=adjoint)
+    equal(with_divergence(gated(), 5, exact), DIM + 1, adjoint=adjoint)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_samples_that_start_at_times_of_their_own(adjoint: str):
     start = torch.linspace(0, 1, 5, dtype=torch.float64)
-    assert_equal_to_torchdiffeq(Shifted(mlp(), start), adjoint=adjoint)
+    equal(Shifted(mlp(), start), adjoint=adjoint)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("batch", [1, 2, 8, 9, 37, 64, 100])
 def test_every_size_of_batch(batch: int, adjoint: str):
     # Of float64: vectors of two, four and eight samples, half empty ones, tiles of one and of four vectors.
     if batch in (1, 2, 37) or adjoint in ("off", "on"):
-        assert_equal_to_torchdiffeq(mlp(), batch=batch, adjoint=adjoint)
+        equal(mlp(), batch=batch, adjoint=adjoint)
 
 
 def test_a_sample_s_result_does_not_depend_on_the_vector_that_it_is_in():
@@ -167,12 +116,14 @@ def test_a_sample_s_result_does_not_depend_on_the_vector_that_it_is_in():
     torch.testing.assert_close(together, alone, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_threads_share_the_samples_and_change_nothing_but_the_order_of_sums(adjoint: str):
     field, answers = mlp(), []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
-        answers.append(answer(field, DIM, 100, FORWARD, "native", adjoint, make_method("dopri5", first_step=0.1)))
+        answers.append(
+            answer(engine_named("native"), make_method("dopri5", first_step=0.1), adjoint, field, (100, DIM))
+        )
     one, two, again = answers
     assert torch.equal(one.ys, two.ys)
     torch.testing.assert_close(two.gradient, one.gradient, rtol=1e-12, atol=1e-14)
@@ -201,29 +152,17 @@ def test_gradients_agree_with_finite_differences():
     def loss() -> Tensor:
         return solve(field, y0, FORWARD).ys.sin().sum()
 
-    tensors = [y0, *field.parameters()]
-    for tensor, gradient in zip(tensors, torch.autograd.grad(loss(), tensors), strict=True):
-        with torch.no_grad():
-            flat = tensor.view(-1)
-            for i in range(0, len(flat), 3):
-                before = float(flat[i])
-                ends = []
-                for step in (1e-6, -1e-6):
-                    flat[i] = before + step
-                    ends.append(float(loss()))
-                flat[i] = before
-                numeric = (ends[0] - ends[1]) / 2e-6
-                assert float(gradient.reshape(-1)[i]) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+    assert_finite_differences_agree(loss, [y0, *field.parameters()], every=3)
 
 
 KINETIC, JACOBIAN = Energy(), Norm()
 PROBE = Hutchinson(torch.linspace(-1, 1, 5 * DIM, dtype=torch.float64).view(5, DIM))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_penalties_beside_the_state(adjoint: str):
     field = Widened(mlp(), (DIM,), [divergence_exact, KINETIC, JACOBIAN])
-    assert_equal_to_torchdiffeq(field, DIM + 3, adjoint=adjoint, norm=LeadingNorm(DIM + 1))
+    equal(field, DIM + 3, adjoint=adjoint, norm=LeadingNorm(DIM + 1))
 
 
 @pytest.mark.parametrize(
@@ -238,8 +177,7 @@ def test_penalties_beside_the_state(adjoint: str):
 )
 def test_penalties_in_other_company(field: nn.Module, integrands: list[Integrand], adjoint: str):
     wide = Widened(field, (DIM,), integrands)
-    assert_equal_to_torchdiffeq(wide, DIM + len(integrands), ts=TIMES["backward"], adjoint=adjoint,
-                                norm=LeadingNorm(DIM))  # fmt: skip
+    equal(wide, DIM + len(integrands), ts=TIMES["backward"], adjoint=adjoint, norm=LeadingNorm(DIM))
 
 
 def motion(network: nn.Module) -> Motion:
@@ -251,16 +189,16 @@ def accelerating(activation: Activation = Activation.tanh) -> Motion:
 
 
 @pytest.mark.parametrize("times", TIMES)
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("name", ["dopri5", "adaptive_heun"])
 def test_velocities_that_move_positions(name: str, adjoint: str, times: str):
-    assert_equal_to_torchdiffeq(accelerating(), 4, ts=TIMES[times], adjoint=adjoint, name=name)
+    equal(accelerating(), 4, ts=TIMES[times], adjoint=adjoint, name=name)
 
 
 @pytest.mark.parametrize("adjoint", ["off", "on"])
 def test_motion_in_other_company(adjoint: str):
-    assert_equal_to_torchdiffeq(accelerating(Activation.silu), 4, adjoint=adjoint, name="rk4", batch=37, step_size=0.15)
-    assert_equal_to_torchdiffeq(motion(ConcatSquash((4,), 2, width=5, depth=1)), 4, adjoint=adjoint)
+    equal(accelerating(Activation.silu), 4, adjoint=adjoint, name="rk4", batch=37, step_size=0.15)
+    equal(motion(ConcatSquash((4,), 2, width=5, depth=1)), 4, adjoint=adjoint)
     shifted = Shifted(accelerating(), torch.linspace(0, 1, 5, dtype=torch.float64))
-    assert_equal_to_torchdiffeq(shifted, 4, adjoint=adjoint)
-    assert_equal_to_torchdiffeq(Motion(MLP((2,), 1, width=4).double()).double(), 2, adjoint=adjoint, batch=1)
+    equal(shifted, 4, adjoint=adjoint)
+    equal(Motion(MLP((2,), 1, width=4).double()).double(), 2, adjoint=adjoint, batch=1)

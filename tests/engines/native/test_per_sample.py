@@ -7,16 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines.compiler import compiler
-from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import SolveFailed
-from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergence_exact
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
-from tests.engines.native.test_equality import DIM, FORWARD, TIMES, Answer, accelerating, answer, mlp, with_divergence
+from tests.engines.equality import DIM, FORWARD, TIMES, Answer, answer
+from tests.engines.native.test_equality import accelerating, gated, mlp, with_divergence
 from tests.engines.native.test_rules import steep
-from tests.problems import differentiable, make_method
+from tests.problems import differentiable, engine_named, make_method
 
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -27,9 +26,9 @@ def assert_equal_to_lanes(
     name: str = "dopri5", norm: LeadingNorm | None = None, **options: object,
 ) -> Answer:  # fmt: skip
     method = make_method(name, batching=Batching.per_sample, **options)
-    ours = answer(field, columns, batch, ts, "native", adjoint, method, norm)
+    ours = answer(engine_named("native"), method, adjoint, field, (batch, columns), ts, norm)
     reference = "off" if adjoint == "checkpoint" else adjoint
-    theirs = answer(field, columns, batch, ts, "lanes", reference, method, norm)
+    theirs = answer(engine_named("lanes"), method, reference, field, (batch, columns), ts, norm)
     mine, other = ours.stats, theirs.stats
     assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
     assert mine.steps_of_samples is not None and other.steps_of_samples is not None
@@ -80,8 +79,9 @@ def test_many_outputs_in_a_step_and_none_in_others():
 
 def test_one_sample_takes_the_steps_of_the_reference():
     field = mlp()
-    own = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5", batching=Batching.per_sample))
-    shared = answer(field, DIM, 1, FORWARD, "native", "off", make_method("dopri5"))
+    per_sample = make_method("dopri5", batching=Batching.per_sample)
+    own = answer(engine_named("native"), per_sample, "off", field, (1, DIM))
+    shared = answer(engine_named("native"), make_method("dopri5"), "off", field, (1, DIM))
     torch.testing.assert_close(own.ys, shared.ys, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(own.gradient, shared.gradient, rtol=1e-11, atol=1e-12)
     mine, other = own.stats, shared.stats
@@ -138,7 +138,7 @@ def test_threads_change_nothing_but_the_order_of_sums():
         torch.set_num_threads(threads)
         method = make_method("dopri5", batching=Batching.per_sample)
         torch.manual_seed(3)
-        answers.append(answer(mlp(), DIM, 100, FORWARD, "native", "off", method))
+        answers.append(answer(engine_named("native"), method, "off", mlp(), (100, DIM)))
     one, two, again = answers
     assert torch.equal(one.ys, two.ys)
     torch.testing.assert_close(two.gradient, one.gradient, rtol=1e-12, atol=1e-14)
@@ -170,12 +170,13 @@ def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: 
     assert native == (shared if shared == "solved" else f"{shared} (sample 0 of 3)")
 
 
-def test_gates_of_one_time_are_refused_and_left_to_the_other_engine():
-    method, field, y0 = make_method("dopri5", batching=Batching.per_sample), ConcatSquash((2,)), torch.zeros(4, 2)
-    assert "gives samples times of their own" in (NativeEngine().refuses(method, field, y0, None, "off") or "")
-    solve = differentiable(method, engine="auto")
-    solve(field, y0, FORWARD.float())
-    assert getattr(solve, "served_by", None) == "lanes"
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
+def test_gates_of_a_time_for_each_sample(adjoint: str):
+    assert_equal_to_lanes(with_divergence(gated(), 37, exact=False), columns=DIM + 1, adjoint=adjoint)
+
+
+def test_gates_with_the_clock_running_back():
+    assert_equal_to_lanes(gated(), ts=TIMES["backward"], name="bosh3")
 
 
 def test_penalties_do_not_steer_the_steps_of_a_sample():

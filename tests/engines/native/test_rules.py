@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -244,7 +245,7 @@ def test_a_library_is_built_once_by_jobs_that_start_together(tmp_path: Path, mon
 def test_further_flags_make_a_library_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
     build.build(TINY, "tiny")
-    monkeypatch.setenv("NODE_RUNNER_CXXFLAGS", "-O1")
+    monkeypatch.setenv("NODE_RUNNER_CXXFLAGS", "-O0")
     assert build.build(TINY, "tiny")[1] > 0
     assert len(list((tmp_path / "native").iterdir())) == 2
 
@@ -295,3 +296,19 @@ def test_empty_lanes_are_few():
     assert plan.tile(torch.zeros(8, 2)) == (32, 1)
     assert plan.tile(torch.zeros(16, 2)) == (64, 1)
     assert plan.tile(torch.zeros(33, 2)) == (64, 4)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm, which lists a library's names")
+@pytest.mark.parametrize(("per_sample", "gradient"), [(False, 1), (False, 2), (True, 1)])
+def test_a_library_has_no_memory_that_others_of_the_process_would_share(
+    per_sample: bool, gradient: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # A static variable of a template is one for all libraries that have its name, whatever vectors each computes with.
+    monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
+    small = {"NODE_SIZES": "{2,5,2}", "NODE_PER_SAMPLE": str(int(per_sample)), "NODE_GRADIENT": str(gradient)}
+    build.build(TINY | small, "small")
+    (path,) = (tmp_path / "native").iterdir()
+    names = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert any("node_backward" in line for line in names)
+    assert not [line for line in names if line.split()[-2] == "u"]

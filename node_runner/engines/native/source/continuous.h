@@ -22,7 +22,7 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
            std::vector<Vec>& pulls) {
   const double direction = -sign;  // of the field's time along u
   const Real t = direction < 0 ? -u : u;
-  Gates gates(weights, t);
+  Gates gates(weights, moment(t));
   std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
   std::vector<Real> time_parts(threads);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -38,7 +38,7 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
       Vec* pull = pulls.data() + size_t(tile) * Net::PULL;
       evaluate_tile(direction, gates, t, tile, at_y.data() + from, tape, out.y.data() + from);
       for (int v = 0; v < Net::STATE; v++) grad[v] = direction < 0 ? at_a[from + v] : -at_a[from + v];
-      Net::pull_back(weights, gates, t, probes_of(tile), tape, grad, pull, out.a.data() + from, &gathered);
+      Net::pull_back(weights, gates, moment(t), probes_of(tile), tape, grad, pull, out.a.data() + from, &gathered);
       Clock now(*this, t, tile);
       std::copy_n(now.each, WIDTH, times.data() + tile * WIDTH);
       list.push_back({tape, pull, times.data() + tile * WIDTH});

@@ -121,3 +121,4 @@ static inline Vec sigmoid(Vec x) {
   Vec s = 1 / (1 + z);
   return x < 0 ? z * s : s;
 }
+static inline Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }

@@ -6,6 +6,7 @@
 // and the squares of the same tangents sum up to the Jacobian's squared norm. The kinetic energy needs none.
 #pragma once
 #include <algorithm>
+#include <memory>
 #include <vector>
 #include "activation.h"
 
@@ -18,7 +19,7 @@ enum Integral { DIVERGENCE, KINETIC, JACOBIAN };
 constexpr int INTEGRALS[] = NODE_INTEGRALS;    // in the order of their rows, then -1
 constexpr int COUNT = sizeof INTEGRALS / sizeof *INTEGRALS - 1;
 constexpr int D = SIZES[0], R = D + COUNT;     // rows of the state: y, and the integrals
-constexpr int MOVED = D - SIZES[L];            // first rows that the last ones move: dy_i/dt = scale_i y_(D-MOVED+i) + shift_i
+constexpr int MOVED = D - SIZES[L];            // first rows, moved by the last: scale_i y_(D - MOVED + i) + shift_i
 constexpr int NORM_ROWS = NODE_NORM_ROWS;      // the first rows, whose error decides about a step
 
 constexpr int row_of(Integral which) {         // -1: it is not integrated
@@ -66,7 +67,10 @@ struct Weights {
       for (int j = 0; j < m; j++)
         for (int k = 0; k < SIZES[l]; k++) turned[weight_at(l) + k * m + j] = flat[weight_at(l) + j * columns(l) + k];
     }
-    if (MOVED > 0) std::copy_n(tensors[TENSORS], MOVED, scale.data()), std::copy_n(tensors[TENSORS + 1], MOVED, shift.data());
+    if (MOVED > 0) {
+      std::copy_n(tensors[TENSORS], MOVED, scale.data());
+      std::copy_n(tensors[TENSORS + 1], MOVED, shift.data());
+    }
     if (TIMED) {
       for (int j = 0; j < SIZES[1]; j++) {
         for (int k = 0; k < D; k++) plain.push_back(flat[j * (D + 1) + k]);
@@ -80,17 +84,21 @@ struct Weights {
   const Real* gate(int l, int which) const { return flat.data() + gate_at(l, which); }
 };
 
-// The gates of every layer at one time: sigmoid(g t + c), its derivative, and h t.
+// A time for all samples, or where each has steps of its own, one for each.
+typedef std::conditional_t<NODE_PER_SAMPLE, Vec, Real> Moment;
+static inline Moment moment(Real t) { return t - Moment{}; }
+
+// The gates of every layer at a moment: sigmoid(g t + c), its derivative, and h t.
 struct Gates {
-  Real open[GATED ? L : 1][GATED ? widest() : 1], bent[GATED ? L : 1][GATED ? widest() : 1],
+  Moment open[GATED ? L : 1][GATED ? widest() : 1], bent[GATED ? L : 1][GATED ? widest() : 1],
       shift[GATED ? L : 1][GATED ? widest() : 1];
 
-  Gates(const Weights& w, Real t) {
+  Gates(const Weights& w, Moment t) {
     if constexpr (GATED)
       for (int l = 0; l < L; l++)
         for (int j = 0; j < SIZES[l + 1]; j++) {
-          Real x = w.gate(l, 0)[j] * t + w.gate(l, 1)[j];
-          open[l][j] = 1 / (1 + std::exp(-x));
+          const Moment x = w.gate(l, 0)[j] * t + w.gate(l, 1)[j];
+          open[l][j] = sigmoid(x);
           bent[l][j] = open[l][j] * (1 - open[l][j]);
           shift[l][j] = w.gate(l, 2)[j] * t;
         }
@@ -240,7 +248,7 @@ struct Network {
   };
 
   template <int l>
-  static inline void unlayer(const Weights& w, const Gates& g, Real t, const Vec* tape, Vec* pulls, Vec* into,
+  static inline void unlayer(const Weights& w, const Gates& g, Moment t, const Vec* tape, Vec* pulls, Vec* into,
                              Gathered* gathered) {
     constexpr int M = SIZES[l + 1], N = SIZES[l];
     Vec* pull = pulls + pulls_at(l);
@@ -315,7 +323,7 @@ struct Network {
   }
 
   // The gradient of out . grad: by y into `into` (R, WIDTH), by each layer's sums into `pulls`.
-  static void pull_back(const Weights& w, const Gates& g, Real t, const Vec* probes, const Vec* tape, const Vec* grad,
+  static void pull_back(const Weights& w, const Gates& g, Moment t, const Vec* probes, const Vec* tape, const Vec* grad,
                         Vec* pulls, Vec* into, Gathered* gathered) {
     Vec* last = pulls + pulls_at(L - 1);
     const Vec* results = tape + RESULTS;
@@ -398,15 +406,13 @@ struct Network {
 
   template <int l = 0>
   static void gather(const Evaluation* list, int count, Real* gradient) {
-    thread_local std::vector<Vec> packed;
-    if constexpr (PACKS) {
-      if (packed.size() < size_t(SIZES[l] * count)) packed.resize(SIZES[l] * count);
-      pack<l>(list, count, packed.data());
-    }
+    // No static memory here: a process has many of these libraries, and they would share it by its name.
+    const std::unique_ptr<Vec[]> packed(PACKS ? new Vec[SIZES[l] * count] : nullptr);
+    if constexpr (PACKS) pack<l>(list, count, packed.get());
     int j = 0;
-    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.data(), count, j, gradient);
+    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.get(), count, j, gradient);
     if constexpr (SIZES[l + 1] % 4 > 0)
-      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.data(), count, j, gradient);
+      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.get(), count, j, gradient);
     if constexpr (l + 1 < L) gather<l + 1>(list, count, gradient);
   }
 

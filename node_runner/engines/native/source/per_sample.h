@@ -4,9 +4,10 @@
 // A lane whose sample has arrived takes the next one that waits, first those whose first step is the smallest, since
 // they are likely to need the most; so lanes idle only while the last samples finish.
 //
-// Rows are one vector wide here. Rows of four are 2 % faster a sample forward, and 15 % back, but have 64 lanes of float32
-// to keep busy: of 64 samples none waits, and all are as slow as the slowest. (64 trajectories of which one needs five
-// times the steps of the others: 5.1 ms a training step with rows of one, 17 with rows of four; all alike: 18 and 17.)
+// Rows are one vector wide here. Rows of four are 2 % faster a sample forward, and 15 % back, but have 64 lanes of
+// float32 to keep busy: of 64 samples none waits, and all are as slow as the slowest. (64 trajectories of which one
+// needs five times the steps of the others: 5.1 ms a training step with rows of one, 17 with rows of four; all alike:
+// 18 and 17.)
 
 static_assert(WIDTH == 1);
 
@@ -41,7 +42,7 @@ struct Lanes {
 };
 
 void evaluate_lanes(const Vec* now, const Vec* probes, const Vec* state, Vec* tape, Vec* out) const {
-  Net::evaluate(weights, Gates(weights, 0), now, probes, state, tape, out);
+  Net::evaluate(weights, Gates(weights, *now), now, probes, state, tape, out);
   if (sign < 0)
     for (int r = 0; r < R; r++) out[r] = -out[r];
 }
@@ -75,7 +76,7 @@ static bool lane_finite(const std::vector<Vec>& state, int lane) {
 // When the lanes evaluate stage i, by the solver's clock.
 static Vec stage_times(const Call& o, int i, const double* t, const double* h) {
   Vec now = {};
-  if (TIMED)
+  if (TIMED || GATED)
     for (int l = 0; l < LANES; l++) now[l] = stage_time(o, i, t[l], h[l], t[l] + h[l]);
   return now;
 }
@@ -152,8 +153,8 @@ void first_steps(const Call& o, std::vector<double>& first) {
   }
 }
 
-// Solves the samples of one thread, always the same ones. A sample that gets stuck is remembered, the earliest of them, and others that have
-// come further than it are let go.
+// Solves the samples of one thread, always the same ones. Of those that get stuck the earliest is remembered, and
+// others that have come further than it are let go.
 void solve_lanes(const Call& o, int thread, const std::vector<double>& first, const std::vector<int64_t>& order,
                  Stuck& stuck) {
   const int stages = int(o.stages);

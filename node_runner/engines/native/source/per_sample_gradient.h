@@ -40,6 +40,10 @@ struct Pending {
     if (!list.empty()) Net::gather(list.data(), int(list.size()), grad);
     list.clear();
   }
+  void finish() {
+    form();
+    Net::gather_gates(gathered, grad);
+  }
   void make_room(int evaluations) {
     if (int(list.size()) + evaluations > room) form();
   }
@@ -53,7 +57,8 @@ struct Pending {
     const size_t place = list.size();
     times[place] = now;
     Vec* pull = pulls.data() + place * Net::PULL;
-    Net::pull_back(solve.weights, Gates(solve.weights, 0), 0, probes, tape, g.data(), pull, into.data(), &gathered);
+    const Gates gates(solve.weights, now);
+    Net::pull_back(solve.weights, gates, now, probes, tape, g.data(), pull, into.data(), &gathered);
     list.push_back({tape, pull, &times[place]});
   }
 };
@@ -129,7 +134,7 @@ void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* gr
     af.swap(ak[0]);
   }
   for (int l = 0; l < LANES; l++) leave(l);
-  pending.form();
+  pending.finish();
 }
 
 // Through the first slopes to the initial states.
@@ -156,7 +161,7 @@ void pull_beginnings(const Call& o, int from, int to, const Real* grad_ys, Real*
     for (int r = 0; r < R; r++) total[r] += given[r];
     store(total.data(), grad_y0, tile);
   }
-  pending.form();
+  pending.finish();
 }
 
 // The gradient of `write_lane`: by y, y1 and every stage. See `pull_quartic`.

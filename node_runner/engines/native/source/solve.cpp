@@ -142,7 +142,7 @@ struct Solve {
   }
   void evaluate(Real t, const Vec* state, Vec* out, Vec* tapes) {
     Real time = sign < 0 ? -t : t;
-    Gates gates(weights, time);
+    Gates gates(weights, moment(time));
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int tile = 0; tile < tiles; tile++) {
       const NoSubnormals here;
