@@ -153,6 +153,14 @@ class Mixing(Enum):
     gcn = "gcn"
 
 
+class Capture(Enum):
+    """What a CUDA graph of several attempts at a step is made of: compiled code, operations as written, or none is."""
+
+    off = "off"
+    compiled = "compiled"
+    eager = "eager"
+
+
 class FirstStates(Enum):
     """Where trajectories begin in training: at their first observation, or at states that are learned beside it."""
 

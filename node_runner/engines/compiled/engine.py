@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
 from node_runner.engines.compiled import steps
+from node_runner.engines.compiled.attempts import Loop, attempts, undoing
 from node_runner.engines.compiled.inductor import missing
+from node_runner.engines.compiled.loops import AtOnce, CapturedLoop, CompiledLoop, EagerLoop, Repeats
 from node_runner.engines.compiled.making import Making, Rehearsed
 from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
 from node_runner.engines.compiled.reading import Reading, Unreadable, read
@@ -20,7 +21,7 @@ from node_runner.engines.compiled.trial import trial
 from node_runner.engines.compiled.walk import Programs
 from node_runner.engines.failures import unheard
 from node_runner.errors import ConfigError
-from node_runner.settings import Batching
+from node_runner.settings import Batching, Capture, CountOrZero
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau, offers
 
 
@@ -28,6 +29,12 @@ CONTINUOUS = ("on", "seminorm")
 
 MOST_KINDS = 200
 """Of field and state, whose steps a process keeps."""
+
+MOST_PRODUCTS = 300_000
+"""Batch times weights of a field whose steps are computed again where they could be kept."""
+
+ATTEMPTS = 8
+"""Of a replay of a CUDA graph, after which the host looks at the clock."""
 
 KITS: dict[Any, dict[Any, Kit]] = {}
 """Compiled steps of this process, by field and state, then by kind of step: equal ones share them."""
@@ -40,6 +47,32 @@ class CompiledEngine:
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
 
+    Small states are solved adaptively by one graph that makes attempts until it has arrived, and differentiated by
+    another that computes the accepted steps again, the smallest all at once; larger states, and fixed steps, take a
+    call a step. Training steps of experiments/benchmarks/engines and variants of it, x over torchdiffeq in the same
+    process (one thread of a two-core AMD EPYC, smallest of 12 interleaved rounds; rows with a star on a busy one):
+
+    | numbers, batch times weights | a call a step | loops | gradients at once |
+    |---|---|---|---|
+    | 2, 162 (one-spiral) | 17.7 | 30.2 | 34.5 |
+    | 8, 648 (four of them) * | | 14.8 | 24.0 |
+    | 16, 1,300 (eight) | 11.5 | 15.6 | 7.9 * |
+    | 48, 3,900 (24) | 10.6 | 13.3 | |
+    | 128, 10,000 (spirals-small) | 9.9 | 10.0 | |
+    | 128, 290,000 (spirals) * | 5.5 | 5.6 | |
+
+    Loops take about a second longer to compile for a small network, and three times as long for one that
+    differentiates itself (a Hamiltonian of 8,706 weights: 83 seconds of a CPU instead of 28).
+
+    Args:
+        loop_up_to: numbers in a state that is solved by a loop, which hands all that it writes down from attempt to
+            attempt. Where a gradient with adjoint=off is wanted, batch times weights must not exceed `MOST_PRODUCTS`
+            either: a call a step keeps activations, which costs less than to compute them again.
+        at_once_up_to: numbers in a state of which the gradients of all steps are found at once, from Jacobians.
+        capture: on a GPU, loops are CUDA graphs of several attempts, with one look of the host a replay, of compiled
+            code or, where Inductor is missing or not worth its time, of the operations as they are written. This has
+            not been run on a GPU yet, and so is nobody's choice but the user's: with off, a GPU has a call a step.
+
     Attributes:
         compile_seconds: spent compiling.
     """
@@ -48,14 +81,21 @@ class CompiledEngine:
     adjoints = frozenset(("off", "checkpoint", *CONTINUOUS))
     _compiles = True
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        loop_up_to: CountOrZero = 64,
+        at_once_up_to: CountOrZero = 8,
+        capture: Capture = Capture.off,
+    ) -> None:
+        self.loop_up_to, self.at_once_up_to, self.capture = loop_up_to, at_once_up_to, capture
         self.compile_seconds = 0.0
         self._verdicts: dict[Any, tuple[str | None, list[Any]]] = {}
 
     @classmethod
-    def uncompiled(cls) -> CompiledEngine:
+    def uncompiled(cls, **settings: Any) -> CompiledEngine:
         """The same engine with its steps called as they are written, for tests that need no compiler."""
-        engine = cls()
+        engine = cls(**settings)
         engine._compiles = False
         return engine
 
@@ -80,7 +120,9 @@ class CompiledEngine:
             return f"engine=compiled computes in float32 and float64, and the state is {kind}"
         if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
             return _parameterless(adjoint, f)
-        if self._compiles and (lacking := missing(y0.device.type)):
+        if self.capture is not Capture.off and self._compiles and y0.device.type != "cuda":
+            return "engine.capture is for a state on a GPU: use engine.capture=off"
+        if self.makes_code and (lacking := missing(y0.device.type)):
             return f"engine=compiled cannot compile here: {lacking}"
         try:
             reading = read(f, norm)
@@ -97,7 +139,7 @@ class CompiledEngine:
 
     def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Making | None:
         """Compile the steps of such a solve and of its gradient, or find them."""
-        if not self._compiles:
+        if not self.makes_code:
             return None
         key = (read(f, norm).key, y0.shape, y0.dtype, y0.device, method.name, adjoint)
         return Making(key, Rehearsed(self, method, f, norm, y0.detach(), adjoint))
@@ -139,9 +181,9 @@ class CompiledEngine:
         adjoint: str | None,
     ) -> Field:  # fmt: skip
         measure = norm or rms
-        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self._program)
+        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self, adjoint)
         tensors = [reading.tensors[i] for i in wanted]
-        forward = make(Plain(f, measure), "")
+        forward = make(Plain(f, measure))
         if adjoint not in CONTINUOUS:
             return Field(tensors, [], forward, None)
         if not isinstance(f, nn.Module):
@@ -154,13 +196,33 @@ class CompiledEngine:
         augmented = Augmented(f, measure, y0.shape, positions, shapes, seminorm=adjoint == "seminorm")
         return Field(tensors, parameters, forward, make(augmented, f"adjoint={adjoint}"))
 
-    def _program(self, source: Source, kits: dict[Any, Kit], kind: Any) -> Program:
-        if not self._compiles:
-            return EagerProgram(source)
-        kit = kits.get(kind)
-        if kit is None:
-            kit = kits[kind] = Kit(source.reading.held)
-        return CompiledProgram(source, kit, self._book)
+    def program(self, source: Source, kit: Kit) -> Program:
+        """A step that can be called."""
+        return CompiledProgram(source, kit, self._book) if self.makes_code else EagerProgram(source)
+
+    def loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
+        """A loop that can be run."""
+        book = self._book if self.makes_code else None
+        if self.capture is not Capture.off:
+            return CapturedLoop(loop, source, kit, ATTEMPTS, book)
+        return EagerLoop(loop, source) if book is None else CompiledLoop(loop, source, kit, book)
+
+    def at_once(self, source: Source, kit: Kit, otherwise: Repeats) -> Repeats:
+        """The gradient of a loop, of all steps together."""
+        return AtOnce(source, kit, self._book if self.makes_code else None, otherwise)
+
+    def loops(self, y0: Tensor, weights: int, adjoint: str | None) -> bool:
+        """Whether the solve of a state is a loop, for a field of so many weights."""
+        if y0.device.type != "cpu" and self.capture is Capture.off:
+            return False
+        if adjoint == "off" and len(y0) * weights > MOST_PRODUCTS:
+            return False
+        return y0.numel() <= self.loop_up_to
+
+    @property
+    def makes_code(self) -> bool:
+        """Whether what it calls is compiled."""
+        return self._compiles and self.capture is not Capture.eager
 
     def _book(self, seconds: float) -> None:
         self.compile_seconds += seconds
@@ -171,9 +233,11 @@ class _Maker:
 
     def __init__(
         self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
-        program: Callable[[Source, dict[Any, Kit], Any], Program],
+        engine: CompiledEngine, adjoint: str | None,
     ) -> None:  # fmt: skip
-        self.method, self.reading, self.tensors, self.wanted, self.program = method, reading, tensors, wanted, program
+        self.method, self.reading, self.tensors, self.wanted, self.engine = method, reading, tensors, wanted, engine
+        self.size = y0.numel()
+        self.loops = engine.loops(y0, sum(tensors[i].numel() for i in wanted), adjoint)
         # The number of threads is written into the code.
         key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
         if len(KITS) >= MOST_KINDS and key not in KITS:
@@ -181,19 +245,21 @@ class _Maker:
         self.kits = KITS.setdefault(key, {})
         self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
 
-    def __call__(self, system: System, about: str) -> Programs:
+    def __call__(self, system: System, about: str = "") -> Programs:
         method = self.method
         tableau = method.tableau
         assert tableau is not None
         if method.adaptive:
             order = method.order or 1
             own_first = method.options["first_step"] is not None
-            return Programs(
+            programs = Programs(
                 begin=self._make(steps.slope(system) if own_first else steps.begin(system, order), 1,
                                  ("slope" if own_first else "begin", order), about),
                 step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
                 slope=self._make(steps.slope(system), 1, ("slope",), about),
             )  # fmt: skip
+            # A continuous adjoint stops at every output, after a step or two.
+            return self._looped(programs, system, tableau, order) if self.loops and not about else programs
         cubic = method.options["interp"] == "cubic"
         return Programs(
             begin=self._make(steps.slope(system), 1, ("slope",), about),
@@ -201,10 +267,25 @@ class _Maker:
             slope=self._make(steps.slope(system), 1, ("slope",), about),
         )
 
+    def _looped(self, programs: Programs, system: System, tableau: Tableau, order: int) -> Programs:
+        engine, source = self.engine, self._source(steps.adaptive_step(system, tableau), 3, "step", "")
+        way = (engine.capture, engine.makes_code)
+        undo = engine.loop(undoing(source), source, self._kit("undo", tableau, *way))
+        if self.size <= engine.at_once_up_to:
+            undo = engine.at_once(source, self._kit("at once", tableau, *way), undo)
+        return programs._replace(
+            loop=engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, *way)), undo=undo
+        )
+
     def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
-        words = f"{kind[0]} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
-        source = Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
-        return self.program(source, self.kits, (kind, about))
+        return self.engine.program(self._source(compute, outputs, str(kind[0]), about), self._kit(*kind, about))
+
+    def _source(self, compute: steps.Compute, outputs: int, kind: str, about: str) -> Source:
+        words = f"{kind} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
+        return Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
+
+    def _kit(self, *kind: Any) -> Kit:
+        return self.kits.setdefault(kind, Kit(self.reading.held))
 
 
 def _parameterless(adjoint: str, f: Dynamics) -> str:

@@ -10,14 +10,15 @@ import functools
 import importlib
 import importlib.util
 import logging
+import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 
 from node_runner.engines.compiler import LOOKED_FOR, compiler
@@ -32,6 +33,8 @@ NEEDED = (
     ("torch._functorch.partitioners", "min_cut_rematerialization_partition"),
     ("torch._guards", "TracingContext"),
     ("torch._subclasses", "FakeTensorMode"),
+    ("torch._higher_order_ops.while_loop", "while_loop_op"),
+    ("torch._C._functorch", "_set_vmap_fallback_enabled"),
 )
 
 
@@ -97,6 +100,56 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: FakeTen
     # Around it are only records for profilers of compilations.
     inner: Compiled = getattr(compiled, "current_callable", None) or compiled
     return inner
+
+
+def loop_graph(
+    ahead: fx.GraphModule,
+    body: fx.GraphModule,
+    carried: Sequence[Tensor],
+    others: Sequence[Tensor],
+    mode: FakeTensorMode,
+) -> fx.GraphModule:
+    """The graph of `while ahead(*carried, *others): carried = body(*carried, *others)`, whose results are `carried`."""
+    from torch._higher_order_ops.while_loop import while_loop_op
+
+    root, graph = nn.Module(), fx.Graph()
+    root.ahead, root.body = ahead, body
+    nodes = []
+    for i, tensor in enumerate((*carried, *others)):
+        nodes.append(graph.placeholder(f"input_{i}"))
+        nodes[-1].meta["val"] = mode.from_tensor(tensor.detach())
+    parts = (graph.get_attr("ahead"), graph.get_attr("body"))
+    count = len(carried)
+    loop = graph.call_function(while_loop_op, (*parts, tuple(nodes[:count]), tuple(nodes[count:])))
+    loop.meta["val"] = tuple(node.meta["val"] for node in nodes[:count])
+    results = []
+    for i in range(count):
+        results.append(graph.call_function(operator.getitem, (loop, i)))
+        results[-1].meta["val"] = nodes[i].meta["val"]
+    graph.output(tuple(results))
+    return fx.GraphModule(root, graph)
+
+
+class Unbatched(Exception):
+    """An operation that cannot be done to many states together."""
+
+
+@contextlib.contextmanager
+def batched() -> Iterator[None]:
+    """Within this block vmap refuses what it would do to one sample after the other.
+
+    Raises:
+        Unbatched: there is such an operation.
+    """
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    except RuntimeError as error:
+        raise Unbatched(next(iter(str(error).splitlines()), "")[:200]) from error
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 class Halves(NamedTuple):

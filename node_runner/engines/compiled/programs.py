@@ -72,6 +72,10 @@ class Source(NamedTuple):
     outputs: int
     about: str
 
+    def watched(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors as leaves that autograd may differentiate by: an augmented system does within its slope."""
+        return [t.detach().requires_grad_(i in self.wanted) for i, t in enumerate(tensors)]
+
     def call(self, states: Sequence[Tensor], tensors: Sequence[Tensor]) -> Result:
         """Compute with these tensors in the field."""
         with self.reading.holding(tensors):
@@ -80,7 +84,7 @@ class Source(NamedTuple):
     def tracked(self, states: Sequence[Tensor], tensors: Sequence[Tensor]) -> tuple[Result, list[Tensor]]:
         """Compute under autograd; the result, and the leaves of its graph that want gradients."""
         leaves = [state.detach().requires_grad_(True) for state in states[1:]]
-        own = [t.detach().requires_grad_(i in self.wanted) for i, t in enumerate(tensors)]
+        own = self.watched(tensors)
         with torch.enable_grad():
             result = self.call([states[0], *leaves], own)
         return result, [*leaves, *(own[i] for i in self.wanted)]
@@ -107,11 +111,7 @@ class EagerProgram:
 
     def run(self, states: list[Tensor]) -> Result:
         with torch.no_grad():
-            return self.source.call(states, self._watched())
-
-    def _watched(self) -> list[Tensor]:
-        # The augmented system differentiates the field by its parameters.
-        return [t.detach().requires_grad_(i in self.source.wanted) for i, t in enumerate(self.source.tensors)]
+            return self.source.call(states, self.source.watched(self.source.tensors))
 
     def keep(self, states: list[Tensor]) -> tuple[Result, Any]:
         result, leaves = self.source.tracked(states, self.source.tensors)
@@ -142,6 +142,7 @@ class Kit:
         self.backward_graph: Any = None
         self.takes: list[tuple[str, int]] = []
         self.kept_bytes = 0
+        self.unfit = False
 
 
 class CompiledProgram:
@@ -205,9 +206,8 @@ class CompiledProgram:
     # --- what is traced
 
     def _run(self, states: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-        own = [t.detach().requires_grad_(i in self.source.wanted) for i, t in enumerate(tensors)]
         with torch.no_grad():
-            result = self.source.call(states, own)
+            result = self.source.call(states, self.source.watched(tensors))
         return [*result.outputs, *result.report]
 
     def _pull(self, states: Sequence[Tensor], tensors: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
@@ -223,16 +223,16 @@ class CompiledProgram:
     # --- compilation
 
     def _compile(self, part: str, function: Function, groups: list[list[Tensor]], arguments: list[Tensor]) -> Compiled:
-        with _compiling(f"{self.source.about}, {part}", self.book):
+        with compiling(f"{self.source.about}, {part}", self.book):
             mode = fake_mode()
             # A plain function: the tracer would count the `self` of a method among the arguments.
             graph = trace(lambda *lists: function(*lists), groups, mode)
             # Not the report, which is small differences of large numbers, nor gradients, which may be.
             expected = graph(*arguments)[: self.source.outputs] if part == "run" else None
-            return _proven(compile_graph(graph, arguments, mode), list(arguments), expected)
+            return proven(compile_graph(graph, arguments, mode), list(arguments), expected)
 
     def _cut(self, states: list[Tensor]) -> None:
-        with _compiling(f"{self.source.about}, keeping its activations", self.book):
+        with compiling(f"{self.source.about}, keeping its activations", self.book):
             mode = fake_mode()
             primals = [*states, *self.source.tensors]
             tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
@@ -241,16 +241,16 @@ class CompiledProgram:
             expected = halves.forward(*primals)[: self.source.outputs]
             code = compile_graph(halves.forward, primals, mode)
             self.kit.takes, self.kit.backward_graph = halves.takes, (halves.backward, mode)
-            self.kit.forward = _proven(code, list(primals), expected)
+            self.kit.forward = proven(code, list(primals), expected)
 
     def _finish(self, states: list[Tensor], kept: Sequence[Tensor]) -> None:
         """Compile the backward half, for the strides that the forward half gave what is kept."""
-        with _compiling(f"{self.source.about}, gradient from its activations", self.book):
+        with compiling(f"{self.source.about}, gradient from its activations", self.book):
             graph, mode = self.kit.backward_graph
             tangents = [torch.zeros_like(states[1]) for _ in range(self.source.outputs)]
             needed = [states[i] if kind == "primal" and i < len(states) else None for kind, i in self.kit.takes]
             arguments = self._arguments(len(states), needed, kept, tangents)
-            self.kit.backward = _proven(compile_graph(graph, arguments, mode), arguments, None)
+            self.kit.backward = proven(compile_graph(graph, arguments, mode), arguments, None)
             self.kit.backward_graph = None
             own = [tensor for tensor in needed[1:] if tensor is not None]
             self.kit.kept_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*kept, *own))
@@ -264,7 +264,7 @@ class CompiledProgram:
         return Pulled(found[:cut], found[cut:])
 
 
-def _proven(code: Compiled, arguments: list[Tensor], expected: Sequence[Tensor] | None) -> Compiled:
+def proven(code: Compiled, arguments: list[Tensor], expected: Sequence[Tensor] | None) -> Compiled:
     """Machine code whose results are those of its graph, with the strides that the next graph was traced for.
 
     Inductor may choose other strides for a result than the traced ones; one call tells.
@@ -300,7 +300,7 @@ def _proven(code: Compiled, arguments: list[Tensor], expected: Sequence[Tensor] 
 
 
 @contextmanager
-def _compiling(about: str, book: Callable[[float], None]) -> Iterator[None]:
+def compiling(about: str, book: Callable[[float], None]) -> Iterator[None]:
     """Says that something is being compiled, how long it took, and if it cannot be, why.
 
     Raises:

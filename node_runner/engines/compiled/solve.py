@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from node_runner.engines.compiled.strides import Readout, Strides
 from node_runner.engines.compiled.tape import Outputs, Tape
 from node_runner.engines.compiled.walk import Adaptive, Grid, Programs, direction_of, interpolant
 from node_runner.errors import SolveFailed
@@ -57,6 +58,7 @@ class CompiledSolve:
         self.stats = SolveStats()
         self.tape = Tape(KEEPS[gradient.adjoint] if gradient else None)
         self.blocks: Any = None
+        self.readouts: list[Readout] = []
 
     def forward(self, y0: Tensor) -> Tensor:
         """States (T, B, D...) at every time.
@@ -75,6 +77,13 @@ class CompiledSolve:
             walk.end = (targets := clock.tolist())[-1]
             walk.start(targets[0], y0)
             j = 1
+            while isinstance(walk, Strides) and j < len(targets):
+                readout = walk.read(walk.stride(walk.end), targets, j)
+                j = readout.last
+                if j > readout.first:
+                    readout.write(ys)
+                if self.tape.keeping is not None:
+                    self.readouts.append(readout)
             while j < len(targets):
                 walk.advance(targets[j])
                 last = bisect_right(targets, walk.t, lo=j)
@@ -84,14 +93,15 @@ class CompiledSolve:
             Grid(self.method, self.field.forward, self.tape, self.direction, self.stats).march(clock, y0, outputs)
         outputs.finish()
         self.blocks = outputs.blocks
-        self.stats.kept_bytes = self.tape.kept_bytes
+        self.stats.kept_bytes = self.tape.kept_bytes + sum(readout.stride.kept_bytes for readout in self.readouts)
         self.stats.seconds_forward = time.perf_counter() - began - (self.spent_compiling() - compiling)
         return ys
 
     def _adaptive(
         self, programs: Programs, tape: Tape, rtol: float, atol: float, direction: int, stats: SolveStats
     ) -> Adaptive:
-        return Adaptive(self.method, programs, tape, rtol, atol, direction, 0.0, stats)
+        arguments = (self.method, programs, tape, rtol, atol, direction, 0.0, stats)
+        return Adaptive(*arguments) if programs.loop is None else Strides(*arguments, loop=programs.loop)
 
     # --- the gradient of the computed numbers
 
@@ -100,6 +110,8 @@ class CompiledSolve:
         found = Outputs.gradient(self.blocks, grad_ys[1:])
         sums = [torch.zeros_like(tensor) for tensor in self.field.tensors]
         zero = torch.zeros_like(grad_ys[0])
+        if self.readouts:
+            (found["y", 0], found["slope", 0]), sums = self._undone(grad_ys, sums)
         for step in reversed(self.tape.steps):
             tangents = [found.pop(name, zero) for name in step.gives]
             if step.states is None:
@@ -110,9 +122,22 @@ class CompiledSolve:
                 found[name] = found[name] + gradient if name in found else gradient
             if sums:
                 torch._foreach_add_(sums, list(pulled.tensors))
-        if self.tape.keeping == "states":
+        if self.readouts or self.tape.keeping == "states":
             self.stats.nfe_backward += self.evaluations_again
         return found.get(("y", 0), zero) + grad_ys[0], sums
+
+    def _undone(self, grad_ys: Tensor, sums: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The gradient (2, ...) that reaches y and its slope at the start, and that of each tensor."""
+        undo = self.field.forward.undo
+        assert undo is not None
+        gradient = torch.zeros_like(self.readouts[0].stride.start)
+        for readout in reversed(self.readouts):
+            stride = readout.stride
+            start, given = readout.gradient(grad_ys)
+            number = torch.tensor([stride.accepted], device=gradient.device)
+            _, gradient, *sums = undo.run([number, gradient, *sums], [stride.scalars, stride.before, given])
+            gradient = gradient + start
+        return gradient, sums
 
     @property
     def evaluations_again(self) -> int:
@@ -120,6 +145,8 @@ class CompiledSolve:
         tableau = self.method.tableau
         assert tableau is not None
         each = tableau.stages - self.method.adaptive
+        if self.readouts:
+            return self.stats.accepted * each + (self.tape.keeping == "states")
         others = len(self.tape.steps) - self.stats.accepted  # the slope at the start, and slopes for outputs
         return self.stats.accepted * each + others
 

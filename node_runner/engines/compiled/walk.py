@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_runner.engines.compiled.loops import Repeats
 from node_runner.engines.compiled.programs import Program
 from node_runner.engines.compiled.tape import Interpolant, Name, Numbers, Outputs, Tape
 from node_runner.engines.failures import spent, stopped
@@ -23,11 +24,16 @@ from node_runner.types import Method, SolveStats
 
 
 class Programs(NamedTuple):
-    """begin: the slope at the start, and the first step where it is to be found. step: one step. slope: a slope."""
+    """begin: the slope at the start, and the first step where it is to be found. step: one step. slope: a slope.
+
+    loop: of attempts, or None where each is made by itself. undo: gradient of a loop.
+    """
 
     begin: Program
     step: Program
     slope: Program
+    loop: Repeats | None = None
+    undo: Repeats | None = None
 
 
 class Scalars:
@@ -109,7 +115,12 @@ class Adaptive:
         while target > self.t:
             self._attempt()
 
-    def _attempt(self) -> None:
+    def bounds(self) -> tuple[float, float]:
+        """The size of the next attempt, and its end.
+
+        Raises:
+            SolveFailed: it cannot be made.
+        """
         stats, t, h = self.stats, self.t, self.h
         if not math.isfinite(h):
             h = self.min_step
@@ -117,11 +128,16 @@ class Adaptive:
         if stats.accepted + stats.rejected >= self.method.max_steps:
             raise SolveFailed(spent(self.method, self.direction * t, h, stats.accepted, stats.rejected))
         after = t + h
-        if self.number == 0 and stats.rejected == 0:
-            self.finite = bool(torch.isfinite(self.y).all())
         if not after > t or not self.finite:
             finite = self.finite and bool(torch.isfinite(self.y).all() and torch.isfinite(self.slope).all())
             raise SolveFailed(stopped(self.method, self.direction * t, self.direction * self.end, h, finite=finite))
+        return h, after
+
+    def _attempt(self) -> None:
+        stats, t = self.stats, self.t
+        if self.number == 0 and stats.rejected == 0:
+            self.finite = bool(torch.isfinite(self.y).all())
+        h, after = self.bounds()
         signed = self.direction * h
         end = self.direction * self.scalars.before(after)
         scalars = self.scalars(self.direction * t, signed, end, self.rtol, self.atol)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from node_runner.adjoints import ADJOINTS
 from node_runner.engines.compiled.engine import CompiledEngine
 from node_runner.engines.compiled.inductor import missing
 from node_runner.fields.concatsquash import ConcatSquash
@@ -16,7 +17,8 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
-from node_runner.settings import Activation
+from node_runner.settings import Activation, Capture, ToleranceConfig
+from node_runner.solving import Solve, Tolerances
 from tests.engines.equality import (
     CONTROLS,
     DIM,
@@ -45,12 +47,12 @@ def images() -> nn.Module:
     return Conv((4, 3, 3), activation=Activation.tanh).double()
 
 
-def widened(*names: str, field: nn.Module | None = None) -> Widened:
+def widened(*names: str, field: nn.Module | None = None, batch: int = 5) -> Widened:
     """A field with integrals beside its state, by name."""
-    y = torch.zeros(5, DIM, dtype=torch.float64)
+    y = torch.zeros(batch, DIM, dtype=torch.float64)
     made = {
         "exact": lambda: divergence_exact,
-        "hutchinson": lambda: Hutchinson(torch.randn(5, DIM, dtype=torch.float64)),
+        "hutchinson": lambda: Hutchinson(torch.randn(batch, DIM, dtype=torch.float64)),
         "kinetic": lambda: Kinetic().begin(y),
         "jacobian": lambda: Jacobian().begin(y),
     }
@@ -66,11 +68,70 @@ def equal(
 # --- the steps as they are written ------------------------------------------------------------------
 
 
+WALKS = {
+    "step-by-step": {"loop_up_to": 0},
+    "loops": {"at_once_up_to": 0},
+}
+"""Settings of the engine for each way through an adaptive solve."""
+
+
+@pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_adaptive_methods(name: str, adjoint: str, times: str):
-    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name)
+def test_adaptive_methods(name: str, adjoint: str, times: str, walk: str):
+    engine = CompiledEngine.uncompiled(**WALKS[walk])
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, engine=engine)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", ["off", "on"])
+def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
+    engine = CompiledEngine.uncompiled(at_once_up_to=0, capture=Capture.eager)
+    equal(mlp(), ts=TIMES[times], adjoint=adjoint, engine=engine)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("name", ["bosh3", "adaptive_heun"])
+def test_the_gradients_of_all_steps_at_once(name: str, times: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="node_runner")
+    # adaptive_heun takes more steps than one run of a loop holds, and their gradient goes from one to the next.
+    equal(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
+    assert "step by step" not in caplog.text
+
+
+def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="node_runner")
+    wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)
+    equal(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
+    assert "step by step" not in caplog.text
+
+
+def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pytest.LogCaptureFixture):
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(DIM, dtype=torch.float64))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            changed = y.clone()
+            changed[:, 0] = torch.sin(t)
+            return torch.tanh(-self.weight * changed.cumsum(-1))
+
+    with caplog.at_level("INFO", logger="node_runner"):
+        equal(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled())
+    assert "step by step" in caplog.text
+
+
+def test_what_a_solve_is_made_of_is_told_by_its_size():
+    engine, state = CompiledEngine(), torch.zeros(4, 3)
+    assert engine.loops(state, 100, "off")
+    assert not engine.loops(state, 10**6, "off")
+    assert engine.loops(state, 10**6, "checkpoint")
+    assert engine.loops(state, 10**6, None)
+    assert not engine.loops(torch.zeros(1000, 3), 100, "checkpoint")
+    assert not engine.loops(state.to("meta"), 100, "off")  # on no device but the CPU without being told
+    assert CompiledEngine(capture=Capture.compiled).loops(state.to("meta"), 100, "off")
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -138,6 +199,32 @@ def test_a_tensor_in_a_closure_gets_its_gradient():
 @pytest.mark.slow
 def test_a_compiled_network():
     equal(mlp(), engine=CompiledEngine())
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 5], ids=["at-once", "loops"])
+def test_compiled_loops(size: int):
+    equal(mlp(), (size, DIM), name="bosh3", engine=CompiledEngine())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("capture", [Capture.eager, Capture.compiled], ids=lambda capture: capture.value)
+def test_a_captured_loop(capture: Capture):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    method, field = make_method("dopri5", first_step=0.1), mlp()
+    y0, ts = torch.randn(5, DIM, dtype=torch.float64), FORWARD
+    found = []
+    for device, engine in (("cuda", CompiledEngine(capture=capture)), ("cpu", CompiledEngine.uncompiled())):
+        solve = Solve(engine, method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig(rtol=1e-4, atol=1e-5)))
+        own = field.to(device)
+        solution = solve(own, y0.to(device), ts.to(device))
+        gradients = torch.autograd.grad(solution.ys.square().mean(), list(own.parameters()))
+        counts = solution.stats.accepted, solution.stats.rejected
+        found.append((counts, solution.ys.detach().cpu(), [g.cpu() for g in gradients]))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-10, atol=1e-10)
 
 
 @compiles

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from node_runner.engines.compiled.inductor import missing
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Shifted
+from node_runner.settings import Capture
 from node_runner.types import Dynamics, Gradient, Method
 from tests.problems import CountingField, SmallField, differentiable, make_method
 
@@ -169,6 +171,27 @@ def test_failures_have_the_reference_s_sentences(kind: str, direction: int):
         ts, f = ts * 2, (lambda t, y: direction * y**2)
     sentences = [failure(engine, method, f, ts, tolerance, tolerance) for engine in ("compiled", "torchdiffeq")]
     assert sentences[0].split(" (")[0] == sentences[1].split(" (")[0]
+
+
+@pytest.mark.parametrize("settings", [{"loop_up_to": 100}, {"capture": Capture.eager}], ids=["loop", "captured"])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_loops_fail_where_single_steps_do(kind: str, settings: dict[str, Any]):
+    method, f, tolerance = FAILURES[kind]
+    ts = torch.tensor([0.0, 0.4, 1.8 if kind == "infinite" else 0.9], dtype=torch.float64)
+    f = (lambda t, y: y**2) if kind == "infinite" else f
+    sentences = []
+    for own in (settings, {"loop_up_to": 0}):
+        with pytest.raises(SolveFailed) as caught:
+            CompiledEngine.uncompiled(**own).integrate(
+                method, f, torch.ones(2, 1).double(), ts, rtol=tolerance, atol=tolerance, norm=None
+            )
+        sentences.append(str(caught.value))
+    assert sentences[0] == sentences[1]
+
+
+def test_a_capture_is_for_a_gpu():
+    message = CompiledEngine(capture=Capture.compiled).refuses(make_method("dopri5"), SmallField(), Y0, None, "off")
+    assert message == "engine.capture is for a state on a GPU: use engine.capture=off"
 
 
 def test_times_that_do_not_increase_are_refused():

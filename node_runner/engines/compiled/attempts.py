@@ -1,0 +1,190 @@
+"""Many attempts at a step as one graph, and the gradient of many steps as one graph: pure functions of tensors.
+
+A loop carries tensors and is `ahead` of something until its condition says otherwise. What it decides are the same
+decisions, in the same arithmetic of 64 bits, as those of `walk.Adaptive` on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from node_runner.engines.compiled.programs import Source, gradients
+
+
+ROWS = 32
+"""Accepted steps that one run of a loop can write down."""
+
+Tensors = Sequence[Tensor]
+
+
+class Loop(NamedTuple):
+    """While `ahead`: carried = body.
+
+    ahead: (carried, fixed) -> () bool. body: (carried, fixed, tensors of the field) -> carried, and where nothing is
+    ahead what it was given, so that it may be run some times too often.
+    once: (carried, fixed) -> the same, changed so that the body runs once. about: the loop in words.
+    """
+
+    ahead: Callable[[Tensors, Tensors], Tensor]
+    body: Callable[[Tensors, Tensors, Tensors], list[Tensor]]
+    once: Callable[[list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]
+    about: str
+
+
+# --- forward: carried are
+#   state (2, ...): y and its slope;
+#   clock (5,) of 64 bits: t, size of the next attempt, accepted, rejected, whether the state is finite;
+#   rows (ROWS, 3, ...): y, slope and middle that each accepted step gave;
+#   scalars (ROWS, 5): with which each was computed;
+#   times (ROWS, 2) of 64 bits: its start and its end.
+# Fixed are the limits (10,) of 64 bits.
+
+
+def limits(
+    end: float, direction: int, rtol: float, atol: float, budget: int, options: Mapping[str, Any]
+) -> list[float]:
+    """The numbers that a loop of attempts is bound by."""
+    control = [float(options[name]) for name in ("min_step", "max_step", "safety", "ifactor", "dfactor")]
+    return [end, direction, rtol, atol, budget, *control]
+
+
+def _attempt_ahead(carried: Tensors, fixed: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+    """The size of the next attempt, its end, and whether it is to be made."""
+    t, h, accepted, rejected, finite = carried[1].unbind(0)
+    end, _, _, _, budget, smallest, largest, *_ = fixed[0].unbind(0)
+    h = torch.minimum(torch.maximum(torch.where(torch.isfinite(h), h, smallest), smallest), largest)
+    after = t + h
+    going = (t < end) & (accepted < ROWS) & (accepted + rejected < budget) & (finite > 0) & (after > t)
+    return h, after, going
+
+
+def attempts(source: Source, order: int) -> Loop:
+    """Attempts until the end is reached, the rows are full, the budget is spent, or the next cannot be made."""
+
+    def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        state, clock, rows, scalars, times = carried
+        t, before, accepted, rejected, finite = clock.unbind(0)
+        _, direction, rtol, atol, _, smallest, largest, safety, ifactor, dfactor = fixed[0].unbind(0)
+        h, after, going = _attempt_ahead(carried, fixed)
+        last = after.to(state.dtype)
+        last = direction.to(state.dtype) * torch.nextafter(last, last - 1)
+        now = torch.stack([direction * t, direction * h, last.to(t.dtype), rtol, atol]).to(state.dtype)
+        with torch.no_grad():
+            result = source.call([now, state[0], state[1]], source.watched(tensors))
+        row = torch.stack(result.outputs)
+        ratio, zero = result.report[0].to(t.dtype).unbind(0)
+        taken = going & ((ratio <= 1) | (h <= smallest))
+        grown = torch.maximum(safety / ratio ** (1 / order), torch.where(ratio < 1, torch.ones_like(dfactor), dfactor))
+        factor = torch.where(ratio == 0, ifactor, torch.minimum(ifactor, grown))
+        following = torch.minimum(torch.maximum(h * factor, smallest), largest)
+        here = (torch.arange(ROWS, device=t.device) == accepted) & taken
+        return [
+            torch.where(taken, row[:2], state),
+            torch.stack([
+                torch.where(taken, after, t), torch.where(going, following, before), accepted + taken,
+                rejected + (going & ~taken), torch.where(taken, (zero == 0).to(t.dtype), finite),
+            ]),
+            torch.where(here.view(-1, *[1] * row.ndim), row, rows),
+            torch.where(here[:, None], now, scalars),
+            torch.where(here[:, None], torch.stack([t, after]), times),
+        ]  # fmt: skip
+
+    def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        one = fixed[0].clone()
+        one[4] = carried[1][2] + carried[1][3] + 1
+        return carried, [one]
+
+    return Loop(lambda carried, fixed: _attempt_ahead(carried, fixed)[2], body, once, f"loop of {source.about}")
+
+
+# --- gradient: carried are
+#   number (1,): how many rows are ahead; gradient (2, ...) that has reached y and its slope after them, and then
+#   that of each tensor of the field.
+# Fixed are scalars (ROWS, 5); before (ROWS, 2, ...): y and slope that each step began with; and
+# given (ROWS, 3, ...): the gradient that reaches what each step gave from the outputs.
+
+
+def undoing(source: Source) -> Loop:
+    """The gradient of recorded steps, from the last to the first, each computed again."""
+
+    def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        number, gradient, *sums = carried
+        left = (number - 1).clamp(min=0)
+        scalars, before, given = (x.index_select(0, left).squeeze(0) for x in fixed)
+        result, leaves = source.tracked([scalars, before[0], before[1]], tensors)
+        tangents = torch.cat([gradient + given[:2], given[2:]])
+        tangents = torch.where(number > 0, tangents, torch.zeros_like(tangents))
+        found = gradients(result.outputs, leaves, tangents.unbind(0))
+        pulled = torch.where(number > 0, torch.stack(found[:2]), gradient)
+        return [left, pulled, *(a + b for a, b in zip(sums, found[2:], strict=True))]
+
+    def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return [torch.ones_like(carried[0]), *carried[1:]], fixed
+
+    return Loop(lambda carried, fixed: carried[0][0] > 0, body, once, f"loop of gradients of {source.about}")
+
+
+def pull_one(source: Source) -> Callable[..., list[Tensor]]:
+    """(states, tensors, tangents) -> gradients of one step, to be traced."""
+
+    def pull(states: Tensors, tensors: Tensors, tangents: Tensors) -> list[Tensor]:
+        result, leaves = source.tracked(states, tensors)
+        return gradients(result.outputs, leaves, tangents)
+
+    return pull
+
+
+def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[Tensor]]:
+    """The gradient of recorded steps, all of them together: (carried, fixed, tensors) -> carried, as `undoing` gives.
+
+    Each step's Jacobian by (y, slope) is found whole, which makes the recursion u_n = J_n' u_{n+1} + b_n one of small
+    matrices. It is solved by doubling, in log2(ROWS) rounds (Blelloch 1990, Prefix sums and their applications).
+
+    Args:
+        pull: graph of the gradients of one step, with no autograd left in it, so that it can be batched.
+    """
+
+    def compute(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        number, gradient, *sums = carried
+        scalars, before, given = fixed
+        size = gradient.numel()
+
+        def one(scalars: Tensor, before: Tensor, tangents: Tensor) -> Sequence[Tensor]:
+            found: Sequence[Tensor] = pull(scalars, before[0], before[1], *tensors, *tangents.unbind(0))
+            return found
+
+        def by_state(scalars: Tensor, before: Tensor, tangents: Tensor) -> Tensor:
+            return torch.stack(list(one(scalars, before, tangents)[:2]))
+
+        # Rows that hold nothing compute what the first one does, and their result is left out.
+        real = torch.arange(ROWS, device=number.device) < number
+        scalars = torch.where(real[:, None], scalars, scalars[:1])
+        before = torch.where(real.view(-1, *[1] * gradient.ndim), before, before[:1])
+        units = torch.eye(size, dtype=gradient.dtype, device=gradient.device).view(size, *gradient.shape)
+        units = torch.cat([units, torch.zeros_like(units[:, :1])], 1)
+        tangents = torch.cat([units.expand(ROWS, *units.shape), given[:, None]], 1)
+        pulled = torch.vmap(torch.vmap(by_state, (None, None, 0)))(scalars, before, tangents).view(ROWS, size + 1, size)
+        unit = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
+        matrix = torch.where(real[:, None, None], pulled[:, :size].transpose(1, 2), unit)
+        offset = torch.where(real[:, None], pulled[:, size], torch.zeros_like(pulled[:, size]))
+        step = 1
+        while step < ROWS:
+            offset = torch.cat([
+                offset[:-step] + (matrix[:-step] * offset[step:].unsqueeze(1)).sum(2), offset[-step:]
+            ])  # fmt: skip
+            product = (matrix[:-step].unsqueeze(3) * matrix[step:].unsqueeze(1)).sum(2)
+            matrix = torch.cat([product, matrix[-step:]])
+            step *= 2
+        last = gradient.reshape(1, size)
+        reached = (offset + (matrix * last.unsqueeze(1)).sum(2)).view(ROWS, *gradient.shape)
+        after = torch.cat([reached[1:], gradient[None]])
+        tangents = torch.cat([after + given[:, :2], given[:, 2:]], 1)
+        tangents = torch.where(real.view(-1, *[1] * gradient.ndim), tangents, torch.zeros_like(tangents))
+        found = torch.vmap(one)(scalars, before, tangents)[2:]
+        return [number * 0, reached[0], *(a + b.sum(0) for a, b in zip(sums, found, strict=True))]
+
+    return compute
