@@ -150,7 +150,7 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
     if form.moved is not None and form.integrals:
-        return "integrates beside a network alone, and here velocities move positions: use engine=auto"
+        return "integrates beside a network alone, and here velocities move positions"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
     if form.noise is None and exact and dim > MOST_PROBES:
         return (
