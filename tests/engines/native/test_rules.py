@@ -171,6 +171,7 @@ def test_a_backward_solve_that_fails_says_that_it_is_one():
 
 @needs_compiler
 def test_what_a_solve_keeps_is_counted_and_let_go(monkeypatch: pytest.MonkeyPatch):
+    gc.collect()  # solves of tests before, which an exception's traceback may have kept
     released = []
     monkeypatch.setattr(calls.NativeSolve, "release", lambda self: released.append(self), raising=True)
     field, y0 = MLP((2,)), torch.randn(8, 2)
