@@ -37,6 +37,8 @@ from node_runner.reporting.figures.style import clean, sheet, style
 
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+WORTHLESS = 3.0
+"""A gradient that is further off than its own size is left to the table: where it lies would hide the others."""
 SHOWN = ("spirals-small", "vector-block", "flow-exact")
 
 
@@ -83,6 +85,7 @@ def draw(results: dict[str, list[dict[str, Any]]]) -> Figure:
                 if own:
                     axes.plot(*points, "o-", color=colour, markersize=4, label=library)
             axes.set(xscale="log", yscale="log", title=name, xlabel="relative error of the gradient")
+            axes.set_xlim(right=min(axes.get_xlim()[1], WORTHLESS))
         figure.axes[0].set(ylabel="ms a training step")
         figure.axes[0].legend(fontsize=7)
     return figure

@@ -64,7 +64,7 @@ class Readout(NamedTuple):
         """The gradient that reaches the start (2, ...) and the rows (ROWS, 3, ...) from the outputs (T, ...)."""
         part, start = grad_ys[self.first : self.last], self.stride.start
         dense = part.new_zeros(len(part), 2 + 3 * ROWS).scatter_add_(1, self.places, self.weights)
-        found = dense.T @ part.reshape(len(part), -1)
+        found = dense.T @ part.flatten(1)
         return found[:2].view_as(start), found[2:].view(ROWS, 3, *start.shape[1:])
 
 

@@ -123,6 +123,14 @@ def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pyte
     assert "step by step" in caplog.text
 
 
+@pytest.mark.parametrize("at_once", [0, 8], ids=["one by one", "at once"])
+@pytest.mark.parametrize("adjoint", GRADIENTS[:2])
+def test_more_steps_between_two_outputs_than_a_loop_writes_down(adjoint: str, at_once: int):
+    engine = CompiledEngine(at_once_up_to=at_once)
+    engine._compiles = False
+    equal(mlp(), (2, DIM), ts=FORWARD[::6], adjoint=adjoint, name="adaptive_heun", engine=engine)
+
+
 def test_what_a_solve_is_made_of_is_told_by_its_size():
     engine, state = CompiledEngine(), torch.zeros(4, 3)
     assert engine.loops(state, 100, "off")

@@ -1,0 +1,51 @@
+"""Training on a device that is not the CPU: every model, each on a data set of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from node_runner.models import MODELS
+
+
+DATASETS = {
+    "spiral": ("node", "augmented", "greybox"), "oscillator": ("second_order",), "pendulum": ("hamiltonian",),
+    "digits": ("resnet",), "two_moons": ("cnf", "flow_matching"), "diffusion": ("graph",), "bouncing_ball": ("event",),
+    "irregular_spirals": ("latent", "rnn"), "turns": ("cde", "ode_rnn"),
+    "ornstein_uhlenbeck": ("neural_sde",),
+}  # fmt: skip
+PAIRS = [(dataset, model) for dataset, models in DATASETS.items() for model in models]
+LEFT_OUT = ["latent_sde"]
+"""torchsde draws its noise from a generator on the device, and only a device of C++ has those."""
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_it(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Tests run in a process in which every run is on the other device."""
+    command = [sys.executable, "-m", "pytest", "-p", "tests.elsewhere", "-p", "no:cacheprovider", "-q", "--tb=short"]
+    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_model_is_looked_at():
+    assert sorted([*(model for _, model in PAIRS), *LEFT_OUT]) == sorted(MODELS.names())
+
+
+def test_every_model_trains_on_a_device_that_is_not_the_cpu():
+    contract = "tests/contracts/test_pairs.py::test_every_pair_of_data_set_and_model_trains_or_is_refused"
+    done = on_it(*(f"{contract}[{dataset}-{model}]" for dataset, model in PAIRS))
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_a_tensor_that_was_left_on_the_cpu_is_found(tmp_path: Path):
+    (tmp_path / "test_left.py").write_text(
+        "import torch\n\n\n"
+        "def test_left():\n"
+        "    layer = torch.nn.Linear(2, 2).to('elsewhere')\n"
+        "    layer(torch.ones(1, 2, device='elsewhere')).sum().backward()\n"
+        "    assert layer.weight.grad.device.type == 'elsewhere'\n"
+        "    layer(torch.ones(1, 2))\n"
+    )
+    done = on_it(str(tmp_path / "test_left.py"))
+    assert "RuntimeError: Expected all tensors to be on the same device" in done.stdout
