@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from node_runner.settings import Activation
-from node_runner.tracing import chain_of
+from node_runner.tracing import Chain, chain_of
 from node_runner.types import Dynamics
 
 
@@ -55,6 +55,7 @@ class FieldForm:
         layers: first to last.
         activation: between layers.
         time_input: whether the first layer's last input is the time.
+        power: of each number of the state, which the first layer sees.
         start: (B,) added to the time of each sample (None: nothing).
         integrals: what is integrated beside the state, in the order of its columns.
         noise: (B, D) Hutchinson's probe of the divergence (None: it is exact).
@@ -64,6 +65,7 @@ class FieldForm:
     layers: tuple[Layer, ...]
     activation: Activation
     time_input: bool
+    power: int = 1
     start: Tensor | None = None
     integrals: tuple[Integral, ...] = ()
     noise: Tensor | None = None
@@ -82,7 +84,10 @@ def form_of(field: Dynamics) -> FieldForm | None:
         found = form()
         return found if isinstance(found, FieldForm) else None
     chain = chain_of(field) if isinstance(field, nn.Module) else ""
-    if isinstance(chain, str):
-        return None
+    return None if isinstance(chain, str) else form_of_chain(chain)
+
+
+def form_of_chain(chain: Chain) -> FieldForm:
+    """The form of a module that was recognised."""
     layers = tuple(Layer(linear.weight, linear.bias) for linear in chain.linears)
-    return FieldForm(layers, chain.activation, chain.time_input)
+    return FieldForm(layers, chain.activation, chain.time_input, chain.power)

@@ -7,9 +7,9 @@ and the implicit ones) whatever the version that is installed. A call that an en
 any other to torchdiffeq unchanged; `node_runner.explain` says which and why, and `node_runner.fast_path(False)`, or
 NODE_RUNNER_FAST=0 in the environment, sends every call to torchdiffeq.
 
-An engine serves a call whose state is one real tensor (B, D), whose method is an explicit Runge-Kutta method, whose
-field is a chain of linear layers with one smooth activation (see `node_runner.tracing`), and whose options, norms
-and tolerances are plain. Then:
+An engine serves a call whose state is one real tensor (..., D), whose method is an explicit Runge-Kutta method, whose
+field is a chain of linear layers with one activation, of the state or a power of it, with the time or without (see
+`node_runner.tracing`), and whose options, norms and tolerances are plain. Then:
 
 - values are torchdiffeq's to rounding, and steps the same; in float32 rounding moves the step sizes a little, and
   with them the values, by far less than the tolerance;

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.drop_in.flattened import Flattened, flat
 from node_runner.drop_in.switch import is_on
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
-from node_runner.forms import form_of
+from node_runner.forms import form_of_chain
 from node_runner.solvers import SOLVERS
 from node_runner.tracing import chain_of
-from node_runner.types import Engine, Gradient, Method
+from node_runner.types import Dynamics, Engine, Gradient, Method
 
 
 CALLBACKS = tuple(
@@ -54,9 +55,10 @@ class Request:
 
 
 class Plan(NamedTuple):
-    """How an engine serves a call."""
+    """How an engine serves a call, with its state as (B, D)."""
 
     engine: Engine
+    field: Dynamics
     method: Method
     rtol: float
     atol: float
@@ -76,9 +78,9 @@ def decide(request: Request) -> Plan | str:
         if t.dtype != y0.dtype and not (method.adaptive and y0.dtype is torch.float64):
             raise _Not("t and the state differ in dtype")
         rtol, atol = _number("rtol", request.rtol), _number("atol", request.atol)
-        _check_field(request.func)
+        field = _field(request.func, y0)
         gradient = Gradient() if request.adjoint is None else _gradient(request, request.adjoint, rtol, atol)
-        return Plan(_engine(method, request.func, y0, gradient), method, rtol, atol, gradient)
+        return Plan(_engine(method, field, flat(y0), gradient), field, method, rtol, atol, gradient)
     except _Not as reason:
         return str(reason)
 
@@ -101,6 +103,8 @@ def _state(y0: Any) -> Tensor:
         raise _Not(f"the state is a {type(y0).__name__}")
     if not y0.is_floating_point():
         raise _Not(f"the state is of {str(y0.dtype).removeprefix('torch.')}")
+    if y0.ndim == 0 or y0.numel() == 0:
+        raise _Not(f"the state has no dimension, or no numbers: {tuple(y0.shape)}")
     if torch.is_autocast_enabled(y0.device.type):
         raise _Not("autocast is on")
     return y0
@@ -175,14 +179,20 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
         raise _Not(str(error)) from error
 
 
-def _check_field(func: Callable[..., Any]) -> None:
+def _field(func: Callable[..., Any], y0: Tensor) -> Dynamics:
+    """The field as an engine is handed it, for states (B, D)."""
     for name in CALLBACKS:
         if hasattr(func, name):
             raise _Not(f"the field has {name}")
-    if form_of(func) is None and not type(func).__module__.startswith("node_runner."):
-        why = chain_of(func) if isinstance(func, nn.Module) else "it is no nn.Module"
-        name = type(func).__name__ if isinstance(func, nn.Module) else getattr(func, "__name__", type(func).__name__)
-        raise _Not(f"{name} is not known to be linear layers with one activation: {why}")
+    name = type(func).__name__ if isinstance(func, nn.Module) else getattr(func, "__name__", type(func).__name__)
+    if callable(getattr(func, "form", None)):  # it says itself what it is made of
+        if y0.ndim != 2:
+            raise _Not(f"{name} is for states (B, D), and the state is of shape {tuple(y0.shape)}")
+        return func
+    chain = chain_of(func, y0.shape[:-1]) if isinstance(func, nn.Module) else "it is no nn.Module"
+    if isinstance(chain, str):
+        raise _Not(f"{name} is not known to be linear layers with one activation: {chain}")
+    return Flattened(func, y0.shape, form_of_chain(chain))
 
 
 def _gradient(request: Request, adjoint: Adjoint, rtol: float, atol: float) -> Gradient:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from node_runner.drop_in.continuous import continuous
 from node_runner.drop_in.decision import Adjoint, Plan, Request, decide
+from node_runner.drop_in.flattened import flat
 from node_runner.drop_in.second import differentiable_twice
 from node_runner.engines.extended import functions as extended
 from node_runner.errors import SolveFailed
@@ -161,10 +162,11 @@ def _by_an_engine(request: Request) -> Tensor | None:
 def _served(plan: Plan, request: Request) -> Tensor:
     """The states, by an engine."""
     solution = plan.engine.integrate(
-        plan.method, request.func, request.y0, request.t, rtol=plan.rtol, atol=plan.atol, norm=None,
+        plan.method, plan.field, flat(request.y0), request.t, rtol=plan.rtol, atol=plan.atol, norm=None,
         gradient=plan.gradient,
     )  # fmt: skip
-    return solution.ys if request.adjoint is not None else differentiable_twice(request, solution.ys)
+    ys = solution.ys.view(len(request.t), *request.y0.shape)
+    return ys if request.adjoint is not None else differentiable_twice(request, ys)
 
 
 def _home(method: str | None) -> Any:

@@ -32,7 +32,7 @@ class _Again(torch.autograd.Function):
     def forward(ctx: Any, request: Request, ys: Tensor, *inputs: Tensor) -> Tensor:
         ctx.request = request
         ctx.save_for_backward(*inputs)
-        return ys.view_as(ys)
+        return ys.clone()  # not a view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

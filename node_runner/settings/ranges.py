@@ -65,6 +65,8 @@ Share = Annotated[float, Between(0, 1)]
 Relative = Annotated[float, Above(0), Between(0, 1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
+HIGHEST_POWER = 5
+Power = Annotated[int, Between(1, HIGHEST_POWER)]
 
 
 def ranges(annotation: Any) -> list[Range]:

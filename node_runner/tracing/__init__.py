@@ -1,6 +1,6 @@
-"""Recognises a user's own module as a chain of linear layers, without being told.
+"""Recognises a user's own module as a chain of linear layers, of the state or a power of it, without being told.
 
-The chain is found by running the module once on a small batch and looking at what it called (`recording`), which
+The chain is found by running the module on a small batch and looking at what it called (`recording`), which
 says what it computes. Whether it does anything beside that, such as counting its calls, which would be lost where
 the network is written out instead of called, is read from its source (`purity`). Where either is in doubt the
 module is not recognised.

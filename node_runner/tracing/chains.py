@@ -14,7 +14,8 @@ from node_runner.tracing.recording import NoChain, Steps, record
 
 
 Chain = Steps
-"""Linear layers, first to last, with one activation between them, and whether the last input is the time."""
+"""Linear layers, first to last, with one activation between them, and what the first one sees: the state or a power
+of it, and the time after it or not."""
 
 LAYERS = (nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh, nn.SiLU, nn.Softplus, nn.GELU, nn.ELU,
           nn.ReLU)  # fmt: skip
@@ -37,21 +38,29 @@ class _Seen(NamedTuple):
     read: tuple[tuple[int, str, Any], ...]
 
 
-_seen: WeakKeyDictionary[nn.Module, _Seen] = WeakKeyDictionary()
+_seen: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], _Seen]] = WeakKeyDictionary()
+"""By module and, of the states (B, ..., D) or (D,) that it was run on, the dimensions before the last with B as 0."""
 
 
-def chain_of(module: nn.Module) -> Chain | str:
-    """The chain that a module's f(t, y) is for states (B, D), or the reason why it is not taken for one."""
+def chain_of(module: nn.Module, leading: Sequence[int] = (1,)) -> Chain | str:
+    """The chain that a module's f(t, y) is for some states, or the reason why it is not taken for one.
+
+    Args:
+        module: f.
+        leading: the dimensions (B, ...) of the states (B, ..., D) before the last, or () of one state (D,). What is
+            found holds for any B, and for the others as they are.
+    """
     everything = tuple(module.modules())
     hooked = any(getattr(part, hooks, None) for part in everything for hooks in HOOKS)
     if hooked or any(getattr(everywhere, hooks, None) for hooks in GLOBAL_HOOKS):
         return "it has hooks, which would not run"
     if any("forward" in vars(part) for part in everything):
         return "its forward was replaced on the instance"
-    seen = _seen.get(module)
+    kept, key = _seen.setdefault(module, {}), (0, *leading[1:]) if leading else ()
+    seen = kept.get(key)
     kinds = tuple(map(type, everything))
     if seen is None or seen.parts != everything[1:] or seen.kinds != kinds or not _same(seen.read, everything):
-        seen = _seen[module] = _look(module, everything, kinds)
+        seen = kept[key] = _look(module, leading, everything, kinds)
     if isinstance(seen.answer, str):
         return seen.answer
     linears = seen.answer.linears
@@ -67,7 +76,7 @@ def _same(read: Sequence[tuple[int, str, Any]], everything: Sequence[nn.Module])
     return all(getattr(everything[i], name, missing) == value for i, name, value in read)
 
 
-def _look(module: nn.Module, everything: Sequence[nn.Module], kinds: tuple[type, ...]) -> _Seen:
+def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Module], kinds: tuple[type, ...]) -> _Seen:
     read: list[tuple[int, str, Any]] = []
     answer: Chain | str
     try:
@@ -77,14 +86,14 @@ def _look(module: nn.Module, everything: Sequence[nn.Module], kinds: tuple[type,
             if type(part).__module__.split(".")[0] == "torch":
                 raise NoChain(f"it has a {type(part).__name__}, which is none of the layers known here")
             read += [(i, name, value) for name, value in reads(part).items()]
-        answer = _recorded(module, [part for part in everything if type(part) is nn.Linear])
+        answer = _recorded(module, leading, [part for part in everything if type(part) is nn.Linear])
     except (Impure, NoChain) as reason:
         answer = str(reason)
     return _Seen(answer, tuple(everything[1:]), kinds, tuple(read))
 
 
-def _recorded(module: nn.Module, linears: list[nn.Linear]) -> Chain:
-    """What it computes, twice, at other sizes and times, and both times the same.
+def _recorded(module: nn.Module, leading: Sequence[int], linears: list[nn.Linear]) -> Chain:
+    """What it computes, twice, at other sizes B and times, and both times the same.
 
     Raises:
         NoChain: it computes something else.
@@ -97,12 +106,19 @@ def _recorded(module: nn.Module, linears: list[nn.Linear]) -> Chain:
         raise NoChain("it has a layer without bias")
     for size in dict.fromkeys(linear.out_features for linear in reversed(linears)):
         try:
-            first = record(module, linears, size, batch=2, time=0.375)
-            second = record(module, linears, size, batch=3, time=-1.25)
+            first, second = (
+                record(module, linears, _states(leading, batch, size), time) for batch, time in ((2, 0.375), (3, -1.25))
+            )
         except NoChain:
             raise
         except Exception:  # whatever a user's forward raises at states of another size
             continue
         if first == second and first.linears[-1].out_features == size:
             return first
-    raise NoChain("it does not run on states (B, D), with the time as a number")
+    shape = ", ".join(map(str, _states(leading, "B", "D")))
+    raise NoChain(f"it does not run on states ({shape}), with the time as a number")
+
+
+def _states(leading: Sequence[int], batch: Any, size: Any) -> tuple[Any, ...]:
+    """The shape of states (batch, ..., size), or of one state (size,)."""
+    return (batch, *leading[1:], size) if leading else (size,)

@@ -13,7 +13,8 @@ from torch import nn
 
 
 NAMES = (
-    "cat concat concatenate tanh sin relu silu softplus gelu elu ones ones_like zeros_like full full_like broadcast_to"
+    "cat concat concatenate tanh sin relu silu softplus gelu elu ones ones_like zeros_like full full_like broadcast_to "
+    "pow square mul multiply"
 )
 FUNCTIONS = frozenset(
     getattr(home, name) for home in (torch, nn.functional) for name in NAMES.split() if hasattr(home, name)
@@ -22,7 +23,7 @@ FUNCTIONS = frozenset(
 
 METHODS = frozenset(
     "to type_as float double expand expand_as view view_as reshape unsqueeze repeat size dim new_ones new_full "
-    "contiguous tanh sin relu".split()
+    "contiguous tanh sin relu pow square mul multiply".split()
 )
 """Methods of tensors that may be called."""
 

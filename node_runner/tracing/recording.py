@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from node_runner.settings import Activation
+from node_runner.settings import HIGHEST_POWER, Activation
 
 
 ACTIVATIONS: dict[Callable[..., Any], tuple[Activation, tuple[tuple[str, Any], ...]]] = {
@@ -26,6 +27,11 @@ ACTIVATIONS: dict[Callable[..., Any], tuple[Activation, tuple[tuple[str, Any], .
 """The functions of each activation, and the settings under which they are that activation."""
 
 CONCATENATE = (torch.cat, torch.concat, torch.concatenate)
+POW = (torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
+SQUARE = (torch.square, torch.Tensor.square)
+MULTIPLY = (torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.multiply)
+
+UNLIKE = "what its first layer sees is not the state, or a power of it, with or without the time after it"
 
 
 class NoChain(Exception):
@@ -33,19 +39,24 @@ class NoChain(Exception):
 
 
 class Steps(NamedTuple):
-    """What stands between y and the result. linears: first to last."""
+    """What stands between y and the result.
+
+    linears: first to last. power: of each number of y, before the first of them.
+    """
 
     linears: tuple[nn.Linear, ...]
     activation: Activation
     time_input: bool
+    power: int
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes every call of a function of torch."""
+    """Notes every call of a function of torch, and which results are powers of a state y."""
 
-    def __init__(self) -> None:
+    def __init__(self, y: Tensor) -> None:
         super().__init__()
         self.made: dict[int, tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]] = {}
+        self.powers: dict[int, int | None] = {id(y): 1}
         self.kept: list[Any] = []  # so that no identity is used twice
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -53,19 +64,36 @@ class _Recorder(TorchFunctionMode):
         self.kept.append((result, args))
         if isinstance(result, Tensor):
             self.made[id(result)] = (func, args, kwargs or {})
+            self.powers.setdefault(id(result), self._power(func, args, kwargs or {}))  # y.contiguous() is y
         return result
 
+    def maker(self, tensor: Any) -> tuple[Callable[..., Any] | None, Sequence[Any], dict[str, Any]]:
+        """The call that a tensor is the result of, or none."""
+        return self.made.get(id(tensor), (None, (), {}))
 
-def record(module: nn.Module, linears: Sequence[nn.Linear], size: int, batch: int, time: float) -> Steps:
-    """Run a module on a batch of states (batch, size) at one time, and follow its result back to them.
+    def power(self, tensor: Any) -> int | None:
+        """The p of a tensor that was made as y**p, and None of any other."""
+        return self.powers.get(id(tensor))
+
+    def _power(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
+        if func in MULTIPLY and len(args) == 2 and not kwargs:
+            one, other = map(self.power, args)
+            return None if one is None or other is None else one + other
+        inner = self.power(args[0]) if args else None
+        exponent = 2 if func in SQUARE else _exponent(args, kwargs) if func in POW else None
+        return None if exponent is None or inner is None else inner * exponent
+
+
+def record(module: nn.Module, linears: Sequence[nn.Linear], shape: Sequence[int], time: float) -> Steps:
+    """Run a module on a state of a shape (..., D) at one time, and follow its result back to it.
 
     Raises:
         NoChain: it is something else.
     """
     weight = linears[0].weight
-    y = torch.linspace(-0.7, 0.9, batch * size, dtype=weight.dtype, device=weight.device).view(batch, size)
+    y = torch.linspace(-0.7, 0.9, math.prod(shape), dtype=weight.dtype, device=weight.device).view(*shape)
     t = torch.tensor(time, dtype=weight.dtype, device=weight.device)
-    recorder = _Recorder()
+    recorder = _Recorder(y)
     with torch.no_grad(), recorder:
         result = module(t, y)
     owners = {id(linear.weight): linear for linear in linears}
@@ -73,7 +101,7 @@ def record(module: nn.Module, linears: Sequence[nn.Linear], size: int, batch: in
     kinds: set[Activation] = set()
     at = result
     while True:
-        func, args, kwargs = recorder.made.get(id(at), (None, (), {}))
+        func, args, kwargs = recorder.maker(at)
         if func is not F.linear or kwargs or len(args) != 3 or id(args[1]) not in owners:
             raise NoChain("it is not linear layers with one activation between them")
         linear = owners[id(args[1])]
@@ -81,14 +109,32 @@ def record(module: nn.Module, linears: Sequence[nn.Linear], size: int, batch: in
             raise NoChain("it uses a layer twice, or a part of one")
         found.append(linear)
         at = args[0]
-        if at is y:
-            return Steps(tuple(reversed(found)), _one(kinds), time_input=False)
-        func, args, kwargs = recorder.made.get(id(at), (None, (), {}))
-        if func in CONCATENATE:
-            _check_time(args, kwargs, y, t)
-            return Steps(tuple(reversed(found)), _one(kinds), time_input=True)
+        func, args, kwargs = recorder.maker(at)
+        timed = func in CONCATENATE
+        power = recorder.power(_beside_time(args, kwargs, y, t) if timed else at)
+        if timed or power is not None:
+            return Steps(tuple(reversed(found)), _one(kinds), timed, _known(power))
         kinds.add(_activation(func, args, kwargs))
         at = args[0]
+
+
+def _known(power: int | None) -> int:
+    """The power of the state that the first layer sees.
+
+    Raises:
+        NoChain: it sees something else, or too high a power.
+    """
+    if power is None:
+        raise NoChain(UNLIKE)
+    if power > HIGHEST_POWER:
+        raise NoChain(f"its first layer sees y**{power}, and the highest power known here is {HIGHEST_POWER}")
+    return power
+
+
+def _exponent(args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
+    """Of a call of pow, if it is a whole number above 0."""
+    given = kwargs.get("exponent", args[1] if len(args) > 1 else None)
+    return int(given) if isinstance(given, int | float) and given > 0 and given == int(given) else None
 
 
 def _one(kinds: set[Activation]) -> Activation:
@@ -114,11 +160,17 @@ def _activation(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Activ
     return kind
 
 
-def _check_time(args: Sequence[Any], kwargs: dict[str, Any], y: Tensor, t: Tensor) -> None:
-    """The first layer's input is [y, t]."""
+def _beside_time(args: Sequence[Any], kwargs: dict[str, Any], y: Tensor, t: Tensor) -> Any:
+    """What is concatenated with the time after it, along the last dimension.
+
+    Raises:
+        NoChain: something else is.
+    """
     given = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
     parts, dim = given.get("tensors", ()), given.get("dim", 0)
-    if len(parts) != 2 or dim not in (1, -1) or parts[0] is not y:
-        raise NoChain("what its first layer sees is not the state, nor the state and then the time")
-    if parts[1].shape != (len(y), 1) or not torch.equal(parts[1], t.expand(len(y), 1)):
+    if len(parts) != 2 or dim not in (y.ndim - 1, -1) or parts[0].shape != y.shape:
+        raise NoChain(UNLIKE)
+    column = (*y.shape[:-1], 1)
+    if parts[1].shape != column or not torch.equal(parts[1], t.expand(column)):
         raise NoChain("what its first layer sees beside the state is not the time")
+    return parts[0]

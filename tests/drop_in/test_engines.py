@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 import node_runner
 from node_runner.drop_in import decision
+from node_runner.drop_in.flattened import flat
 from node_runner.engines.compiler import compiler
+from node_runner.fields.mlp import MLP
+from tests.engines.equality import assert_finite_differences_agree
 from tests.problems import SmallField
 
 
@@ -44,6 +47,21 @@ class TimedNet(nn.Module):
         return self.net(torch.cat((y, t.expand(len(y), 1)), dim=1))
 
 
+class DemoField(nn.Module):
+    """The field of torchdiffeq's examples/ode_demo.py."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2)).double()
+        for layer in self.net.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, mean=0, std=0.1)
+                nn.init.constant_(layer.bias, val=0)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y**3)
+
+
 @pytest.fixture(autouse=True)
 def switch() -> Iterator[None]:
     """As it was."""
@@ -68,11 +86,97 @@ def by_an_engine(ys: Tensor) -> bool:
     return node is not None
 
 
-def answer(module: Any, name: str, kind: type[nn.Module], t: Tensor, **more: Any) -> tuple[Tensor, list[Tensor]]:
-    field, y0 = made(kind), start()
+def answer(
+    module: Any, name: str, kind: type[nn.Module], t: Tensor, y0: Tensor | None = None, **more: Any
+) -> tuple[Tensor, list[Tensor]]:
+    field, y0 = made(kind), start() if y0 is None else y0
     ys = getattr(module, name)(field, y0, t, **{"rtol": 1e-4, "atol": 1e-5, **more})
     weights = torch.linspace(-1, 2, ys.numel(), dtype=ys.dtype).view_as(ys)
     return ys, list(torch.autograd.grad((weights * ys.sin()).sum(), [y0, *field.parameters()]))
+
+
+def states(*shape: int) -> Tensor:
+    """Of the size of the demo's."""
+    generator = torch.Generator().manual_seed(1)
+    return (1.5 * torch.randn(*shape, generator=generator, dtype=torch.float64)).requires_grad_(True)
+
+
+DEMO_TS = torch.linspace(0, 25, 1000, dtype=torch.float64)[:10]
+
+
+@needs_compiler
+@pytest.mark.parametrize("more", [{}, {"method": "rk4"}], ids=["dopri5", "rk4"])
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("shape", [(1, 2), (20, 1, 2), (2,), (2, 3, 2)], ids=str)
+def test_torchdiffeq_s_demo_is_served_at_every_shape_of_state(shape: tuple[int, ...], name: str, more: dict[str, Any]):
+    options = {} if more else {"options": {"first_step": 0.01}}
+    call = {"rtol": 1e-7, "atol": 1e-9, **more, **options}
+    field, y0 = made(DemoField), states(*shape)
+    assert node_runner.explain(field, y0, DEMO_TS, adjoint=name == "odeint_adjoint", **call).startswith("engine=native")
+    theirs, ours = (answer(module, name, DemoField, DEMO_TS, y0, **call) for module in (torchdiffeq, node_runner))
+    assert by_an_engine(ours[0])
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-10)
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        assert mine.shape == other.shape
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
+
+
+class Counted:
+    """A field that counts its calls, of which nobody knows what it is."""
+
+    def __init__(self, field: nn.Module) -> None:
+        self.field = field
+        self.calls = 0
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        return self.field(t, y)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(1, 2), (20, 1, 2), (2,)], ids=str)
+def test_torchdiffeq_s_demo_takes_torchdiffeq_s_evaluations(shape: tuple[int, ...]):
+    field, y0 = made(DemoField), states(*shape).detach()
+    request = decision.Request(field, y0, 100 * DEMO_TS, 1e-7, 1e-9, None, None, None)
+    plan = decision.decide(request)
+    assert isinstance(plan, decision.Plan)
+    solution = plan.engine.integrate(
+        plan.method, plan.field, flat(y0), request.t, rtol=plan.rtol, atol=plan.atol, norm=None, gradient=plan.gradient
+    )
+    counted = Counted(field)
+    torchdiffeq.odeint(counted, y0, request.t)
+    assert solution.stats.nfe_forward == counted.calls > 20
+
+
+@needs_compiler
+def test_a_field_of_flat_states_is_that_of_the_states_as_they_are():
+    field, y0 = made(DemoField), states(2, 3, 2)
+    plan = decision.decide(decision.Request(field, y0, DEMO_TS, 1e-7, 1e-9, None, None, None))
+    assert isinstance(plan, decision.Plan)
+    torch.testing.assert_close(plan.field(TS[0], flat(y0)), flat(field(TS[0], y0)))
+
+
+@needs_compiler
+def test_gradients_of_a_state_in_two_leading_dimensions_agree_with_finite_differences():
+    # All steps of one size, so that the step control has no part in it.
+    field, y0 = made(DemoField), states(2, 2, 2)
+    options = {"first_step": 0.1, "min_step": 0.1, "max_step": 0.1}
+
+    def loss() -> Tensor:
+        return node_runner.odeint(field, y0, TS, rtol=1e-3, atol=1e-3, method="dopri5", options=options).sin().sum()
+
+    assert by_an_engine(loss())
+    assert_finite_differences_agree(loss, [y0, *field.parameters()], every=7)
+
+
+@needs_compiler
+def test_a_field_that_runs_on_batches_of_vectors_only_is_refused_elsewhere():
+    field = made(TimedNet)
+    assert "it does not run on states (B, 1, D)" in why(field, states(3, 1, 2))
+    assert "it does not run on states (D)" in why(field, states(2))
+    package = MLP((2,)).double()
+    assert "native" in node_runner.explain(package, states(3, 2), TS)
+    assert "MLP is for states (B, D), and the state is of shape (3, 1, 2)" in why(package, states(3, 1, 2))
 
 
 SERVED: dict[str, dict[str, Any]] = {
@@ -186,7 +290,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "callbacks": ({"func": hearing()}, "the field has callback_step_adjoint"),
     "tuple": ({"y0": (torch.zeros(2), torch.zeros(1))}, "tuple"),
     "complex": ({"y0": torch.zeros(2, 2, dtype=torch.complex128)}, "complex128"),
-    "vector": ({"y0": torch.zeros(2, dtype=torch.float64)}, "needs states (B, 2)"),
+    "other size": ({"y0": torch.zeros(2, 1, 3, dtype=torch.float64)}, "needs states (B, 2), got (2, 3)"),
+    "no dimension": ({"y0": torch.tensor(0.5, dtype=torch.float64)}, "no dimension"),
+    "empty": ({"y0": torch.zeros(0, 2, dtype=torch.float64)}, "no numbers"),
     "float32": ({"y0": torch.zeros(2, 2), "t": TS.float()}, "parameters of the state's dtype"),
     "mixed": ({"y0": torch.zeros(2, 2)}, "differ in dtype"),
     "t grad": ({"t": TS.clone().requires_grad_(True)}, "t requires a gradient"),
@@ -314,3 +420,15 @@ def test_second_derivatives_are_torchdiffeq_s():
     assert by_an_engine(answers[1][0])
     for theirs, ours in zip(*answers, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+def test_states_of_a_served_call_may_be_changed_in_place():
+    gradients = []
+    for module in (torchdiffeq, node_runner):
+        y0 = states(3, 1, 2)
+        ys = module.odeint(made(DemoField), y0, TS, method="rk4", options={"step_size": 0.1})
+        ys += 1
+        ys[1].mul_(3)
+        gradients += torch.autograd.grad(ys.square().sum(), y0)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)

@@ -99,6 +99,19 @@ def test_an_mlp_has_the_layers_that_it_is_told_to():
     assert numbers(FIELDS.get("mlp")((2,), width=5, depth=1, time_dependent=True)) == (3 * 5 + 5) + (5 * 2 + 2)
 
 
+@pytest.mark.parametrize("time_dependent", [False, True])
+def test_an_mlp_of_a_power_is_that_of_the_state_raised_before(time_dependent: bool):
+    cube, plain = (FIELDS.get("mlp")((3,), time_dependent=time_dependent, power=power) for power in (3, 1))
+    plain.load_state_dict(cube.state_dict())
+    t, y = torch.tensor(0.7), state("mlp")
+    torch.testing.assert_close(cube(t, y), plain(t, y * y * y))
+
+
+def test_the_slope_of_a_power_has_no_bound():
+    with pytest.raises(ConfigError, match=r"^field\.spectral_norm .* leave out .*norm=2 or field\.power=3$"):
+        FIELDS.get("mlp")((3,), power=3, spectral_norm=2.0)
+
+
 @pytest.mark.parametrize("name", [name for name in FIELDS.names() if FIELDS.get(name).state_ndim == 1])
 def test_a_field_of_vectors_may_have_outputs_of_its_own(name: str):
     field = FIELDS.get(name)((3,), 5)

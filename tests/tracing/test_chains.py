@@ -20,7 +20,7 @@ from tests.problems import CountingField, SmallField
 
 
 class Net(nn.Module):
-    """The field of torchdiffeq's ode_demo.py, without the cube."""
+    """The field of torchdiffeq's ode_demo.py, smaller and without the cube."""
 
     def __init__(self, activation: nn.Module | None = None, inputs: int = 2) -> None:
         super().__init__()
@@ -73,15 +73,16 @@ class Flagged(Net):
         return self.net(y)
 
 
-def found(module: nn.Module) -> Chain:
-    chain = chain_of(module)
+def found(module: nn.Module, leading: tuple[int, ...] = (5,)) -> Chain:
+    chain = chain_of(module, leading)
     assert not isinstance(chain, str), chain
     return chain
 
 
 def value(chain: Chain, t: Tensor, y: Tensor) -> Tensor:
     """What a chain says that its module computes."""
-    h = torch.cat((y, t.expand(len(y), 1)), dim=1) if chain.time_input else y
+    h = y**chain.power
+    h = torch.cat((h, t.expand(*y.shape[:-1], 1)), dim=-1) if chain.time_input else h
     for linear in chain.linears[:-1]:
         h = ACTIVATIONS[chain.activation](linear(h))
     return chain.linears[-1](h)
@@ -123,8 +124,117 @@ def test_the_time_beside_the_state_is_recognised(module: nn.Module):
 
 
 class Cubed(Net):
+    power = 3
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.net(y**3)
+        return self.net(y**self.power)
+
+
+class Squared(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.square(y))
+
+
+class Called(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.pow(y, exponent=2.0).pow(2))
+
+
+class Multiplied(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        square = y * y
+        return self.net(torch.mul(square, square.mul(y)))
+
+
+class CubedAndTime(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y**3, t * torch.ones_like(y[..., :1])), -1))
+
+
+@pytest.mark.parametrize(
+    ("module", "power"),
+    [(Net(), 1), (Squared(), 2), (Cubed(), 3), (CubedAndTime(inputs=3), 3), (Called(), 4), (Multiplied(), 5)],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+@pytest.mark.parametrize("leading", [(), (5,), (4, 1), (2, 3, 2)], ids=str)
+def test_a_power_of_the_state_is_recognised_whatever_the_state_s_shape(
+    module: nn.Module, power: int, leading: tuple[int, ...]
+):
+    chain = found(module, leading)
+    t, y = torch.tensor(0.3), torch.randn(*leading, 2)
+    assert chain.power == power
+    torch.testing.assert_close(value(chain, t, y), module(t, y))
+
+
+class ByRank(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y**y.ndim)
+
+
+class ByCount(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y ** len(y))
+
+
+class ForThree(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y, t.expand(len(y), 1, 1)), dim=2))
+
+
+def test_what_is_found_holds_for_the_shape_that_is_asked_about():
+    assert [found(ByRank(), leading).power for leading in ((), (5,), (5, 1), (4, 2, 3))] == [1, 2, 3, 4]
+    assert isinstance(chain_of(ByCount(), (5,)), str)
+    timed = Expanded(inputs=3)
+    assert found(timed).time_input
+    assert chain_of(timed, ()) == "it does not run on states (D), with the time as a number"
+    assert chain_of(timed, (5, 1)) == "it does not run on states (B, 1, D), with the time as a number"
+    assert found(timed).time_input  # what was found before stands
+    three = ForThree(inputs=3)
+    assert found(three, (5, 1)).time_input
+    assert isinstance(chain_of(three, (5, 2)), str)
+    assert isinstance(chain_of(three), str)
+
+
+def test_an_exponent_that_changes_is_heard_of():
+    module = Cubed()
+    assert found(module).power == 3
+    module.power = 2
+    assert found(module).power == 2
+    module.power = 2.5
+    assert isinstance(chain_of(module), str)
+
+
+class Raised(Net):
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.power = power
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y**self.power)
+
+
+class Base(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(2**y)
+
+
+class Doubled(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y * 2)
+
+
+class TimesTime(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y * t)
+
+
+class SquaredBetween(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.b(self.a(y) ** 2)
 
 
 class Scaled(Net):
@@ -288,11 +398,18 @@ def replaced() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "cubed": (Cubed, "pow"),
+    "a root": (lambda: Raised(0.5), "pow"),
+    "a negative power": (lambda: Raised(-1), "pow"),
+    "the power 0": (lambda: Raised(0), "pow"),
+    "a power of 6": (lambda: Raised(6), r"y\*\*6, and the highest power known here is 5"),
+    "a power of 2": (Base, "pow"),
+    "a power between layers": (SquaredBetween, "pow"),
+    "doubled": (Doubled, "mul"),
+    "times the time": (TimesTime, "mul"),
     "scaled": (Scaled, "not linear layers"),
     "residual": (Residual, "not linear layers"),
     "squared time": (lambda: SquaredTime(inputs=3), "not the time"),
-    "time first": (lambda: TimeFirst(inputs=3), "the state and then the time"),
+    "time first": (lambda: TimeFirst(inputs=3), "with or without the time after it"),
     "counts": (Counts, r"self\.nfe \+= 1"),
     "notes": (Notes, r"self\.calls\.append"),
     "notes in passing": (NotesInPassing, r"self\.calls"),

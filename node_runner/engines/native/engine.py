@@ -32,7 +32,7 @@ MOST_PROBES = 8
 class NativeEngine:
     """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
-    Such a network may also be the acceleration of a field of second order.
+    Such a network may also be the acceleration of a field of second order, and may see a power of the state.
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
@@ -152,6 +152,8 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
     if form.moved is not None and form.integrals:
         return "integrates beside a network alone, and here velocities move positions"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)
+    if form.power > 1 and exact:
+        return "has divergences and Jacobians of networks of the state itself, and this one sees a power of it"
     if form.noise is None and exact and dim > MOST_PROBES:
         return (
             f"has the exact trace up to {MOST_PROBES} dimensions, and this state has {dim}: use model.trace=hutchinson"

@@ -19,7 +19,7 @@ from node_runner.types import Norm
 class Network(NamedTuple):
     """What the source is compiled for.
 
-    sizes: D, hidden widths, and D or, where velocities move positions, less.
+    sizes: D, hidden widths, and D or, where velocities move positions, less. power: of the state, that is seen.
     probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector of samples, one a lane. width: vectors that are computed at a time.
@@ -29,6 +29,7 @@ class Network(NamedTuple):
     sizes: tuple[int, ...]
     activation: str
     time_input: bool
+    power: int
     gated: bool
     probes: int
     integrals: tuple[str, ...]
@@ -43,6 +44,8 @@ class Network(NamedTuple):
     def about(self) -> str:
         """In words."""
         words = f"{'gated ' if self.gated else ''}mlp {'-'.join(map(str, self.sizes))} {self.activation}"
+        if self.power > 1:
+            words += f" of y^{self.power}"
         if self.time_input:
             words += " with time"
         if self.integrals:
@@ -72,7 +75,7 @@ def network_of(
     norm_rows = y0.shape[1] if norm is None else norm.columns  # type: ignore[attr-defined]
     gated = layers[0].gate_weight is not None
     return Network(
-        sizes, form.activation.value, form.time_input, gated, probes, integrals, norm_rows, y0.dtype,
+        sizes, form.activation.value, form.time_input, form.power, gated, probes, integrals, norm_rows, y0.dtype,
         *tile(y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
     )  # fmt: skip
 
@@ -103,6 +106,7 @@ def library(network: Network) -> Library:
         "NODE_SIZES": "{" + ",".join(map(str, network.sizes)) + "}",
         "NODE_ACTIVATION": network.activation.upper(),
         "NODE_TIMED": str(int(network.time_input)),
+        "NODE_POWER": str(network.power),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
         "NODE_INTEGRALS": "{" + ",".join([*(name.upper() for name in network.integrals), "-1"]) + "}",

@@ -16,7 +16,7 @@ from node_runner.models.dynamics import Hutchinson, LeadingNorm, Shifted, Widene
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
-from node_runner.settings import Activation
+from node_runner.settings import Activation, Interpolation
 from tests.engines.equality import (
     CONTROLS,
     DIM,
@@ -38,10 +38,10 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 
 
-def mlp(activation: Activation = Activation.tanh, *, time_dependent: bool = True) -> MLP:
+def mlp(activation: Activation = Activation.tanh, *, time_dependent: bool = True, power: int = 1) -> MLP:
     """A field that is steep enough for steps to be rejected."""
-    field = MLP((DIM,), width=6, depth=1, activation=activation, time_dependent=time_dependent).double()
-    return scaled(field)
+    field = MLP((DIM,), width=6, depth=1, activation=activation, time_dependent=time_dependent, power=power)
+    return scaled(field.double())
 
 
 def gated() -> ConcatSquash:
@@ -97,6 +97,28 @@ def test_samples_that_start_at_times_of_their_own(adjoint: str):
     equal(Shifted(mlp(), start), adjoint=adjoint)
 
 
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
+def test_the_cube_of_the_state(adjoint: str, times: str):
+    equal(mlp(power=3), ts=TIMES[times], adjoint=adjoint)
+
+
+@pytest.mark.parametrize("power", [2, 4, 5])
+@pytest.mark.parametrize("batch", [1, 37])
+def test_other_powers_of_the_state(batch: int, power: int):
+    # Not steep: the fourth power is, and its step sizes would feel the rounding of torch's own pow.
+    equal(MLP((DIM,), width=6, depth=1, activation=Activation.tanh, power=power).double(), batch=batch)
+
+
+@pytest.mark.parametrize("adjoint", ["off", "on"])
+def test_a_power_in_other_company(adjoint: str):
+    cube = mlp(power=3)
+    equal(cube, adjoint=adjoint, name="rk4", step_size=0.15, interp=Interpolation.cubic)
+    equal(Shifted(cube, torch.linspace(0, 1, 5, dtype=torch.float64)), adjoint=adjoint)
+    equal(Widened(cube, (DIM,), [KINETIC]), DIM + 1, adjoint=adjoint, norm=LeadingNorm(DIM))
+    equal(motion(scaled(MLP((4,), 2, width=6, activation=Activation.tanh, power=3))), 4, adjoint=adjoint)
+
+
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("batch", [1, 2, 8, 9, 37, 64, 100])
 def test_every_size_of_batch(batch: int, adjoint: str):
@@ -130,8 +152,9 @@ def test_threads_share_the_samples_and_change_nothing_but_the_order_of_sums(adjo
     assert torch.equal(two.gradient, again.gradient)
 
 
-def test_float32_is_float64_to_its_own_precision():
-    field = mlp(Activation.silu, time_dependent=False)
+@pytest.mark.parametrize("power", [1, 5])
+def test_float32_is_float64_to_its_own_precision(power: int):
+    field = mlp(Activation.silu if power == 1 else Activation.tanh, time_dependent=False, power=power)
     y0 = torch.randn(64, DIM, dtype=torch.float64)
     method = make_method("rk4", step_size=0.1)
     double = differentiable(method, engine="native")(field, y0, FORWARD).ys.square().mean()
@@ -143,9 +166,10 @@ def test_float32_is_float64_to_its_own_precision():
         torch.testing.assert_close(mine.double(), exact, rtol=0, atol=2e-6 * float(exact.abs().max()))
 
 
-def test_gradients_agree_with_finite_differences():
+@pytest.mark.parametrize("power", [1, 3])
+def test_gradients_agree_with_finite_differences(power: int):
     # All steps of one size, so that the step control has no part in it.
-    field = mlp()
+    field = mlp(power=power)
     solve = differentiable(make_method("dopri5", first_step=0.5, min_step=0.5, max_step=0.5), engine="native")
     y0 = torch.randn(2, DIM, dtype=torch.float64, requires_grad=True)
 

@@ -60,6 +60,11 @@ def test_other_activations(activation: Activation):
     assert_equal_to_lanes(mlp(activation), first_step=0.7)
 
 
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
+def test_a_power_of_the_state(adjoint: str):
+    assert_equal_to_lanes(mlp(power=3), adjoint=adjoint)
+
+
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
 def test_the_divergence(exact: bool):
     assert_equal_to_lanes(with_divergence(mlp(), 37, exact), columns=DIM + 1)

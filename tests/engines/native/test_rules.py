@@ -73,6 +73,8 @@ def test_refusals_say_what_is_wrong():
     moving = Widened(Motion(MLP((2,), 1)), (2,), [Norm()])
     assert "velocities move positions" in refusal(moving, torch.zeros(4, 3))
     assert "gives a state's 2 numbers, and this one gives 1" in refusal(MLP((2,), 1), y0)
+    squared = Widened(MLP((2,), power=2), (2,), [Norm()])
+    assert "sees a power of it" in refusal(squared, torch.zeros(4, 3))
     wide = Widened(MLP((9,)), (9,), [Norm()])
     assert "exact trace up to 8 dimensions" in refusal(wide, torch.zeros(4, 10))
 
@@ -226,9 +228,9 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 
 # --- the cache -----------------------------------------------------------------------------------------
 
-TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_GATED": "0",
-        "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1",
-        "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
+TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_POWER": "1",
+        "NODE_GATED": "0", "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16",
+        "NODE_WIDTH": "1", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 
 
 @needs_compiler

@@ -65,6 +65,12 @@ static inline Real sum(Vec x) {
   return sum_of<BYTES>(lanes);
 }
 
+template <int P>
+static inline Vec raised(Vec x) {  // x^P, P at least 1
+  if constexpr (P == 1) return x;
+  else return raised<P - 1>(x) * x;
+}
+
 template <class Function>
 static inline Vec each(Vec x, Function f) {
   for (int i = 0; i < LANES; i++) x[i] = f(x[i]);

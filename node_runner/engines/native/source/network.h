@@ -13,6 +13,7 @@
 constexpr int SIZES[] = NODE_SIZES;            // D, hidden widths, and what it gives: D, or less
 constexpr int L = sizeof SIZES / sizeof *SIZES - 1;
 constexpr bool TIMED = NODE_TIMED;             // the first layer has one more input, the time
+constexpr int POWER = NODE_POWER;              // of y, which the first layer sees
 constexpr bool GATED = NODE_GATED;             // every layer is gated and shifted by time (concatsquash)
 constexpr int K = NODE_PROBES;                 // 0: no tangents
 enum Integral { DIVERGENCE, KINETIC, JACOBIAN };
@@ -29,6 +30,7 @@ constexpr int row_of(Integral which) {         // -1: it is not integrated
 }
 constexpr bool SQUARES = row_of(KINETIC) >= 0 || row_of(JACOBIAN) >= 0;  // what is integrated is not linear in f
 static_assert(MOVED == 0 || COUNT == 0, "integrals are those of the network");
+static_assert(POWER == 1 || K == 0, "tangents are those of the state");
 
 // What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
 // slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.
@@ -169,7 +171,8 @@ struct Network {
     return s;
   }
   static constexpr int RESULTS = sums_at(L);   // of the last layer, where the integrals are not linear in them
-  static constexpr int TAPE = RESULTS + (SQUARES ? D * C : 0);
+  static constexpr int POWERED = RESULTS + (SQUARES ? D * C : 0);  // the slopes of y^POWER
+  static constexpr int TAPE = POWERED + (POWER > 1 ? D * WIDTH : 0);
 
   // The gradient of each layer's sum W x + b, in vectors.
   static constexpr int pulls_at(int l) { int s = 0; for (int i = 0; i < l; i++) s += SIZES[i + 1] * C; return s; }
@@ -230,7 +233,11 @@ struct Network {
   static void evaluate(const Weights& w, const Gates& g, const Vec* time, const Vec* probes, const Vec* y, Vec* tape,
                        Vec* out) {
     for (int i = 0; i < D; i++) {
-      for (int c = 0; c < WIDTH; c++) tape[i * C + c] = y[i * WIDTH + c];
+      for (int c = 0; c < WIDTH; c++) {
+        const Vec at = y[i * WIDTH + c];
+        tape[i * C + c] = raised<POWER>(at);
+        if constexpr (POWER > 1) tape[POWERED + i * WIDTH + c] = POWER * raised<POWER - 1>(at);
+      }
       for (int k = 0; k < K; k++)
         for (int c = 0; c < WIDTH; c++) tape[i * C + (k + 1) * WIDTH + c] = probes[(k * D + i) * WIDTH + c];
     }
@@ -275,6 +282,8 @@ struct Network {
     if constexpr (l == 0) {
       if constexpr (K == 0) {
         multiply<N, M, C>(w.transposed(l), pull, into, zero);
+        if constexpr (POWER > 1)
+          for (int v = 0; v < D * WIDTH; v++) into[v] *= tape[POWERED + v];
       } else {  // the probes are given: their columns need no gradient
         Vec values[M * WIDTH];
         for (int j = 0; j < M; j++)
