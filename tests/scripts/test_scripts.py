@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from node_runner.engines.compiler import compiler
+
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 MEASURING = [
     "bench_overhead", "bench_step", "bench_adjoint", "bench_solvers", "bench_engines", "bench_memory",
-    "bench_textbook", "bench_per_sample", "bench_work_precision", "bench_step_sizes", "gpu_check",
+    "bench_textbook", "bench_per_sample", "bench_work_precision", "bench_step_sizes", "bench_drop_in",
+    "gpu_check",
 ]  # fmt: skip
 
 
@@ -88,6 +91,16 @@ def test_a_step_costs_more_than_its_solve(tmp_path):
     assert [result["problem"] for result in results] == ["spiral", "two_moons"]
     assert all(len(result["step"]) == len(result["solve"]) == 2 for result in results)
     assert all(min(result["step"]) > min(result["solve"]) > 0 for result in results)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+def test_the_changed_import_trains_the_demo_as_torchdiffeq_does(tmp_path):
+    assert main("bench_drop_in", "--quick", "--out", tmp_path) == 0
+    results = check_record(tmp_path, "bench_drop_in")
+    for name in ("odeint", "odeint_adjoint"):
+        theirs, ours = (results[f"{module}.{name}"][0] for module in ("torchdiffeq", "node_runner"))
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["error"] == pytest.approx(theirs["error"], rel=1e-3)
 
 
 def test_overhead_refuses_to_compare_loops_that_did_other_work(tmp_path, monkeypatch):
