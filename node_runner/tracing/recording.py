@@ -72,8 +72,9 @@ class _Recorder(TorchFunctionMode):
         return self.made.get(id(tensor), (None, (), {}))
 
     def power(self, tensor: Any) -> int | None:
-        """The p of a tensor that was made as y**p, and None of any other."""
-        return self.powers.get(id(tensor))
+        """The p of a tensor that was made as y**p and is that still, and None of any other."""
+        changed = isinstance(tensor, Tensor) and tensor._version > 0
+        return None if changed else self.powers.get(id(tensor))
 
     def _power(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
         if func in MULTIPLY and len(args) == 2 and not kwargs:
@@ -96,6 +97,8 @@ def record(module: nn.Module, linears: Sequence[nn.Linear], shape: Sequence[int]
     recorder = _Recorder(y)
     with torch.no_grad(), recorder:
         result = module(t, y)
+    if y._version or t._version:
+        raise NoChain("it changes the state or the time in place")
     owners = {id(linear.weight): linear for linear in linears}
     found: list[nn.Linear] = []
     kinds: set[Activation] = set()

@@ -126,6 +126,13 @@ def test_the_time_beside_the_state_is_recognised(module: nn.Module):
 class Cubed(Net):
     power = 3
 
+    @classmethod
+    def of(cls, *layers: nn.Module) -> Cubed:
+        """With layers of one's own."""
+        module = cls()
+        module.net = nn.Sequential(*layers)
+        return module
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.net(y**self.power)
 
@@ -437,6 +444,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "gelu by tanh": (lambda: Two(nn.Linear(2, 8), nn.GELU("tanh"), nn.Linear(8, 2)), "settings of its own"),
     "a flatter elu": (Functional, "settings of its own"),
     "relu in place": (lambda: Two(nn.Linear(2, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)), "settings|linear"),
+    "a power in place": (
+        lambda: Cubed.of(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "settings of its own"
+    ),
+    "the state in place": (
+        lambda: Two(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "changes the state .* in place"
+    ),
     "weight norm": (normed, "Parametri|layers"),
     "tied": (tied, "twice"),
     "hooked": (hooked, "hooks"),
