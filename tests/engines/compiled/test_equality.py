@@ -17,7 +17,7 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
-from node_runner.settings import Activation, Capture, ToleranceConfig
+from node_runner.settings import Activation, Capture, Interpolation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from tests.engines.equality import (
     CONTROLS,
@@ -161,6 +161,7 @@ def test_options_of_the_step_control(adjoint: str, options: dict[str, object]):
 def test_any_number_of_output_times(adjoint: str, times: Tensor):
     equal(mlp(), ts=times, adjoint=adjoint)
     equal(mlp(), ts=times, adjoint=adjoint, name="rk4", step_size=0.05)
+    equal(mlp(), ts=times, adjoint=adjoint, name="rk4", step_size=0.05, interp=Interpolation.cubic)
 
 
 @pytest.mark.parametrize("adjoint", GRADIENTS)

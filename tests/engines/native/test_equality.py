@@ -97,6 +97,13 @@ def test_samples_that_start_at_times_of_their_own(adjoint: str):
     equal(Shifted(mlp(), start), adjoint=adjoint)
 
 
+@pytest.mark.parametrize("adjoint", GRADIENTS[:2])
+def test_many_outputs_in_a_step(adjoint: str):
+    ts = torch.linspace(0, 2, 50, dtype=torch.float64)
+    equal(mlp(), ts=ts, adjoint=adjoint)
+    equal(mlp(), ts=ts, adjoint=adjoint, name="rk4", step_size=0.15, interp=Interpolation.cubic)
+
+
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 def test_the_cube_of_the_state(adjoint: str, times: str):

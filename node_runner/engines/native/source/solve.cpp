@@ -338,6 +338,7 @@ struct Solve {
       if (more) {
         Vec* tape = tapes ? tapes->data() + o.stages * size_t(tiles) * Net::TAPE : scratch.data();
         evaluate(end, y1.data(), slope_at_end().data(), tape);
+        nfe += step.outputs.size() - 1;  // torchdiffeq evaluates it anew for each output, and so is it counted
       }
       for (const Output& at : step.outputs) {
         const Blend w = blend(o, at.x, h);
