@@ -14,13 +14,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from node_runner.engines.extended import leapfrog
-from node_runner.engines.extended.adaptive_implicit import make_solver as make_adaptive_solver
-from node_runner.engines.extended.implicit import make_solver
+from node_runner.engines.extended import adaptive_implicit, explicit, implicit, leapfrog
 from node_runner.tableaux import IMPLICIT, TSIT5
-from node_runner.types import Tableau
 
 
 COPY = "node_runner.engines.extended._torchdiffeq"
@@ -41,15 +36,12 @@ def package() -> ModuleType:
     copy = importlib.util.module_from_spec(own)
     sys.modules[COPY] = copy  # its submodules find their parent here
     own.loader.exec_module(copy)
-    table, common = part("odeint").SOLVERS, part("rk_common")
-    table["tsit5"] = _explicit("tsit5", 5, TSIT5, common)
-    table["leapfrog"] = leapfrog.make_solver(part("solvers").FixedGridODESolver, part("misc"))
-    for name, tableau in IMPLICIT.items():
-        table[name] = (
-            make_adaptive_solver(name, tableau, part("rk_common"), part("misc"))
-            if tableau.error
-            else make_solver(name, tableau, part("solvers").FixedGridODESolver, part("misc"))
-        )
+    table, common, misc, on_grid = part("odeint").SOLVERS, part("rk_common"), part("misc"), part("solvers")
+    table["tsit5"] = explicit.make_solver("tsit5", 5, TSIT5, common)
+    table["leapfrog"] = leapfrog.make_solver(on_grid, misc)
+    for name, method in IMPLICIT.items():
+        make, loops = (adaptive_implicit.make_solver, common) if method.error else (implicit.make_solver, on_grid)
+        table[name] = make(name, method, loops, misc)
     return copy
 
 
@@ -74,20 +66,3 @@ def odeint_adjoint(*arguments: Any, **more: Any) -> Any:
     """`torchdiffeq.odeint_adjoint`, with our methods too."""
     function: Callable[..., Any] = package().odeint_adjoint
     return function(*arguments, **more)
-
-
-def _explicit(name: str, order: int, tableau: Tableau, common: ModuleType) -> type:
-    """A solver class for an explicit pair."""
-
-    def row(numbers: tuple[float, ...]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.float64)
-
-    theirs = common._ButcherTableau(
-        alpha=row(tableau.c[1:]),
-        beta=[row(numbers[: i + 1]) for i, numbers in enumerate(tableau.a[1:])],
-        c_sol=row(tableau.b),
-        c_error=row(tableau.error),
-    )
-    return type(
-        name, (common.RKAdaptiveStepsizeODESolver,), {"order": order, "tableau": theirs, "mid": row(tableau.middle)}
-    )
