@@ -34,39 +34,25 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from adjoint_report import ADJOINTS_OF, draw, growth, table
 from recording import BENCHMARKS, parse
-from torch import Tensor, nn
+from torch import Tensor
 
-from node_runner.adjoints import ADJOINTS
-from node_runner.engines import ENGINES
-from node_runner.fields import FIELDS
+from node_runner.fields.mlp import MLP
+from node_runner.library import solver
 from node_runner.memory import PeakMemory, saved_for_backward
-from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
 from node_runner.runtime import synchronise
-from node_runner.settings import Activation, ToleranceConfig
-from node_runner.solvers import SOLVERS
-from node_runner.solving import Solve, Tolerances
-from node_runner.types import Integrate, SolveStats
+from node_runner.settings import Activation
+from node_runner.types import SolveStats
 
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
 TIMES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-ADJOINTS_OF = {"rk4": ("off", "on"), "dopri5": ("off", "on", "seminorm")}
-"""A seminorm changes how a step is chosen; fixed steps are not."""
-
-PAGE = 4 / 1024
-"""MiB of the smallest memory that a logarithmic axis shows."""
-
-COLOURS = {"off": PALETTE[0], "on": PALETTE[5], "seminorm": PALETTE[2]}
 
 
 @dataclass(frozen=True)
@@ -103,26 +89,16 @@ class Problem:
         torch.set_num_threads(point.threads)
         torch.manual_seed(0)
         self.device, dtype = torch.device(point.device), getattr(torch, point.precision)
-        schema = FIELDS.schema("mlp")
-        config = schema(width=point.state, depth=2, activation=Activation.tanh)
-        self.field: nn.Module = FIELDS.build(config, (point.state,)).double()
+        self.field = MLP((point.state,), width=point.state, depth=2, activation=Activation.tanh).double()
         with torch.no_grad():
             for parameter in self.field.parameters():
                 if parameter.ndim == 2:
                     parameter *= 3
         self.field.to(self.device, dtype)
         self.y0 = torch.randn(point.batch, point.state, dtype=torch.float64).to(self.device, dtype)
-        self.solve, self.end = self._solve(point)
-
-    def _solve(self, point: Point) -> tuple[Integrate, float]:
-        fixed = point.solver == "rk4"
-        method = SOLVERS.build(SOLVERS.schema(point.solver)(), point.solver)
-        if fixed:
-            method = replace(method, options={**method.options, "step_size": 1 / point.size})
-        engine = ENGINES.build(ENGINES.schema("torchdiffeq")())
-        adjoint = ADJOINTS.build(ADJOINTS.schema(point.adjoint)())
-        tolerances = Tolerances(ToleranceConfig(rtol=point.rtol, atol=point.atol))
-        return Solve(engine, method, adjoint, tolerances), 1.0 if fixed else point.size
+        steps = {"step_size": 1 / point.size} if point.solver == "rk4" else {}
+        self.solve = solver(point.solver, rtol=point.rtol, atol=point.atol, adjoint=point.adjoint, **steps)
+        self.end = 1.0 if steps else point.size
 
     def forward(self, share: float = 1.0) -> tuple[Tensor, SolveStats]:
         """Loss of a solve over a share of the time, and what it cost."""
@@ -193,102 +169,6 @@ def compare_gradients(point: Point, batch: int) -> dict[str, float]:
     others = [name for name in ADJOINTS_OF[point.solver] if name != "off"]
     found = {name: Problem(replace(tight, adjoint=name)).gradient() for name in others}
     return {name: float((gradient - exact).norm() / exact.norm()) for name, gradient in found.items()}
-
-
-# --- report -------------------------------------------------------------------------------------------
-
-
-def fit(results: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float, float]:
-    """Least squares of `key` in the steps: intercept, slope, share of the variance explained."""
-    x = np.array([r["steps"] for r in results], dtype=float)
-    y = np.array([r[key] for r in results], dtype=float)
-    slope, intercept = np.polyfit(x, y, 1)
-    spread = ((y - y.mean()) ** 2).sum()
-    rest = ((y - intercept - slope * x) ** 2).sum()
-    return float(intercept), float(slope), float(1 - rest / spread) if spread > 0 else 1.0
-
-
-def growth(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each solver and adjoint: how memory grows with the steps."""
-    rows = []
-    for solver, adjoints in ADJOINTS_OF.items():
-        for adjoint in adjoints:
-            chosen = select(results, solver, adjoint)
-            row: dict[str, Any] = {"solver": solver, "adjoint": adjoint}
-            row["steps"] = f"{chosen[0]['steps']} to {chosen[-1]['steps']}"
-            for key in ("saved_mb", "peak_mb"):
-                _, slope, explained = fit(chosen, key)
-                values = [r[key] for r in chosen]
-                row |= {
-                    f"{key}, MiB a step": round(slope, 6) + 0,
-                    f"{key}, R2": f"{explained:.4f}" if adjoint == "off" else None,
-                    f"{key}, largest over smallest": max(values) / min(values) if min(values) > 0 else None,
-                }
-            rows.append(row)
-    return rows
-
-
-def select(results: Sequence[Mapping[str, Any]], solver: str, adjoint: str) -> list[Mapping[str, Any]]:
-    """The points of one line of the figure, in the order of their size."""
-    return [r for r in results if r["solver"] == solver and r["adjoint"] == adjoint]
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line a point."""
-    return [
-        {
-            "solver": r["solver"],
-            "adjoint": r["adjoint"],
-            "size": r["size"],
-            "steps": r["steps"],
-            "nfe/forward": r["nfe_forward"],
-            "nfe/backward": r["nfe_backward"],
-            "memory/saved_mb": r["saved_mb"],
-            "peak, MiB": r["peak_mb"],
-            "ms": r["ms"],
-            "gradient, difference from off": r["gradient"],
-        }
-        for r in results
-    ]
-
-
-def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """Memory, time and gradient against the steps: a row for each solver."""
-    with style():
-        figure = sheet(10.5, 5.8, "Gradients of a solve: memory, time and difference as its steps grow")
-        axes = figure.subplots(2, 3)
-        for row, (solver, adjoints) in zip(axes, ADJOINTS_OF.items(), strict=True):
-            memory, clock, difference = (clean(each, grid=True) for each in row)
-            for adjoint in adjoints:
-                chosen = select(results, solver, adjoint)
-                steps = [r["steps"] for r in chosen]
-                draw_memory(memory, chosen, adjoint)
-                clock.loglog(steps, [r["ms"] for r in chosen], "o-", color=COLOURS[adjoint], markersize=3.5)
-                if adjoint != "off":
-                    values = [r["gradient"] for r in chosen]
-                    difference.loglog(steps, values, "o-", color=COLOURS[adjoint], markersize=3.5)
-            memory.set(ylabel=f"{solver}: MiB")
-            clock.set(ylabel="ms, forward and backward")
-            difference.set(ylabel="gradient: difference from off")
-            for each in row:
-                each.set_xlabel("accepted steps of the forward solve")
-                each.xaxis.set_minor_formatter(NullFormatter())
-                each.yaxis.set_minor_formatter(NullFormatter())
-        axes[1, 0].legend()
-        axes[0, 0].set_title("peak (line), kept by autograd (dashed), linear fit (grey)")
-    return figure
-
-
-def draw_memory(axes: Axes, chosen: Sequence[Mapping[str, Any]], adjoint: str) -> None:
-    """Peak and saved memory of one adjoint; for `off` the line fitted to the peak."""
-    steps = np.array([r["steps"] for r in chosen], dtype=float)
-    peak, saved = (np.maximum([r[key] for r in chosen], PAGE) for key in ("peak_mb", "saved_mb"))
-    axes.loglog(steps, peak, "o-", color=COLOURS[adjoint], markersize=3.5, label=adjoint)
-    axes.loglog(steps, saved, "s--", color=COLOURS[adjoint], markersize=2.5, linewidth=0.9)
-    if adjoint == "off":
-        intercept, slope, _ = fit(chosen, "peak_mb")
-        line = np.maximum(intercept + slope * steps, PAGE)
-        axes.loglog(steps, line, color="0.6", linewidth=3.5, alpha=0.5, zorder=0)
 
 
 def points(options: argparse.Namespace) -> list[Point]:
