@@ -30,7 +30,7 @@ def draw(scene: Scene) -> Figure | None:
         return None
     labels = scene.examples.y.cpu().numpy()[:MOST]
     with torch.no_grad():
-        states: Tensor = scene.model.states(scene.to_model(scene.examples.x[:MOST]), FINE)  # type: ignore[operator]
+        states: Tensor = scene.model.states(scene.to_model(scene.examples.x[:MOST]), FINE)
     paths = host(states.flatten(2))  # (times, N, D)
     plane, names = _project(paths)
     colours = class_colours(scene.spec.num_classes)

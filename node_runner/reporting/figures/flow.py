@@ -44,7 +44,7 @@ def by_direction(points: Array) -> Array:
 
 def _times(scene: Scene) -> list[str]:
     """A title for each time, which runs from the end time of the flow, where the base is, to 0."""
-    times = np.linspace(float(scene.model.times[-1]), 0.0, TIMES)  # type: ignore[index]
+    times = np.linspace(float(scene.model.times[-1]), 0.0, TIMES)
     names = [f"t = {t:.2g}" for t in times]
     return [f"{names[0]} (base)", *names[1:-1], f"{names[-1]} (data)"]
 

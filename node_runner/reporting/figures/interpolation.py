@@ -27,11 +27,11 @@ def draw(scene: Scene) -> Figure | None:
     part = scene.series
     batch = series_batch(part, torch.arange(min(AMONG, len(part)), device=part.ys.device))
     ts = batch.ts[: max(2, last_seen(part) + 1)]
-    mean, _ = scene.model.posterior(batch.ts, batch.values, batch.seen)  # type: ignore[operator]
+    mean, _ = scene.model.posterior(batch.ts, batch.values, batch.seen)
     first, last = divmod(int(torch.cdist(mean, mean).argmax()), len(mean))
     share = torch.linspace(0, 1, STEPS, dtype=mean.dtype, device=mean.device).unsqueeze(1)
     codes = torch.lerp(mean[first], mean[last], share)
-    decoded = host(scene.model.decode(scene.model.trajectory(codes, ts)))  # type: ignore[operator]
+    decoded = host(scene.model.decode(scene.model.trajectory(codes, ts)))
     seen, values = (x[: len(ts), [first, last]] for x in (batch.seen, batch.values))
     observed = host(torch.where(seen, values, torch.nan))
     heading = f"{scene.spec.dataset}: between the codes of two test series, decoded (black: its beginning)"

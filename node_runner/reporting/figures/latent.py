@@ -46,10 +46,10 @@ def draw(scene: Scene) -> Figure | None:
         return None
     part = scene.series
     batch = series_batch(part, torch.arange(min(MOST, len(part)), device=part.ys.device))
-    mean, log_std = scene.model.posterior(batch.ts, batch.values, batch.seen)  # type: ignore[operator]
+    mean, log_std = scene.model.posterior(batch.ts, batch.values, batch.seen)
     if mean.shape[1] < 2:
         return None
-    states = host(scene.model.trajectory(mean, batch.ts))  # type: ignore[operator]
+    states = host(scene.model.trajectory(mean, batch.ts))
     if not np.isfinite(states).all():
         return None
     inside = last_seen(part) + 1
@@ -61,7 +61,7 @@ def draw(scene: Scene) -> Figure | None:
     left, right = figure.subplots(1, 2)
     begins, paths = plane(states[0]), plane(states[:, :PATHS])
     label = axis_names(scene)[0]
-    values = host(scene.model.decode(mean)[:, 0])  # type: ignore[operator]
+    values = host(scene.model.decode(mean)[:, 0])
     dots = left.scatter(*begins.T, c=values, s=9, cmap="viridis", linewidths=0)
     figure.colorbar(dots, ax=left, label=f"{label} at the beginning, decoded", shrink=0.85)
     planar(clean(left), *window(begins), names)

@@ -67,5 +67,5 @@ def _shares(scene: Scene, batch: PathBatch, final: Array) -> Array:
     if not hasattr(scene.model, "verdicts"):
         return np.broadcast_to(final, (len(batch.ts), *final.shape))
     with torch.no_grad():
-        logits: torch.Tensor = scene.model.verdicts(batch.ts, batch.values, batch.seen)  # type: ignore[operator]
+        logits: torch.Tensor = scene.model.verdicts(batch.ts, batch.values, batch.seen)
         return host(logits.softmax(dim=-1))

@@ -44,7 +44,7 @@ def draw_forecasts(scene: Scene) -> Figure | None:
     rows = torch.arange(min(COLUMNS, len(part)), device=part.ys.device)
     batch = process_batch(part, rows)
     generator = torch.Generator().manual_seed(0)
-    draws = observed(scene, scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWN, generator=generator))  # type: ignore[operator]
+    draws = observed(scene, scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWN, generator=generator))
     ts, names = host(part.ts), axis_names(scene)
     exact = None if scene.spec.law is None else given(scene.spec.law, batch.ts, batch.values, batch.seen)
     figure = sheet(3.2 * len(rows) + 0.4, 2.3 * len(names) + 0.9, title(scene, "forecasts", "forecast_w1", "coverage"))
@@ -73,7 +73,7 @@ def draw_process(scene: Scene) -> Figure:
     """Paths drawn from nothing with the band of the exact law, and deviations of values and of steps over time."""
     part, names = scene.series, axis_names(scene)
     generator = torch.Generator().manual_seed(0)
-    states = scene.model.generate(part.ts, DRAWN, generator=generator).value.transpose(0, 1)  # type: ignore[operator]
+    states = scene.model.generate(part.ts, DRAWN, generator=generator).value.transpose(0, 1)
     draws, ts = observed(scene, states), host(part.ts)
     figure = sheet(9.6, 2.6 * len(names) + 0.7, title(scene, "draws", "marginal_w1", "increment_w1"))
     grid = figure.subplots(len(names), 3, squeeze=False)
@@ -106,13 +106,13 @@ def draw_coefficients(scene: Scene) -> Figure | None:
     """
     if not hasattr(scene.model, "coefficients") or scene.spec.shape != (1,):
         return None
-    if scene.model.coefficients(scene.to_model(scene.spec.mean.unsqueeze(0))) is None:  # type: ignore[operator]
+    if scene.model.coefficients(scene.to_model(scene.spec.mean.unsqueeze(0))) is None:
         return None
     values = host(scene.series.ys)[host(scene.series.known) > 0]
     some = values[:: max(1, len(values) // 300)]
     low, high = np.quantile(values, (0.005, 0.995))
     x = torch.linspace(float(low), float(high), 200, dtype=torch.float64).unsqueeze(1)
-    learned = [host(found)[:, 0] for found in scene.model.coefficients(scene.to_model(x))]  # type: ignore[operator]
+    learned = [host(found)[:, 0] for found in scene.model.coefficients(scene.to_model(x))]
     figure = sheet(7.4, 3.3, f"{scene.spec.dataset}: what drives the process")
     known = scene.spec.law
     true = (None, None) if known is None else (known.drift(x), known.diffusion(x))
@@ -135,7 +135,7 @@ def draw_coefficients(scene: Scene) -> Figure | None:
 def observed(scene: Scene, states: torch.Tensor) -> Array:
     """States (S, ..., D) with the noise of the model's observations, on the CPU."""
     noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found: Array = host(states) + noise.numpy() * host(scene.model.observation_std)  # type: ignore[arg-type]
+    found: Array = host(states) + noise.numpy() * host(scene.model.observation_std)
     return found
 
 

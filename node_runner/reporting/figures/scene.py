@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_runner.errors import SolveFailed
 from node_runner.tasks.paths import path_batch
@@ -82,14 +82,14 @@ class Scene:
     """A trained model and what it learned from.
 
     Attributes:
-        model: in eval mode, on its device.
+        model: an nn.Module in eval mode, on its device. What it can do beside being called depends on its kind.
         spec: of the data.
         splits: of the view that the model learned from, on any device.
         dataset: the source of the data.
         metrics: what was measured, such as "test/mse"; figures repeat these numbers rather than measure again.
     """
 
-    model: nn.Module
+    model: Any
     spec: DataSpec
     splits: Splits[Any]
     dataset: Dataset
@@ -174,7 +174,7 @@ class Scene:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The model's log-density (N,) at x (N, D)."""
-        value: Tensor = self.model.log_prob(x)  # type: ignore[operator]
+        value: Tensor = self.model.log_prob(x)
         return value
 
     @functools.cached_property
@@ -182,7 +182,7 @@ class Scene:
         """(TIMES, N, D) states of a flow on their way from the base to samples of the data, always the same."""
         with torch.no_grad():
             count = IMAGES if self.spec.image else POINTS
-            states = self.model.path(count, TIMES, generator=torch.Generator().manual_seed(0))  # type: ignore[operator]
+            states = self.model.path(count, TIMES, generator=torch.Generator().manual_seed(0))
             return host(states)
 
     def _predict(self, part: Trajectories) -> Prediction:

@@ -63,7 +63,7 @@ def continued(scene: Scene) -> Continued:
         drawn = np.empty((0, *batch.values.transpose(0, 1).shape))
         if hasattr(scene.model, "imagine"):
             generator = torch.Generator().manual_seed(0)
-            states = scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWS, generator=generator)  # type: ignore[operator]
+            states = scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWS, generator=generator)
             drawn = host(states.transpose(1, 2))
     values, target, known, seen = (
         x.transpose(0, 1) for x in (batch.values, batch.lesson.target, batch.lesson.known, batch.seen)
