@@ -15,6 +15,10 @@ class Meter:
     """Sums of scalars since the last line. Device scalars stay on the device until `means`."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a line afresh."""
         self.steps = 0
         # Scalars that come together are added together: one operation for all of them.
         self._sums: dict[tuple[str, ...], list[Tensor]] = {}
@@ -80,7 +84,7 @@ class Meter:
         means |= {name: total / self.steps for name, total in solver.items()}
         means["time/step_ms"] = 1000 * seconds / self.steps
         means["time/solve_share"] = min(1.0, solving / seconds) if seconds > 0 else 0.0
-        self.__init__()  # type: ignore[misc]
+        self.clear()
         return means
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,7 +93,7 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Undo `state_dict`."""
-        self.__init__()  # type: ignore[misc]
+        self.clear()
         self.steps = state["steps"]
         self._sums = {names: [value.to(device) for value in sums] for names, sums in state["sums"].items()}
         self._counts = dict(state["counts"])

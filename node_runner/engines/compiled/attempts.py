@@ -141,8 +141,8 @@ def pull_one(source: Source) -> Callable[..., list[Tensor]]:
 def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[Tensor]]:
     """The gradient of recorded steps, all of them together: (carried, fixed, tensors) -> carried, as `undoing` gives.
 
-    Each step's Jacobian by (y, slope) is found whole, which makes the recursion u_n = J_n' u_{n+1} + b_n one of small
-    matrices. It is solved by doubling, in log2(ROWS) rounds (Blelloch 1990, Prefix sums and their applications).
+    The Jacobian J_n of each step by (y, slope) is computed as a matrix, which makes the recursion
+    u_n = J_n' u_{n+1} + b_n one of small matrices that `_recursion` solves.
 
     Args:
         pull: graph of the gradients of one step, with no autograd left in it, so that it can be batched.
@@ -151,7 +151,6 @@ def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[
     def compute(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
         number, gradient, *sums = carried
         scalars, before, given = fixed
-        size = gradient.numel()
 
         def one(scalars: Tensor, before: Tensor, tangents: Tensor) -> Sequence[Tensor]:
             found: Sequence[Tensor] = pull(scalars, before[0], before[1], *tensors, *tangents.unbind(0))
@@ -162,29 +161,39 @@ def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[
 
         # Rows that hold nothing compute what the first one does, and their result is left out.
         real = torch.arange(ROWS, device=number.device) < number
+        each = real.view(-1, *[1] * gradient.ndim)
         scalars = torch.where(real[:, None], scalars, scalars[:1])
-        before = torch.where(real.view(-1, *[1] * gradient.ndim), before, before[:1])
-        units = torch.eye(size, dtype=gradient.dtype, device=gradient.device).view(size, *gradient.shape)
+        before = torch.where(each, before, before[:1])
+        # One product for each unit vector gives the Jacobian, and one more what reaches the step from the outputs.
+        size = gradient.numel()
+        unit = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
+        units = unit.view(size, *gradient.shape)
         units = torch.cat([units, torch.zeros_like(units[:, :1])], 1)
         tangents = torch.cat([units.expand(ROWS, *units.shape), given[:, None]], 1)
         pulled = torch.vmap(torch.vmap(by_state, (None, None, 0)))(scalars, before, tangents).view(ROWS, size + 1, size)
-        unit = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
         matrix = torch.where(real[:, None, None], pulled[:, :size].transpose(1, 2), unit)
         offset = torch.where(real[:, None], pulled[:, size], torch.zeros_like(pulled[:, size]))
-        step = 1
-        while step < ROWS:
-            offset = torch.cat([
-                offset[:-step] + (matrix[:-step] * offset[step:].unsqueeze(1)).sum(2), offset[-step:]
-            ])  # fmt: skip
-            product = (matrix[:-step].unsqueeze(3) * matrix[step:].unsqueeze(1)).sum(2)
-            matrix = torch.cat([product, matrix[-step:]])
-            step *= 2
-        last = gradient.reshape(1, size)
-        reached = (offset + (matrix * last.unsqueeze(1)).sum(2)).view(ROWS, *gradient.shape)
+        reached = _recursion(matrix, offset, gradient.reshape(1, size)).view(ROWS, *gradient.shape)
         after = torch.cat([reached[1:], gradient[None]])
         tangents = torch.cat([after + given[:, :2], given[:, 2:]], 1)
-        tangents = torch.where(real.view(-1, *[1] * gradient.ndim), tangents, torch.zeros_like(tangents))
-        found = torch.vmap(one)(scalars, before, tangents)[2:]
+        found = torch.vmap(one)(scalars, before, torch.where(each, tangents, torch.zeros_like(tangents)))[2:]
         return [number * 0, reached[0], *(a + b.sum(0) for a, b in zip(sums, found, strict=True))]
 
     return compute
+
+
+def _recursion(matrix: Tensor, offset: Tensor, last: Tensor) -> Tensor:
+    """The u_n (ROWS, m) of u_n = matrix_n u_{n+1} + offset_n, where `last` (1, m) follows the last of them.
+
+    Solved by doubling, in log2(ROWS) rounds (Blelloch 1990, Prefix sums and their applications): after a round each
+    row's matrix (ROWS, m, m) and offset (ROWS, m) lead twice as many rows on as before it.
+    """
+    step = 1
+    while step < ROWS:
+        offset = torch.cat([
+            offset[:-step] + (matrix[:-step] * offset[step:].unsqueeze(1)).sum(2), offset[-step:]
+        ])  # fmt: skip
+        product = (matrix[:-step].unsqueeze(3) * matrix[step:].unsqueeze(1)).sum(2)
+        matrix = torch.cat([product, matrix[-step:]])
+        step *= 2
+    return offset + (matrix * last.unsqueeze(1)).sum(2)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from node_runner.engines.compiled.attempts import Loop, at_once, pull_one
-from node_runner.engines.compiled.inductor import Compiled, Unbatched, batched, compile_graph, loop_graph
-from node_runner.engines.compiled.programs import Kit, Source, compiling, log, proven
+from node_runner.engines.compiled.compilation import compiling, log, machine_code
+from node_runner.engines.compiled.inductor import Compiled, Unbatched, batched, loop_graph
+from node_runner.engines.compiled.programs import Kit, Source
 from node_runner.engines.compiled.tracing import fake_mode, trace
 
 
@@ -64,7 +65,7 @@ class CompiledLoop:
             # Not more, which may be small differences of large numbers.
             expected = body(*arguments)[:1]
             graph = loop_graph(ahead, body, carried, [*fixed, *tensors], mode)
-            return proven(compile_graph(graph, arguments, mode), arguments, expected)
+            return machine_code(graph, arguments, mode, expected)
 
 
 class CapturedLoop:
@@ -125,7 +126,7 @@ class CapturedLoop:
             mode, groups = fake_mode(), [carried, fixed, self.source.tensors]
             arguments = [tensor for group in groups for tensor in group]
             graph = trace(lambda *lists: self._block(*lists), groups, mode)
-            return proven(compile_graph(graph, arguments, mode), list(arguments), graph(*arguments)[:1])
+            return machine_code(graph, arguments, mode, graph(*arguments)[:1])
 
 
 def _captured(advance: Callable[[], None]) -> Callable[[], None]:
@@ -180,4 +181,4 @@ class AtOnce:
             return lambda arguments: graph(*arguments)
         with compiling(f"gradients of {self.source.about}, all at once", self.book):
             arguments = [*carried, *fixed, *self.source.tensors]
-            return proven(compile_graph(graph, arguments, mode), arguments, None)
+            return machine_code(graph, arguments, mode, None)

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from node_runner.engines.compiled.inductor import Compiled, compile_graph, partition
+from node_runner.engines.compiled.compilation import compiling, machine_code
+from node_runner.engines.compiled.inductor import Compiled, partition
 from node_runner.engines.compiled.reading import Reading
 from node_runner.engines.compiled.steps import Compute, Result
-from node_runner.engines.compiled.tracing import Function, Untraceable, fake_mode, trace
-from node_runner.errors import ConfigError
-
-
-log = logging.getLogger("node_runner")
-
-ONE_AT_A_TIME = threading.RLock()
-"""Held while a step is compiled: its field has tensors without numbers in place of its own meanwhile."""
+from node_runner.engines.compiled.tracing import Function, fake_mode, trace
 
 
 class Pulled(NamedTuple):
@@ -229,7 +218,7 @@ class CompiledProgram:
             graph = trace(lambda *lists: function(*lists), groups, mode)
             # Not the report, which is small differences of large numbers, nor gradients, which may be.
             expected = graph(*arguments)[: self.source.outputs] if part == "run" else None
-            return proven(compile_graph(graph, arguments, mode), list(arguments), expected)
+            return machine_code(graph, arguments, mode, expected)
 
     def _cut(self, states: list[Tensor]) -> None:
         with compiling(f"{self.source.about}, keeping its activations", self.book):
@@ -239,9 +228,8 @@ class CompiledProgram:
             joint = trace(lambda primals, tangents: self._joint(primals, tangents), [primals, tangents], mode)
             halves = partition(joint, self.source.outputs + 1)
             expected = halves.forward(*primals)[: self.source.outputs]
-            code = compile_graph(halves.forward, primals, mode)
+            self.kit.forward = machine_code(halves.forward, primals, mode, expected)
             self.kit.takes, self.kit.backward_graph = halves.takes, (halves.backward, mode)
-            self.kit.forward = proven(code, list(primals), expected)
 
     def _finish(self, states: list[Tensor], kept: Sequence[Tensor]) -> None:
         """Compile the backward half, for the strides that the forward half gave what is kept."""
@@ -250,7 +238,7 @@ class CompiledProgram:
             tangents = [torch.zeros_like(states[1]) for _ in range(self.source.outputs)]
             needed = [states[i] if kind == "primal" and i < len(states) else None for kind, i in self.kit.takes]
             arguments = self._arguments(len(states), needed, kept, tangents)
-            self.kit.backward = proven(compile_graph(graph, arguments, mode), arguments, None)
+            self.kit.backward = machine_code(graph, arguments, mode, None)
             self.kit.backward_graph = None
             own = [tensor for tensor in needed[1:] if tensor is not None]
             self.kit.kept_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*kept, *own))
@@ -262,70 +250,3 @@ class CompiledProgram:
     def _split(self, found: Sequence[Tensor]) -> Pulled:
         cut = len(found) - len(self.source.wanted)
         return Pulled(found[:cut], found[cut:])
-
-
-def proven(code: Compiled, arguments: list[Tensor], expected: Sequence[Tensor] | None) -> Compiled:
-    """Machine code whose results are those of its graph, with the strides that the next graph was traced for.
-
-    Inductor may choose other strides for a result than the traced ones; one call tells.
-
-    Args:
-        code: to try out.
-        arguments: to try it with.
-        expected: the first results, from the graph (None: they are not to be compared).
-
-    Raises:
-        ArithmeticError: the results differ by more than rounding.
-    """
-    results = code(arguments)
-    if expected is not None:
-        results = results[: len(expected)]
-    for result, right in zip(results, expected or (), strict=False):
-        size = float(right.abs().max()) if right.numel() else 0.0
-        tolerance = max(size, 1e-3) * (1e-3 if right.dtype is torch.float32 else 1e-8)
-        # Numbers on their way to infinity say nothing.
-        if math.isfinite(size) and not torch.allclose(result, right, rtol=0.0, atol=tolerance):
-            raise ArithmeticError("the machine code gives other numbers than the graph that it was made from")
-    odd = [i for i, result in enumerate(results) if not result.is_contiguous()]
-    if not odd:
-        return code
-
-    def straightened(arguments: list[Tensor]) -> Sequence[Tensor]:
-        found = list(code(arguments))
-        for i in odd:
-            found[i] = found[i].contiguous()
-        return found
-
-    return straightened
-
-
-@contextmanager
-def compiling(about: str, book: Callable[[float], None]) -> Iterator[None]:
-    """Says that something is being compiled, how long it took, and if it cannot be, why.
-
-    Raises:
-        ConfigError: in one sentence.
-    """
-    with ONE_AT_A_TIME:
-        yield from _timed(about, book)
-
-
-def _timed(about: str, book: Callable[[float], None]) -> Iterator[None]:
-    log.info("engine compiled: compiling %s", about)
-    began = time.perf_counter()
-    try:
-        yield
-    except Untraceable as reason:
-        raise ConfigError(
-            f"engine=compiled cannot compile the {about}: the field {reason}; use engine=torchdiffeq"
-        ) from reason
-    except Exception as error:  # of a user's field, of Inductor or of the compiler that it calls
-        first = next(iter(str(error).splitlines()), "")
-        raise ConfigError(
-            f"engine=compiled could not compile the {about} ({type(error).__name__}: {first[:200]}); "
-            "use engine=torchdiffeq"
-        ) from error
-    finally:
-        seconds = time.perf_counter() - began
-        book(seconds)
-    log.info("engine compiled: compiled %s in %.1f s", about, seconds)

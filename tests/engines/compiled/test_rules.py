@@ -354,15 +354,15 @@ def test_nothing_is_to_be_prepared_where_nothing_is_compiled():
 @compiles
 @pytest.mark.slow
 def test_machine_code_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch):
-    from node_runner.engines.compiled import programs
+    from node_runner.engines.compiled import compilation
 
-    real = programs.compile_graph
+    real = compilation.compile_graph
 
     def wrong(*arguments: object) -> object:
         code = real(*arguments)
         return lambda inputs: [2 * result for result in code(inputs)]
 
-    monkeypatch.setattr(programs, "compile_graph", wrong)
+    monkeypatch.setattr(compilation, "compile_graph", wrong)
     with pytest.raises(ConfigError, match="gives other numbers than the graph") as caught, torch.no_grad():
         CompiledEngine().integrate(
             make_method("euler"), MLP((2,), width=5, depth=1), torch.randn(3, 2), TS, rtol=1, atol=1, norm=None
