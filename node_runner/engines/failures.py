@@ -1,6 +1,9 @@
-"""The sentences of a solve that gave up: the same ones on every engine."""
+"""Why a solve gave up, or is not served at all: sentences that are the same on every engine."""
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
 
 from node_runner.types import Method
 
@@ -39,6 +42,20 @@ def spent(method: Method, t: float, step: float, accepted: int, rejected: int) -
 def unheard(engine: str) -> str:
     """Why an engine that keeps its steps to itself cannot serve a field that is to hear of them."""
     return f"engine={engine} hands out no steps, which this regulariser looks at"
+
+
+def imprecise(engine: str, y0: Tensor) -> str | None:
+    """Why an engine that computes in float32 and float64 alone cannot serve a state, or None."""
+    if y0.dtype in (torch.float32, torch.float64):
+        return None
+    return f"engine={engine} computes in float32 and float64, and the state is {str(y0.dtype).removeprefix('torch.')}"
+
+
+def unstored(engine: str, adjoint: str) -> str | None:
+    """Why an engine that keeps no accepted states has no adjoint=checkpoint, or None where that is not asked for."""
+    if adjoint != "checkpoint":
+        return None
+    return f"engine={engine} keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
 
 
 def _implicit(method: Method) -> str:

@@ -11,7 +11,7 @@ from torchdiffeq import odeint
 
 from node_runner.engines import ENGINES
 from node_runner.engines.extended import functions as extended
-from node_runner.engines.failures import NOT_FINITE, spent, stopped
+from node_runner.engines.failures import NOT_FINITE, spent, stopped, unstored
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step, offers
@@ -53,9 +53,7 @@ class TorchdiffeqEngine:
                 return f"solver={method.name} takes a state of two halves, not one with integrals: use solver=dopri5"
             if y0.shape[1] % 2:
                 return f"solver={method.name} needs a state of two halves [q, p], got {y0.shape[1]}: use solver=dopri5"
-        if adjoint == "checkpoint":
-            return "engine=torchdiffeq keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
-        return None
+        return unstored("torchdiffeq", adjoint)
 
     def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> None:
         """Nothing."""

@@ -8,36 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
-from node_runner.engines.compiled import steps
-from node_runner.engines.compiled.attempts import Loop, attempts, undoing
+from node_runner.engines.compiled.factory import MOST_KINDS, Factory, Way
 from node_runner.engines.compiled.inductor import missing
-from node_runner.engines.compiled.loops import AtOnce, CapturedLoop, CompiledLoop, EagerLoop, Repeats
 from node_runner.engines.compiled.making import Making, Rehearsed
-from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
 from node_runner.engines.compiled.reading import Reading, Unreadable, read
 from node_runner.engines.compiled.solve import CompiledSolve, Differentiable, Field
-from node_runner.engines.compiled.systems import Augmented, Plain, System, rms
+from node_runner.engines.compiled.systems import Augmented, Plain, rms
 from node_runner.engines.compiled.trial import trial
-from node_runner.engines.compiled.walk import Programs
-from node_runner.engines.failures import unheard
+from node_runner.engines.failures import imprecise, unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, Capture, CountOrZero
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, Tableau, offers
+from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
 
 
 CONTINUOUS = ("on", "seminorm")
 
-MOST_KINDS = 200
-"""Of field and state, whose steps a process keeps."""
-
 MOST_PRODUCTS = 300_000
 """Batch times weights of a field whose steps are computed again where they could be kept."""
-
-ATTEMPTS = 8
-"""Of a replay of a CUDA graph, after which the host looks at the clock."""
-
-KITS: dict[Any, dict[Any, Kit]] = {}
-"""Compiled steps of this process, by field and state, then by kind of step: equal ones share them."""
 
 
 @ENGINES.register("compiled", "each step of any field compiled into one piece of machine code, on the CPU and on a GPU")
@@ -115,9 +102,8 @@ class CompiledEngine:
         """Fields that are no graph, or that a graph would compute differently."""
         if offers(f, "note"):
             return unheard("compiled")
-        if y0.dtype not in (torch.float32, torch.float64):
-            kind = str(y0.dtype).removeprefix("torch.")
-            return f"engine=compiled computes in float32 and float64, and the state is {kind}"
+        if reason := imprecise("compiled", y0):
+            return reason
         if adjoint in CONTINUOUS and torch.is_grad_enabled() and not isinstance(f, nn.Module):
             return _parameterless(adjoint, f)
         if self.capture is not Capture.off and self._compiles and y0.device.type != "cuda":
@@ -181,8 +167,10 @@ class CompiledEngine:
         adjoint: str | None,
     ) -> Field:  # fmt: skip
         measure = norm or rms
-        make = _Maker(method, reading, [tensor.detach() for tensor in reading.tensors], wanted, y0, self, adjoint)
         tensors = [reading.tensors[i] for i in wanted]
+        looped = self.loops(y0, sum(tensor.numel() for tensor in tensors), adjoint)
+        way = Way(self.makes_code, self.capture, looped, self.at_once_up_to, self._book)
+        make = Factory(method, reading, wanted, y0, way)
         forward = make(Plain(f, measure))
         if adjoint not in CONTINUOUS:
             return Field(tensors, [], forward, None)
@@ -195,21 +183,6 @@ class CompiledEngine:
         positions = [wanted[i] for i in parameters]
         augmented = Augmented(f, measure, y0.shape, positions, shapes, seminorm=adjoint == "seminorm")
         return Field(tensors, parameters, forward, make(augmented, f"adjoint={adjoint}"))
-
-    def program(self, source: Source, kit: Kit) -> Program:
-        """A step that can be called."""
-        return CompiledProgram(source, kit, self._book) if self.makes_code else EagerProgram(source)
-
-    def loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
-        """A loop that can be run."""
-        book = self._book if self.makes_code else None
-        if self.capture is not Capture.off:
-            return CapturedLoop(loop, source, kit, ATTEMPTS, book)
-        return EagerLoop(loop, source) if book is None else CompiledLoop(loop, source, kit, book)
-
-    def at_once(self, source: Source, kit: Kit, otherwise: Repeats) -> Repeats:
-        """The gradient of a loop, of all steps together."""
-        return AtOnce(source, kit, self._book if self.makes_code else None, otherwise)
 
     def loops(self, y0: Tensor, weights: int, adjoint: str | None) -> bool:
         """Whether the solve of a state is a loop, for a field of so many weights."""
@@ -226,66 +199,6 @@ class CompiledEngine:
 
     def _book(self, seconds: float) -> None:
         self.compile_seconds += seconds
-
-
-class _Maker:
-    """Makes the programs of one solve."""
-
-    def __init__(
-        self, method: Method, reading: Reading, tensors: list[Tensor], wanted: tuple[int, ...], y0: Tensor,
-        engine: CompiledEngine, adjoint: str | None,
-    ) -> None:  # fmt: skip
-        self.method, self.reading, self.tensors, self.wanted, self.engine = method, reading, tensors, wanted, engine
-        self.size = y0.numel()
-        self.loops = engine.loops(y0, sum(tensors[i].numel() for i in wanted), adjoint)
-        # The number of threads is written into the code.
-        key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
-        if len(KITS) >= MOST_KINDS and key not in KITS:
-            KITS.clear()
-        self.kits = KITS.setdefault(key, {})
-        self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
-
-    def __call__(self, system: System, about: str = "") -> Programs:
-        method = self.method
-        tableau = method.tableau
-        assert tableau is not None
-        if method.adaptive:
-            order = method.order or 1
-            own_first = method.options["first_step"] is not None
-            programs = Programs(
-                begin=self._make(steps.slope(system) if own_first else steps.begin(system, order), 1,
-                                 ("slope" if own_first else "begin", order), about),
-                step=self._make(steps.adaptive_step(system, tableau), 3, ("step", tableau), about),
-                slope=self._make(steps.slope(system), 1, ("slope",), about),
-            )  # fmt: skip
-            # A continuous adjoint stops at every output, after a step or two.
-            return self._looped(programs, system, tableau, order) if self.loops and not about else programs
-        cubic = method.options["interp"] == "cubic"
-        return Programs(
-            begin=self._make(steps.slope(system), 1, ("slope",), about),
-            step=self._make(steps.fixed_step(system, tableau, cubic), 1 + cubic, ("step", tableau, cubic), about),
-            slope=self._make(steps.slope(system), 1, ("slope",), about),
-        )
-
-    def _looped(self, programs: Programs, system: System, tableau: Tableau, order: int) -> Programs:
-        engine, source = self.engine, self._source(steps.adaptive_step(system, tableau), 3, "step", "")
-        way = (engine.capture, engine.makes_code)
-        undo = engine.loop(undoing(source), source, self._kit("undo", tableau, *way))
-        if self.size <= engine.at_once_up_to:
-            undo = engine.at_once(source, self._kit("at once", tableau, *way), undo)
-        return programs._replace(
-            loop=engine.loop(attempts(source, order), source, self._kit("loop", tableau, order, *way)), undo=undo
-        )
-
-    def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
-        return self.engine.program(self._source(compute, outputs, str(kind[0]), about), self._kit(*kind, about))
-
-    def _source(self, compute: steps.Compute, outputs: int, kind: str, about: str) -> Source:
-        words = f"{kind} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
-        return Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
-
-    def _kit(self, *kind: Any) -> Kit:
-        return self.kits.setdefault(kind, Kit(self.reading.held))
 
 
 def _parameterless(adjoint: str, f: Dynamics) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.engines import ENGINES
-from node_runner.engines.failures import unheard
+from node_runner.engines.failures import imprecise, unheard, unstored
 from node_runner.engines.lanes.solve import LaneSolve
 from node_runner.engines.lanes.taking import unfit
 from node_runner.errors import ConfigError
@@ -50,11 +50,8 @@ class LanesEngine:
         """Fields that do not take a time for each sample, or whose samples feel one another."""
         if offers(f, "note"):
             return unheard("lanes")
-        if adjoint == "checkpoint":
-            return "engine=lanes keeps no accepted states for adjoint=checkpoint: use adjoint=off or on"
-        if y0.dtype not in (torch.float32, torch.float64):
-            kind = str(y0.dtype).removeprefix("torch.")
-            return f"engine=lanes computes in float32 and float64, and the state is {kind}"
+        if reason := unstored("lanes", adjoint) or imprecise("lanes", y0):
+            return reason
         if y0.ndim < 2:
             return f"engine=lanes needs a batch of states (B, D...), got {tuple(y0.shape)}: use solver.batching=shared"
         if len(y0) < 2 or y0.numel() == 0:

@@ -1,0 +1,122 @@
+"""Makes the programs of a solve from the arithmetic of its steps, compiled or called as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from node_runner.engines.compiled import steps
+from node_runner.engines.compiled.attempts import Loop, attempts, undoing
+from node_runner.engines.compiled.loops import AtOnce, CapturedLoop, CompiledLoop, EagerLoop, Repeats
+from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
+from node_runner.engines.compiled.reading import Reading
+from node_runner.engines.compiled.systems import System
+from node_runner.engines.compiled.walk import Programs
+from node_runner.settings import Capture
+from node_runner.types import Method, Tableau
+
+
+MOST_KINDS = 200
+"""Kinds of field and state whose steps a process keeps."""
+
+ATTEMPTS = 8
+"""Attempts in one replay of a CUDA graph, after which the host looks at the clock."""
+
+KITS: dict[Any, dict[Any, Kit]] = {}
+"""Compiled steps of this process, by field and state, then by kind of step: equal ones share them."""
+
+
+class Way(NamedTuple):
+    """How the programs of a solve are made.
+
+    compiled: into machine code. capture: see `CompiledEngine`. looped: many attempts in one program, whose gradients
+    are found at once for states of up to `at_once_up_to` numbers. book: told the seconds of each compilation.
+    """
+
+    compiled: bool
+    capture: Capture
+    looped: bool
+    at_once_up_to: int
+    book: Callable[[float], None]
+
+
+class Factory:
+    """Makes the programs of one solve.
+
+    Args:
+        method: with a tableau.
+        reading: of the field.
+        wanted: positions of the field's tensors that want a gradient.
+        y0: (B, D...) states.
+        way: how programs are made.
+    """
+
+    def __init__(self, method: Method, reading: Reading, wanted: tuple[int, ...], y0: Tensor, way: Way) -> None:
+        assert method.tableau is not None
+        self.method, self.tableau, self.reading, self.wanted, self.way = method, method.tableau, reading, wanted, way
+        self.tensors = [tensor.detach() for tensor in reading.tensors]
+        self.size = y0.numel()
+        # The number of threads is written into the code.
+        key = (reading.key, y0.shape, y0.dtype, y0.device, torch.get_num_threads())
+        if len(KITS) >= MOST_KINDS and key not in KITS:
+            KITS.clear()
+        self.kits = KITS.setdefault(key, {})
+        self.state = f"{tuple(y0.shape)}, {str(y0.dtype).removeprefix('torch.')}"
+
+    def __call__(self, system: System, about: str = "") -> Programs:
+        """The programs of a system; `about` says what it is beside the field, and nothing for the field itself."""
+        if self.method.adaptive:
+            return self._adaptive(system, about)
+        cubic = self.method.options["interp"] == "cubic"
+        step = steps.fixed_step(system, self.tableau, cubic)
+        return Programs(
+            begin=self._make(steps.slope(system), 1, ("slope",), about),
+            step=self._make(step, 1 + cubic, ("step", self.tableau, cubic), about),
+            slope=self._make(steps.slope(system), 1, ("slope",), about),
+        )
+
+    def _adaptive(self, system: System, about: str) -> Programs:
+        order = self.method.order or 1
+        step = steps.adaptive_step(system, self.tableau)
+        own_first = self.method.options["first_step"] is not None
+        begin, kind = (steps.slope(system), "slope") if own_first else (steps.begin(system, order), "begin")
+        programs = Programs(
+            begin=self._make(begin, 1, (kind, order), about),
+            step=self._make(step, 3, ("step", self.tableau), about),
+            slope=self._make(steps.slope(system), 1, ("slope",), about),
+        )
+        # A continuous adjoint stops at every output, after a step or two.
+        return self._looped(programs, step, order) if self.way.looped and not about else programs
+
+    def _looped(self, programs: Programs, step: steps.Compute, order: int) -> Programs:
+        source, way = self._source(step, 3, "step", ""), (self.way.capture, self.way.compiled)
+        undo = self._loop(undoing(source), source, self._kit("undo", self.tableau, *way))
+        if self.size <= self.way.at_once_up_to:
+            book = self.way.book if self.way.compiled else None
+            undo = AtOnce(source, self._kit("at once", self.tableau, *way), book, undo)
+        loop = self._loop(attempts(source, order), source, self._kit("loop", self.tableau, order, *way))
+        return programs._replace(loop=loop, undo=undo)
+
+    def _loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
+        compiled, capture, book = self.way.compiled, self.way.capture, self.way.book
+        if capture is not Capture.off:
+            return CapturedLoop(loop, source, kit, ATTEMPTS, book if compiled else None)
+        return CompiledLoop(loop, source, kit, book) if compiled else EagerLoop(loop, source)
+
+    def _make(self, compute: steps.Compute, outputs: int, kind: tuple[str | int | Tableau, ...], about: str) -> Program:
+        source = self._source(compute, outputs, str(kind[0]), about)
+        return (
+            CompiledProgram(source, self._kit(*kind, about), self.way.book)
+            if self.way.compiled
+            else EagerProgram(source)
+        )
+
+    def _source(self, compute: steps.Compute, outputs: int, kind: str, about: str) -> Source:
+        words = f"{kind} of {self.method.name} on {self.state}" + (f" ({about})" if about else "")
+        return Source(compute, self.reading, self.tensors, self.wanted, outputs, words)
+
+    def _kit(self, *kind: Any) -> Kit:
+        return self.kits.setdefault(kind, Kit(self.reading.held))
