@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from node_runner.cli import averaged, forecasts
 from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
-from node_runner.cli.explain import shown
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.members import common_folder, open_members
 from node_runner.cli.saved import Saved
@@ -70,7 +69,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     show(findings.columns, findings.rows, numbers=findings.columns[1:])
     print("\n".join(findings.notes))
     file = out or common_folder([member.folder for member in members]) / "ensemble.json"
-    runs = [str(shown(member.folder.path.resolve())) for member in members]
+    runs = [member.place for member in members]
     write_found(file, {"runs": runs, "seeds": seeds, "checkpoint": which, **findings.content}, findings.figure)
 
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from node_runner.cli.explain import shown
 from node_runner.cli.foreign import foreign
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.ood_figure import draw_scores
@@ -96,7 +95,7 @@ def ood(
     print("\n".join(notes(own, scores)))
     file = out or saved.folder.path / "ood.json"
     content = {
-        "run": str(shown(saved.folder.path.resolve())), "checkpoint": which, "overrides": list(overrides), "seed": seed,
+        "run": saved.place, "checkpoint": which, "overrides": list(overrides), "seed": seed,
         "test": {"points": len(own.log_prob), "mean_log_prob": float(own.log_prob.mean())},
         "validation_mean_log_prob": usual,
         "against": {name: {"what": others[name][1], "points": len(scores[name].log_prob), **values}

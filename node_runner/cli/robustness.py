@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from node_runner.cli.choices import differing
-from node_runner.cli.explain import shown
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.measures import QUALITY
 from node_runner.cli.members import common_folder, refuse_unfinished
@@ -55,37 +54,47 @@ def robustness(
     chosen = sorted(set(levels or LEVELS))
     if chosen[0] < 0:
         raise ConfigError(f"--level {chosen[0]:g}: expected 0 or more, a share of the data's standard deviation")
+    contestants = open_contestants(places, which)
+    runs = [run for _, run in contestants]
+    curves: dict[str, list[list[float]]] = {}
+    metric = ""
+    for name, run in contestants:
+        print(run.place, file=sys.stderr)
+        metric, values = under_noise(run, chosen, draws, seed)
+        curves.setdefault(name, []).append(values)
+    results = {name: np.array(values) for name, values in curves.items()}  # (runs, levels)
+    rows: list[Row] = [
+        (f"{level:g}", *(_cell(values[:, place]) for values in results.values())) for place, level in enumerate(chosen)
+    ]
+    show(("noise", *results), rows, title=f"test/{metric}", numbers=("noise", *results))
+    counts = ", ".join(f"{name}: {len(values)} run{'s' * (len(values) > 1)}" for name, values in results.items())
+    print(f"noise: Gaussian, its deviation as a share of the training data's; means over {draws} draws ({counts})")
+    file = out or common_folder([run.folder for run in runs]) / "robustness.json"
+    content: dict[str, Any] = {
+        "metric": metric, "levels": chosen, "draws": draws, "seed": seed, "checkpoint": which,
+        "mean": {name: values.mean(axis=0).tolist() for name, values in results.items()},
+        "runs": {run.place: name for name, run in contestants}, "by_run": curves,
+    }  # fmt: skip
+    write_found(file, content, draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results))
+
+
+def open_contestants(places: Sequence[str], which: str) -> list[tuple[str, Saved]]:
+    """The runs in the given places with their weights, each with the name of the contestant that it belongs to.
+
+    Raises:
+        ConfigError: runs on different data, that learned a density or a process, or that are not complete.
+    """
     folders = find_runs(places)
     refuse_unfinished(folders)
     choices = differing([folder.config for folder in folders])
     data = next((key for key in choices[0] if key.split(".")[0] == "dataset"), None)
     if data is not None:
-        found = list(dict.fromkeys(str(run[data]) for run in choices))
-        raise ConfigError(f"these runs have {data}={found[0]} and {data}={found[1]}; name runs on the same data")
+        first, other, *_ = dict.fromkeys(str(run[data]) for run in choices)
+        raise ConfigError(f"these runs have {data}={first} and {data}={other}; name runs on the same data")
     names = [contestant(run, folder) for run, folder in zip(choices, folders, strict=True)]
     runs = [open_saved(folder.path, [], which) for folder in folders]
     refuse_others(runs)
-    curves: dict[str, list[list[float]]] = {}
-    metric = ""
-    for name, run in zip(names, runs, strict=True):
-        print(f"{shown(run.folder.path.resolve())}", file=sys.stderr)
-        metric, values = under_noise(run, chosen, draws, seed)
-        curves.setdefault(name, []).append(values)
-    results = {name: np.array(values) for name, values in curves.items()}  # (runs, levels)
-    means = {name: values.mean(axis=0).tolist() for name, values in results.items()}
-    rows: list[Row] = [
-        (f"{level:g}", *(_cell(results[name][:, place]) for name in results)) for place, level in enumerate(chosen)
-    ]
-    show(("noise", *results), rows, title=f"test/{metric}", numbers=("noise", *results))
-    counts = ", ".join(f"{name}: {len(values)} run{'s' * (len(values) > 1)}" for name, values in results.items())
-    print(f"noise: Gaussian, its deviation as a share of the training data's; means over {draws} draws ({counts})")
-    file = out or common_folder(folders) / "robustness.json"
-    content: dict[str, Any] = {
-        "metric": metric, "levels": chosen, "draws": draws, "seed": seed, "checkpoint": which, "mean": means,
-        "runs": {str(shown(run.folder.path.resolve())): name for name, run in zip(names, runs, strict=True)},
-        "by_run": curves,
-    }  # fmt: skip
-    write_found(file, content, draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results))
+    return list(zip(names, runs, strict=True))
 
 
 def contestant(choices: dict[str, Any], folder: RunFolder) -> str:

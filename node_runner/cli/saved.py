@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node_runner.assemble import Experiment, assemble
+from node_runner.cli.explain import shown
 from node_runner.cli.runs import find_run
 from node_runner.config import load_run
 from node_runner.errors import ConfigError
@@ -28,6 +29,11 @@ class Saved:
     folder: RunFolder
     experiment: Experiment
     step: int
+
+    @property
+    def place(self) -> str:
+        """The run's folder, as a person would type it."""
+        return str(shown(self.folder.path.resolve()))
 
     @property
     def title(self) -> str:
