@@ -131,11 +131,11 @@ def assemble(config: RunConfig) -> Experiment:
 
 
 def place(splits: Splits[Any], device: torch.device, dtype: torch.dtype) -> Splits[Any]:
-    """All parts of a view, on the device: batches are index selects there."""
+    """Move all parts of a view to the device, where batches are then selected by index."""
     parts = {name: part.to(device, dtype) for name, part in splits.items()}
     return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers."""
+    """How many numbers of a model are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

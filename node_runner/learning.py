@@ -84,13 +84,13 @@ class ProcessModel(Protocol):
     observation_std: Tensor
 
     def generate(self, ts: Tensor, count: int, *, generator: torch.Generator | None = None) -> ModelOutput:
-        """States (T, count, D) at ts (T,), nothing having been seen, and what their solve cost."""
+        """Draw states (T, count, D) at ts (T,) without any observation, with what their solve cost."""
         ...
 
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """States (count, T, B, D), given values (T, B, D) where seen (T, B, D)."""
+        """Draw states (count, T, B, D), given the values (T, B, D) at the places that are seen (T, B, D)."""
         ...
 
 

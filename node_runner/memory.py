@@ -71,7 +71,7 @@ def _reset_high_water_mark() -> bool:
 
 
 def _give_back_what_is_free() -> None:
-    """Have glibc return freed memory to the system: what stays resident is in the baseline, and use of it unseen."""
+    """Have glibc return freed memory to the system: if it stayed in the baseline, using it again would not show."""
     if not sys.platform.startswith("linux"):
         return
     gc.collect()

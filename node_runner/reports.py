@@ -15,7 +15,7 @@ from node_runner.training.loop import Reporter
 
 
 class Reports:
-    """Opens all of them, and closes them with the result.
+    """Opens all that hear of a run, and closes them with its result.
 
     Args:
         folder: of the run.

@@ -113,7 +113,7 @@ def read_signatures(module: str, file: Path, registry: str) -> Iterator[Signatur
 
 @functools.cache
 def _text(file: Path) -> str:
-    """Kept, since every registry asks each file of a plug-in."""
+    """The text of a file, kept since every registry asks for each file of a plug-in."""
     return file.read_text(encoding="utf-8")
 
 

@@ -261,7 +261,7 @@ class Engine(Protocol):
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
     ) -> Callable[[], object] | None:
-        """What is to be made before such a solve runs at speed: equal for solves that need the same, None for nothing.
+        """Work to be done before such a solve runs at speed, such as a compilation, or None. Equal for equal needs.
 
         Asked before a run, so that compilation is not taken for training; `adjoint` is None without a gradient.
         """

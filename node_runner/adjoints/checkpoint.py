@@ -31,7 +31,7 @@ class Checkpoint:
         return None
 
     def wrap(self, forward: Integrate, backward: Integrate) -> Integrate:
-        """An engine that cannot do it itself cannot do it at all."""
+        """Refused: the accepted states are the engine's, so that one which lacks this gradient cannot be given it."""
 
         def integrate(f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
             raise ConfigError("adjoint=checkpoint: this engine does not keep its accepted states; use adjoint=off")

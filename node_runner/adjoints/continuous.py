@@ -131,7 +131,9 @@ class _Augmented:
 
     @property
     def samples(self) -> Tensor:
-        """(B, 2n) positions of each sample's y and adjoint: a guess at what depends on what, for implicit methods."""
+        """(B, 2n) positions of each sample's y and adjoint in the flat state, from which implicit methods guess which
+        numbers depend on one another.
+        """
         rows = self.shape[0] if len(self.shape) > 1 else 1
         y = 1 + torch.arange(self.numel, device=self.device).view(rows, -1)
         return torch.cat((y, y + self.numel), dim=1)

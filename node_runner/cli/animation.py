@@ -83,7 +83,7 @@ def animate_trajectories(ts: Array, ys: Array, labels: Sequence[str], dataset: s
 
 
 def _write(figure: Figure, show: Callable[[int], None], frames: int, file: Path) -> None:
-    """The first and the last frame are held for a second."""
+    """Write a GIF whose first and last frames are held for a second."""
     held = [0] * PER_SECOND + list(range(frames)) + [frames - 1] * PER_SECOND
     file.parent.mkdir(parents=True, exist_ok=True)
     draw: Any = show

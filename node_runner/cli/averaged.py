@@ -1,4 +1,4 @@
-"""What the members of an ensemble say of the class of examples, and how far they can be believed."""
+"""Ensembles of classifiers: the mean of the members' probabilities, and how well they are calibrated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE = 1000
 """Examples in one solve."""
 
 BINS = 15
-"""Of equal width, for the calibration error, as in its source."""
+"""Bins of confidence, of equal width, for the calibration error; as many as in its source."""
 
 
 @dataclass(frozen=True)

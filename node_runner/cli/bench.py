@@ -106,7 +106,10 @@ def heading(config: RunConfig) -> str:
 
 
 def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], int]:
-    """Every engine on the same weights and batches, the first step apart, then rounds in turn; steps of the run."""
+    """Each engine measured on the same weights and batches, and the number of steps of the run.
+
+    The first step of each, which compiles, is timed apart; then the engines take turns in rounds of steps.
+    """
     results, total = [], 0
     trainers: dict[str, Trainer] = {}
     reference: torch.Tensor | None = None
@@ -141,7 +144,7 @@ def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], in
 
 
 def first_step(trainer: Trainer, result: Measured, seed: int) -> torch.Tensor:
-    """Loss and gradient of the first batch, without an update: fills in what they cost; the gradient, flat."""
+    """The gradient of the first batch, flat, without an update; what it cost is written into `result`."""
     torch.manual_seed(seed)  # the same noise for every engine
     trainer.model.train()
     with saved_for_backward(trainer.model) as saved:

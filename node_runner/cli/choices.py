@@ -16,7 +16,7 @@ IGNORED = ("sweep", "logger", "trainer.log_every")
 
 
 def differing(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Of each run, the choices in which the runs differ, under the same keys for all.
+    """The settings in which runs differ: for each run a dictionary of its choices, all with the same keys.
 
     A component stands for its settings: runs of `optimizer=adam` and `optimizer=sgd` differ in
     `optimizer`, and in `optimizer.lr` only if two runs of one optimiser do.
@@ -28,7 +28,7 @@ def differing(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _differs(key: str, runs: list[dict[str, Any]]) -> bool:
-    """Whether runs that could differ in a key do: those with the same component around it."""
+    """Whether runs with the same component around a key differ in it; those with another component may not have it."""
     around = key.rpartition(".")[0]
     seen: dict[Any, list[Any]] = {}
     for run in runs:

@@ -16,9 +16,12 @@ def is_query(arguments: Sequence[str]) -> bool:
 
 
 def complete_command(commands: Sequence[str]) -> bool:
-    """Print the commands, or the groups and options of `list`, that fit; whether Hydra has nothing to add.
+    """Print the commands, or the groups and options of `list`, that complete the line.
 
-    For the other commands the shell's own completion of files does.
+    For the arguments of other commands the shell's own completion of files serves.
+
+    Returns:
+        Whether Hydra has nothing to add.
     """
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")[1:]

@@ -16,10 +16,10 @@ from node_runner.reporting.run_folder import RunFolder
 
 
 def refuse_other_kinds(out: Path | None) -> None:
-    """See that a file that was asked for is one of JSON.
+    """Refuse a file that is not JSON.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: its name does not end in .json.
     """
     if out is not None and out.suffix != ".json":
         raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")

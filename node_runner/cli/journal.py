@@ -38,7 +38,7 @@ def begin(sweep: Path) -> None:
 
 
 def note(sweep: Path, job: Job) -> None:
-    """Add a line."""
+    """Write down how a job ended."""
     with (sweep / FILE).open("a", encoding="utf-8") as jobs:
         jobs.write(json.dumps(asdict(job)) + "\n")
 

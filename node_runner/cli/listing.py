@@ -54,7 +54,7 @@ class Option:
 
 
 def registries() -> dict[str, Registry[Any]]:
-    """By config group."""
+    """Every registry, by its config group."""
     return {registry.group: registry for registry in REGISTRIES}
 
 

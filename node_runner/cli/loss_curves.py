@@ -17,7 +17,7 @@ Curve = list[tuple[float, float, float]]
 
 
 LETTERS = 110
-"""As many fit on a line of the legend."""
+"""Letters that fit on a line of the legend."""
 
 
 def loss_curve(folder: RunFolder) -> Curve:

@@ -47,10 +47,10 @@ def open_members(places: Sequence[str], which: str) -> list[Saved]:
 
 
 def refuse_unfinished(folders: Sequence[RunFolder]) -> None:
-    """See that every run has come to its end.
+    """Refuse runs that are not complete.
 
     Raises:
-        ConfigError: one has not.
+        ConfigError: the first of them, and how it ended.
     """
     for folder in folders:
         if not folder.completed():

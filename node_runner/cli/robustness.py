@@ -104,10 +104,10 @@ def contestant(choices: dict[str, Any], folder: RunFolder) -> str:
 
 
 def refuse_others(runs: Sequence[Saved]) -> None:
-    """See that the runs learned one task, in which inputs and answers are apart.
+    """Refuse runs that learned different tasks, or a task without an answer to be wrong about.
 
     Raises:
-        ConfigError: they did not.
+        ConfigError: what they learned.
     """
     views = list(dict.fromkeys(run.experiment.spec.view for run in runs))
     if len(views) > 1:
@@ -165,7 +165,7 @@ def noisy(part: Any, level: float, spec: DataSpec, generator: torch.Generator) -
 
 
 def _cell(values: Any) -> str:
-    """Mean, and from three runs on their standard deviation."""
+    """The mean over runs, and their standard deviation where there are at least three."""
     if len(values) < 3:
         return number(float(values.mean()))
     return f"{number(float(values.mean()))} ± {values.std(ddof=1):.1g}"

@@ -86,10 +86,10 @@ def sample(run: Path, overrides: Sequence[str], request: Request, which: str, ou
 
 
 def _refuse(saved: Saved, request: Request) -> None:
-    """See that there is what is asked for.
+    """Refuse options that do not suit what the run learned.
 
     Raises:
-        ConfigError: there is not.
+        ConfigError: the option, and what it is for.
     """
     model, spec = saved.experiment.model, saved.experiment.spec
     name = saved.experiment.config.model.name

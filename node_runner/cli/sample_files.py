@@ -38,5 +38,5 @@ def one_row_a_time(ts: Array, ys: Array) -> Array:
 
 
 def numpy(values: Tensor) -> Array:
-    """The same in float64, on the host."""
+    """A tensor as an array of float64."""
     return values.double().cpu().numpy()

@@ -88,7 +88,7 @@ def _run_or_skip(config: RunConfig, path: Path, job: journal.Job) -> float:
 
 
 def _hash_of(folder: RunFolder) -> str:
-    """Of the configuration that a job was run with."""
+    """Hash of the configuration that a job was run with; empty where it is not valid."""
     try:
         return config_hash(load_run(folder.config))
     except ConfigError:  # today's schemas are others
@@ -96,7 +96,7 @@ def _hash_of(folder: RunFolder) -> str:
 
 
 def _concluded(hydra: Any) -> bool:
-    """Whether `conclude` will tell of a failed job, and nobody else needs to hear."""
+    """Whether `conclude` will run at the end and report failed jobs, so that they need not be reported here."""
     told = any(item._target_.endswith("sweep.Begin") for item in hydra.callbacks.values())
     return bool(told and hydra.sweeper._target_ == BASIC)
 
@@ -132,7 +132,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
 
 
 def remove_trace(folder: Path) -> None:
-    """A sweep of which no job was run leaves nothing behind."""
+    """Remove what Hydra wrote for a sweep of which no job was run."""
     if folder.is_dir() and os.listdir(folder) == ["multirun.yaml"]:
         (folder / "multirun.yaml").unlink()
         remove_empty(folder)

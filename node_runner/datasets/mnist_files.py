@@ -106,7 +106,7 @@ def download(folder: Path, missing: list[str]) -> None:
 
 
 def _listed(missing: list[str]) -> str:
-    """The subject of a sentence."""
+    """The files that are missing, with their verb, as the beginning of a sentence."""
     if len(missing) == 1:
         return f"{missing[0]} is"
     return f"{'the four files ' if len(missing) == len(FILES) else ''}{', '.join(missing[:-1])} and {missing[-1]} are"

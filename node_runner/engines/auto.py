@@ -16,7 +16,7 @@ from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm
 
 
 ORDER = ("native", "lanes", "torchsde", "torchdiffeq")
-"""Those that need not compile each field anew, the fastest first. One is for stochastic equations, and alone there."""
+"""Engines that need not compile each field anew, the fastest first. torchsde alone is for stochastic equations."""
 
 log = logging.getLogger("node_runner")
 
@@ -48,12 +48,12 @@ class Auto:
         return (fastest, InTraining(self._compiled, steps, self.compile_from), *others)
 
     def unsupported(self, method: Method) -> str | None:
-        """What the last engine says, which can do the most, where none can."""
+        """Where no engine supports the method, the reason of the last one, which supports the most."""
         reasons = [engine.unsupported(method) for engine in self._engines]
         return None if None in reasons else reasons[-1]
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """What the last of those that have the method says, where none can serve."""
+        """Where no engine can serve, the reason of the last of those that support the method."""
         reasons = [
             engine.refuses(method, f, y0, norm, adjoint)
             for engine in self._engines
@@ -64,7 +64,7 @@ class Auto:
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
     ) -> Callable[[], object] | None:
-        """What the engine that serves makes."""
+        """The work of the engine that will serve."""
         engine = self._serving(method, f, y0, norm, adjoint or "off")
         return None if engine is None else engine.prepare(method, f, y0, norm, adjoint)
 
@@ -121,7 +121,7 @@ class InTraining:
         return self._engine.unsupported(method)
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """Solves that are not repeated often, and what the engine itself refuses."""
+        """Solves that are not repeated often enough, and those that the engine itself refuses."""
         if self._steps < self._least:
             return (
                 f"engine={self.name} is taken from {self._least} training steps on (engine.compile_from), "
@@ -136,7 +136,7 @@ class InTraining:
     def prepare(
         self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None
     ) -> Callable[[], object] | None:
-        """What the engine makes. Where that fails it is said, and the next engine serves."""
+        """The engine's work. Where it fails, the reason is logged and the next engine serves."""
         self._kinds.add((y0.shape, y0.dtype))
         work = self._engine.prepare(method, f, y0, norm, adjoint)
         return None if work is None else Attempt(work, self._give_up)
@@ -165,7 +165,7 @@ class InTraining:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Work that may turn out to be impossible; equal where the work is."""
+    """Work of an engine that may turn out to be impossible; two are equal if their work is."""
 
     work: Callable[[], object]
     give_up: Callable[[str], None] = field(compare=False)

@@ -47,7 +47,7 @@ class TorchdiffeqEngine:
         return None if known else f"the installed torchdiffeq has no method '{method.name}'"
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
-        """Any field will do, but for halves of a state; stored accepted states are not to be had from torchdiffeq."""
+        """States without the halves that a method needs, and adjoint=checkpoint, which needs stored states."""
         if method.halves and y0.ndim > 1:
             if getattr(f, "integrands", None):
                 return f"solver={method.name} takes a state of two halves, not one with integrals: use solver=dopri5"

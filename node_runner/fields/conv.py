@@ -81,5 +81,5 @@ class Conv(nn.Module):
 
 
 def groups(channels: int) -> int:
-    """Groups of a GroupNorm: the largest divisor of `channels` up to 32."""
+    """How many groups a GroupNorm has: the largest divisor of `channels` up to 32."""
     return max(n for n in range(1, min(32, channels) + 1) if channels % n == 0)

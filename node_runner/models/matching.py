@@ -77,7 +77,7 @@ class Matching:
 
 
 def below(x: Tensor) -> Tensor:
-    """How far x is from being below zero, mean (): about x where it is above, and soon nothing where it is below."""
+    """Mean () of a smooth max(x, 0): what it would take to bring x below zero."""
     return mean(nn.functional.softplus(x, beta=SHARPNESS))
 
 
@@ -89,5 +89,5 @@ def heun(f: Dynamics, t: Tensor, z: Tensor, step: Tensor) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Mean (), zero of nothing."""
+    """Mean (), zero where there are no numbers."""
     return x.sum() / max(x.numel(), 1)

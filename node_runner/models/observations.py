@@ -1,4 +1,4 @@
-"""Irregular observations, drawn together so that a recurrence needs no step where nothing was seen."""
+"""Irregular observations, packed so that a recurrence makes no step where nothing was seen."""
 
 from __future__ import annotations
 

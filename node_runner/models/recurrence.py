@@ -65,7 +65,7 @@ class StillMemory(nn.Module):
         return self.cell(torch.cat((values, seen.to(values.dtype), gap.unsqueeze(1)), dim=1), h)
 
     def told(self, h: Tensor, since: Tensor) -> Tensor:
-        """What is decoded, (..., H + 1): a memory that stands still knows nothing of the time since."""
+        """Input of the decoder (..., H + 1): the memory, and the time since the last observation, unknown to it."""
         return torch.cat((h, since.unsqueeze(-1)), dim=-1)
 
 
@@ -109,7 +109,7 @@ class MovingMemory(nn.Module):
         return Memory(torch.cat(before), since, h, torch.where(some[-1], 0, since[-1]), flows)
 
     def told(self, h: Tensor, since: Tensor) -> Tensor:
-        """What is decoded, (..., H): the memory has moved on by itself."""
+        """Input of the decoder (..., H): the memory, which has followed the time since the last observation."""
         del since
         return h
 

@@ -1,4 +1,4 @@
-"""What a task has in common with one that it is put around."""
+"""Tasks that wrap another task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Around:
     """A task that changes how another is trained, and keeps its name, view, evaluation and, by default, its batches.
 
     Args:
-        task: what is trained otherwise.
+        task: that is wrapped.
     """
 
     def __init__(self, task: Task) -> None:
@@ -23,5 +23,5 @@ class Around:
     def batches(
         self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
     ) -> tuple[int, Callable[[int], Any]]:
-        """Steps in an epoch, and the batch of each step: those of the task."""
+        """Steps in an epoch, and the batch of each step: those of the wrapped task."""
         return self.task.batches(part, config, seed, progress)

@@ -19,13 +19,13 @@ class Normal(NamedTuple):
 
 
 def marginal(law: Law, ts: Tensor) -> Normal:
-    """Of an observation at each of ts (T,), nothing having been seen: (T,)."""
+    """The law (T,) of an observation at each of ts (T,) where nothing has been seen."""
     ts = ts.double()
     return Normal(law.mean(ts), (law.covariance(ts, ts).diagonal() + law.noise**2).sqrt())
 
 
 def increment(law: Law, ts: Tensor) -> Normal:
-    """Of the difference between the observations at one of ts (T,) and the next: (T - 1,)."""
+    """The law (T - 1,) of the difference between the observations at one of ts (T,) and the next."""
     ts = ts.double()
     k = law.covariance(ts, ts)
     variance = k.diagonal()[1:] + k.diagonal()[:-1] - 2 * k.diagonal(1) + 2 * law.noise**2
@@ -33,7 +33,7 @@ def increment(law: Law, ts: Tensor) -> Normal:
 
 
 def given(law: Law, ts: Tensor, values: Tensor, seen: Tensor) -> Normal:
-    """Of an observation at each time, given those that are seen: (T, B, D), like values and seen.
+    """The law (T, B, D) of an observation at each of ts (T,), given values (T, B, D) at the places seen (T, B, D).
 
     Source: Rasmussen, Williams, Gaussian Processes for Machine Learning (2006), equations 2.25 and 2.26.
     """

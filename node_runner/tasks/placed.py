@@ -1,4 +1,4 @@
-"""A constant of the data where it is needed."""
+"""Constants of the data, on the device where they are needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Placed:
         self._value = value
 
     def like(self, x: Tensor) -> Tensor:
-        """It, on the device and in the type of `x`."""
+        """The tensor on the device and in the type of `x`."""
         if self._value.dtype != x.dtype or self._value.device != x.device:
             self._value = self._value.to(x)
         return self._value

@@ -26,7 +26,7 @@ PACE = 10.0
 
 
 class Residual(Around):
-    """A task on trajectories with a penalty on what the field leaves over of a known equation.
+    """A task on trajectories with a penalty on the residual of a known equation, the field less its right-hand side.
 
     The equation is the data's, with its parameters unknown: they are learned along, each as the exponential of a
     multiple of a weight, and shown as the scalars "equation/NAME". The data teach the field, the field at observed
@@ -68,14 +68,14 @@ class Residual(Around):
         """Loss and scalars of one batch."""
         out = self.task.step(model, batch)
         parameters = self.weights.positive()
-        left = self._left_over(model, batch, parameters)
+        left = self._residual(model, batch, parameters)
         named = {f"equation/{name}": value.detach() for name, value in parameters.items()}
         scalars = {**out.scalars, "residual": left.detach().sqrt(), **named}
         total = out.loss + self.weight * (left + self._misfit(model, batch, parameters))
         return StepOutput(total, scalars, out.solves)
 
-    def _left_over(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
-        """What the field leaves over at points about the data, the parameters held."""
+    def _residual(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
+        """Mean square () of the residual at points around the data, for the field: the parameters have no gradient."""
         like = batch.ys[0, :1]
         mean, std = self._mean.like(like), self._std.like(like)
         # Drawn on the device: a copy in every step would wait for it.
@@ -87,7 +87,7 @@ class Residual(Around):
         return (error / std).pow(2).mean()
 
     def _misfit(self, model: nn.Module, batch: TrajectoryBatch, parameters: dict[str, Tensor]) -> Tensor:
-        """What the equation leaves over of the field at observed states, the field held."""
+        """Mean square () of the residual at observed states, for the parameters: the field has no gradient."""
         when = torch.randint(len(batch.ts), (POINTS,), device=batch.ys.device)
         which = torch.randint(len(batch.t0), (POINTS,), device=batch.ys.device)
         y, t = batch.ys[when, which], batch.t0[which] + batch.ts[when]

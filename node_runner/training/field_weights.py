@@ -54,7 +54,7 @@ class FieldDecay:
 class Limits:
     """The limits that modules of a model set on their weights: those whose `spectral_norm` is not None.
 
-    They have `constrain()`, which brings the weights within the limit, and `scalars()`, {name: ()} of where they stand.
+    Each has `constrain()`, which brings the weights within the limit, and `scalars()`, {name: ()} of their sizes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,6 +66,6 @@ class Limits:
             module.constrain()  # type: ignore[operator]
 
     def scalars(self) -> dict[str, float]:
-        """Where the first of them stands, by name."""
+        """What the first of these modules says of its weights, as field/NAME."""
         first = self._modules[:1]
         return {f"field/{k}": float(v) for module in first for k, v in module.scalars().items()}  # type: ignore[operator]

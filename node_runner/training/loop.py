@@ -170,7 +170,7 @@ class Trainer:
         return out.loss.detach()
 
     def watching(self) -> AbstractContextManager[None]:
-        """A block whose solves are looked at."""
+        """A block whose solves are measured for stiffness, where that is asked for."""
         return nullcontext() if self.stiffness is None else self.stiffness.watching()
 
     def clipped_norm(self) -> Tensor:

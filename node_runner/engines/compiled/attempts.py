@@ -1,7 +1,6 @@
 """Many attempts at a step as one graph, and the gradient of many steps as one graph: pure functions of tensors.
 
-A loop carries tensors and is `ahead` of something until its condition says otherwise. What it decides are the same
-decisions, in the same arithmetic of 64 bits, as those of `walk.Adaptive` on the host.
+A loop makes the decisions that `walk.Adaptive` makes on the host, in the same arithmetic of 64 bits.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from node_runner.engines.compiled.programs import Source, gradients
 
 
 ROWS = 32
-"""Accepted steps that one run of a loop can write down."""
+"""Accepted steps that one run of a loop can record."""
 
 Tensors = Sequence[Tensor]
 
 
 class Loop(NamedTuple):
-    """While `ahead`: carried = body.
+    """A loop over tensors: as long as `ahead` is true, `body` makes the next `carried` tensors of those before.
 
-    ahead: (carried, fixed) -> () bool. body: (carried, fixed, tensors of the field) -> carried, and where nothing is
-    ahead what it was given, so that it may be run some times too often.
-    once: (carried, fixed) -> the same, changed so that the body runs once. about: the loop in words.
+    ahead: (carried, fixed) -> () bool. body: (carried, fixed, tensors of the field) -> carried; where `ahead` is
+    false it returns what it was given, so that it may be run more often than needed.
+    once: (carried, fixed) -> the same, changed so that the body runs exactly once. about: the loop in words.
     """
 
     ahead: Callable[[Tensors, Tensors], Tensor]
@@ -47,7 +46,7 @@ class Loop(NamedTuple):
 def limits(
     end: float, direction: int, rtol: float, atol: float, budget: int, options: Mapping[str, Any]
 ) -> list[float]:
-    """The numbers that a loop of attempts is bound by."""
+    """The fixed numbers of a loop of attempts, in the order in which its body takes them apart."""
     control = [float(options[name]) for name in ("min_step", "max_step", "safety", "ifactor", "dfactor")]
     return [end, direction, rtol, atol, budget, *control]
 

@@ -24,7 +24,7 @@ from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Soluti
 CONTINUOUS = ("on", "seminorm")
 
 MOST_PRODUCTS = 300_000
-"""Batch times weights of a field whose steps are computed again where they could be kept."""
+"""Batch times weights up to which the gradient computes steps again, although it could keep their activations."""
 
 
 @ENGINES.register("compiled", "each step of any field compiled into one piece of machine code, on the CPU and on a GPU")

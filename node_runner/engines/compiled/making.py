@@ -16,7 +16,7 @@ from node_runner.types import Dynamics, Engine, Gradient, Method, Norm
 
 
 INSTANT = 1e-3
-"""How far a rehearsed solve goes."""
+"""Time that a rehearsed solve covers."""
 
 ONE_AT_A_TIME = threading.Lock()
 """Held by a rehearsed solve: while one traces a field that others share, it has tensors without numbers in it."""

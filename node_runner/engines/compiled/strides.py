@@ -117,7 +117,7 @@ class Strides(Adaptive):
         return taken
 
     def read(self, stride: Stride, targets: Sequence[float], first: int) -> Readout:
-        """How the outputs from `first` on, as far as the stride went, are made of its states."""
+        """The outputs from `first` on that lie within the stride, each as a weighted sum of five of its states."""
         last = bisect_right(targets, self.t, lo=first)
         wanted, (before, after) = np.array(targets[first:last]), stride.times.T
         step = np.searchsorted(after, wanted)

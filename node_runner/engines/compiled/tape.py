@@ -56,7 +56,7 @@ class Tape:
         self._held: Any = None
 
     def run(self, program: Program, states: list[Tensor]) -> Result:
-        """Run a program; what it did is forgotten unless `take` follows."""
+        """Run a program. It is recorded only if `take` follows: a rejected step is not."""
         if self.keeping == "activations":
             result, self._held = program.keep(states)
             return result
@@ -64,7 +64,7 @@ class Tape:
         return program.run(states)
 
     def take(self, program: Program, takes: tuple[Name, ...], gives: tuple[Name, ...]) -> None:
-        """The run just made belongs to the solve."""
+        """Record the last run as a step of the solve: from which states it was made, and what its outputs are."""
         if self.keeping == "activations":
             self.steps.append(Step(program, None, self._held, takes, gives))
         elif self.keeping == "states":

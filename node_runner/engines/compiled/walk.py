@@ -24,9 +24,10 @@ from node_runner.types import Method, SolveStats
 
 
 class Programs(NamedTuple):
-    """begin: the slope at the start, and the first step where it is to be found. step: one step. slope: a slope.
+    """The programs that a solve runs.
 
-    loop: of attempts, or None where each is made by itself. undo: gradient of a loop.
+    begin: the slope at the start, and the size of the first step unless it is given. step: one step. slope: the slope
+    at a time. loop: many attempts at a step, or None where each is a call of `step`. undo: the gradient of a loop.
     """
 
     begin: Program
@@ -167,7 +168,7 @@ class Adaptive:
         return min(max(h * factor, self.min_step), self.max_step)
 
     def hand_on(self, targets: Sequence[float], outputs: Outputs) -> None:
-        """Add the states at times within the last step."""
+        """Add the states at times within the last step, by its interpolant, to the outputs."""
         n, size = self.number, self.t - self.before
         outputs.add(
             (("y", n), ("y", n - 1), ("slope", n - 1), ("slope", n), ("middle", n - 1)),
@@ -203,7 +204,7 @@ def cubic(x: Numbers, h: Numbers) -> tuple[Numbers, ...]:
 
 
 def interpolant(method: Method) -> Interpolant:
-    """How the method fills its steps."""
+    """The polynomial that gives the states between the ends of a step."""
     if method.adaptive:
         return quartic
     return cubic if method.options["interp"] == "cubic" else line

@@ -1,4 +1,4 @@
-"""The Jacobian of a field in blocks: what depends on what is guessed from the shape of the state, then checked."""
+"""The Jacobian of a field in blocks: which numbers depend on one another is guessed from the shape, then checked."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def blocks_of(dy: Tensor, y: Tensor, hint: Tensor | None) -> Blocks:
 
 
 def _rows(y: Tensor) -> Tensor | None:
-    """(B, n) for a state (B, D...) of more than one sample."""
+    """Positions (B, n) of the numbers of each sample of a state (B, D...); None where there are no two samples."""
     if y.ndim < 2 or len(y) < 2 or y.numel() == 0:
         return None
     return torch.arange(y.numel(), device=y.device).view(len(y), -1)
 
 
 def _values(dy: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    """(G, m, m), if the blocks are what `index` says: one product for each row, for all blocks at a time."""
+    """Values (G, m, m) of the blocks at `index` of a Jacobian that has no others; a product gives a row of each."""
     rows = []
     for positions in index.unbind(dim=1):
         cotangent = y.new_zeros(y.numel())

@@ -66,7 +66,7 @@ class StageSolver:
 
     @torch.no_grad()
     def solve(self, f: Stage, y0: Tensor, f0: Tensor, step: float) -> Tensor:
-        """The same slopes, without a gradient, and with the same errors."""
+        """The slopes that `stages` gives, without a gradient; it raises the same errors."""
         try:
             return self._iterate(f, y0, f0, step, self._near(y0, f0, step))
         except NotConverged:  # for one thing, the matrix of a long step may be singular just there
@@ -95,7 +95,7 @@ class StageSolver:
         return torch.where(mask.view_as(y0), k, torch.stack(again))
 
     def _needs_gradient(self, f: Stage, y0: Tensor, f0: Tensor, h: Tensor, k: Tensor) -> bool:
-        """Whether anything that the stages depend on does. A field may come to its parameters in mid-step only."""
+        """Whether anything that the stages depend on does. A field may use its parameters at some of the nodes only."""
         if any(x.requires_grad for x in (y0, f0, h)):
             return True
         return any(f(i, y).requires_grad for i, y in enumerate(self._states(y0, k, h)) if not self.explicit[i])
@@ -147,7 +147,7 @@ class StageSolver:
         return list(y0 + h * torch.einsum("ij,j...->i...", a, k))
 
     def _evaluate(self, f: Stage, i: int, y: Tensor, f0: Tensor) -> tuple[Tensor, Blocks]:
-        """The slope at a node and its Jacobian there, which is of no account where the node is the start."""
+        """The slope at a node and its Jacobian there. At the start no slope enters, so that any Jacobian will do."""
         if self.explicit[i] and self._blocks is not None:
             return f0, self._blocks[-1]
         y = y if y.requires_grad else y.requires_grad_()
@@ -156,7 +156,7 @@ class StageSolver:
 
 
 class _Factors:
-    """The matrix I - h a_ij J_i of all stages, factored. It is as many matrices as there are blocks."""
+    """The matrices I - h a_ij J_i of all stages together, one for each block of the Jacobian, factored."""
 
     def __init__(self, a: Tensor, h: float, blocks: list[Blocks]) -> None:
         self.index = blocks[-1].numbers

@@ -93,7 +93,7 @@ class LanesEngine:
 
 
 def _code(f: Dynamics) -> Any:
-    """What decides how a field takes its time: its code, not its numbers."""
+    """A key that fields with the same code share, whatever their numbers: they take the time in the same way."""
     if isinstance(f, nn.Module):
         return tuple((type(module), module.training) for module in f.modules())
     return getattr(f, "__code__", f)

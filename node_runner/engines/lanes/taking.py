@@ -1,4 +1,4 @@
-"""Whether a field can be asked at a time of each sample's own, found out by asking it."""
+"""Whether a field accepts a time for each sample, found out by calling it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unfit(f: Dynamics, y: Tensor) -> str | None:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """To rounding: a batch may be summed in another order."""
+    """Whether two results are equal up to rounding, since a batch may be summed in another order."""
     slack = 1e3 * torch.finfo(a.dtype).eps
     scale = float(b[b.isfinite()].abs().max()) if bool(b.isfinite().any()) else 1.0
     return bool(torch.isclose(a, b, rtol=slack, atol=slack * scale, equal_nan=True).all())

@@ -22,7 +22,7 @@ WIDEST = 512
 """Beyond this a matrix library is faster than code that keeps a layer in registers and cache."""
 
 RECIPES = 1000
-"""Kept at most."""
+"""Recipes kept at most."""
 
 MOST_PROBES = 8
 """Directions of an exact divergence or Jacobian, carried side by side."""
