@@ -70,6 +70,11 @@ class ModelOutput(NamedTuple):
     scalars: Mapping[str, Tensor] = {}
     events: Tensor | None = None
 
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field in all forward solves."""
+        return sum(stats.nfe_forward for stats in self.solves)
+
 
 class ProcessModel(Protocol):
     """What a model of a process can do beside being called: draw paths, in the data's units.

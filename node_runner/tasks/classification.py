@@ -52,7 +52,7 @@ class Classification:
             loss = F.cross_entropy(output.value, batch.y, reduction="sum")
             hits = (output.value.argmax(dim=1) == batch.y).sum()
             sums += torch.stack((loss.double(), hits.double())).cpu()
-            nfe += sum(stats.nfe_forward for stats in output.solves)
+            nfe += output.nfe
             solves += 1
         loss_mean, accuracy = (sums / len(part)).tolist()
         return {"loss": loss_mean, "accuracy": accuracy, "nfe": nfe / solves}

@@ -52,7 +52,7 @@ class Density:
         for rows in torch.arange(len(part), device=part.x.device).split(batch_size):
             output = model(self._continuous(part.x[rows]))
             total -= output.value.double().sum().cpu()
-            nfe += sum(stats.nfe_forward for stats in output.solves)
+            nfe += output.nfe
             solves += 1
         nll = total / len(part)
         bits = {name: float(value) for name, value in self._bits(nll).items()}

@@ -15,7 +15,8 @@ from node_runner.tasks.around import Around
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.tasks.trajectory import TrajectoryRegression, growing, whole, window_lengths
+from node_runner.tasks.segments import growing, whole, window_lengths
+from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.views import Trajectories, TrajectoryBatch
 
 

@@ -72,7 +72,7 @@ class ProcessLearning:
                 channels = [wasserstein(draws[..., i], law).mean() for i in range(draws.shape[2])]
                 found[name] = float(torch.stack(channels).mean())
         found |= self._coefficients(model, part) | self._forecasts(model, part)
-        return {**found, "nfe": float(sum(stats.nfe_forward for stats in drawn.solves))}
+        return {**found, "nfe": float(drawn.nfe)}
 
     def _likelihood(self, model: Any, part: Series, batch_size: int) -> dict[str, float]:
         nll = exact = 0.0

@@ -67,7 +67,7 @@ class SeriesRegression:
             terms = [(scaled, known), (error, known), *((error, share) for share in shares)]
             found = [torch.stack((torch.where(where, x, 0).pow(2).sum(), where.sum())) for x, where in terms]
             sums += torch.stack(found).cpu()
-            nfe += sum(stats.nfe_forward for stats in output.solves)
+            nfe += output.nfe
             batches += 1
         names = ("loss", "mse", "interpolation_mse", "extrapolation_mse", "reconstruction_mse")
         means = {name: float(total / count) for name, (total, count) in zip(names, sums, strict=True) if count > 0}

@@ -14,7 +14,7 @@ from node_runner.tasks.around import Around
 from node_runner.tasks.first_states import give_first_states, refuse_given
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
-from node_runner.tasks.trajectory import evenly_spaced
+from node_runner.tasks.segments import evenly_spaced
 from node_runner.views import DataSpec, Trajectories, TrajectoryBatch
 
 

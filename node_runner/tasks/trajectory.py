@@ -14,6 +14,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
+from node_runner.tasks.segments import Segments, growing, whole, window_lengths
 from node_runner.views import DataSpec, Equation, Trajectories, TrajectoryBatch, View
 
 
@@ -98,43 +99,45 @@ class TrajectoryRegression:
         A model's scalars, such as parameters that have a meaning, come along under their names; where the true values
         are known, parameter_error is the largest error of one of them, as a share of its value.
         """
-        drift, energies = 0.0, 0.0
+        sums = torch.zeros(4, dtype=torch.float64)
+        drift = torch.zeros(2, dtype=torch.float64)
         named: dict[str, float] = {}
-        squares = torch.zeros(3, dtype=torch.float64)  # of standardised error, error, truth
-        observed, nfe, solves = 0.0, 0, 0
+        nfe, solves = 0, 0
         jumps: list[Tensor] = []
         for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
             batch = whole(part, rows)
             output = model(batch.ys[0], batch.ts, batch.t0)
-            truth = batch.ys[1:].double()
-            mask = torch.ones_like(truth, dtype=torch.bool) if batch.mask is None else batch.mask[1:].unsqueeze(-1)
-            seen = mask.expand_as(truth)
-            error = output.value[1:].double() - truth
-            scaled = error / self.spec.std.to(error)
-            sums = [torch.where(seen, x, 0).pow(2).sum() for x in (scaled, error, truth)]
-            squares += torch.stack(sums).cpu()
+            sums += self._sums(output.value, batch)
             if self.spec.energy is not None:
                 energy = self.spec.energy(output.value.double())  # (T, B)
-                drift += float((energy - energy[0]).abs().amax(dim=0).sum())
-                energies += float(energy[0].abs().sum())
+                drift += torch.stack(((energy - energy[0]).abs().amax(dim=0).sum(), energy[0].abs().sum())).cpu()
             for name, value in output.scalars.items():
                 named[name] = named.get(name, 0.0) + float(value) * len(rows) / len(part)
-            observed += float(seen.sum())
-            nfe += sum(stats.nfe_forward for stats in output.solves)
+            nfe += output.nfe
             solves += 1
             if part.events is not None and output.events is not None:
                 jumps.append(event_errors(output.events, part.events[rows], float(part.ts[-1])))
-        loss, mse, power = (squares / max(observed, 1)).tolist()
+        loss, mse, power = (sums[:3] / sums[3].clamp(min=1)).tolist()
+        most, energies = drift.tolist()
         return {
             "loss": loss,
             "mse": mse,
             "relative_rmse": math.sqrt(mse / power) if power > 0 else math.inf,
             "nfe": nfe / max(solves, 1),
-            **({} if self.spec.energy is None else {"energy_drift": drift / energies if energies else math.inf}),
+            **({} if self.spec.energy is None else {"energy_drift": most / energies if energies else math.inf}),
             **named,
             **parameter_error(named, self.spec.equation),
             **event_metrics(jumps, len(part)),
         }
+
+    def _sums(self, ys: Tensor, batch: TrajectoryBatch) -> Tensor:
+        """(4,) on the CPU: squares of the standardised error, of the error and of the truth, and the numbers seen."""
+        truth = batch.ys[1:].double()
+        mask = torch.ones_like(truth, dtype=torch.bool) if batch.mask is None else batch.mask[1:].unsqueeze(-1)
+        seen = mask.expand_as(truth)
+        error = ys[1:].double() - truth
+        squares = [torch.where(seen, x, 0).pow(2).sum() for x in (error / self.spec.std.to(error), error, truth)]
+        return torch.stack((*squares, seen.sum())).cpu()
 
 
 def parameter_error(found: Mapping[str, float], equation: Equation | None) -> dict[str, float]:
@@ -164,90 +167,3 @@ def event_metrics(batches: list[Tensor], count: int) -> dict[str, float]:
         return {}
     time, events, number = torch.stack(batches).sum(dim=0).tolist()
     return {"event_time_error": time / max(events, 1), "event_count_error": number / max(count, 1)}
-
-
-def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:
-    """Points in a segment, at its longest and at the start of a curriculum.
-
-    Raises:
-        ConfigError: they do not fit the trajectories or each other.
-    """
-    full = config.window or times
-    start = config.window_start or full
-    if full > times:
-        raise ConfigError(f"trainer.window={full}: trajectories have only {times} points; use trainer.window=null")
-    if start > full:
-        raise ConfigError(f"trainer.window_start={start}: expected at most trainer.window={full}")
-    return full, start
-
-
-def growing(start: int, full: int, share: float, progress: Callable[[int], float]) -> Callable[[int], int]:
-    """Points in the segments of each step: `full` from that share of the training on, evenly from `start` up to it."""
-
-    def length(step: int) -> int:
-        done = min(1.0, progress(step) / share) if share else 1.0
-        return round(start + (full - start) * done)
-
-    return length
-
-
-def evenly_spaced(ts: Tensor) -> bool:
-    """Whether times (T,), at least two, have a constant spacing, up to the rounding of float32."""
-    spacing = ts.diff()
-    return torch.allclose(spacing, spacing[0].expand_as(spacing), rtol=1e-4)
-
-
-def whole(part: Trajectories, rows: Tensor) -> TrajectoryBatch:
-    """Whole trajectories, (T, B, D)."""
-    mask = None if part.mask is None else part.mask[rows].T
-    t0 = part.ts[:1].expand(len(rows))
-    return TrajectoryBatch(part.ts - part.ts[0], t0, part.ys.index_select(0, rows).transpose(0, 1), mask, rows)
-
-
-class Segments:
-    """Cuts segments out of trajectories.
-
-    Args:
-        part: the trajectories.
-
-    Attributes:
-        even: whether the times have a constant spacing, so that all segments share their times. Otherwise
-            the segments of a batch must start together, and have the times from there on.
-        lengths: (N,) points of each trajectory up to the last that was observed.
-        begins: (N, T) for each point the last one up to it that was observed, from which a segment can start
-            (None: there are no gaps).
-    """
-
-    def __init__(self, part: Trajectories) -> None:
-        self.part = part
-        self.even = evenly_spaced(part.ts)
-        self._since_start = part.ts - part.ts[0]
-        self._times: dict[int, Tensor] = {}
-        self.lengths = torch.full((len(part),), len(part.ts))
-        self.begins: Tensor | None = None
-        if part.mask is not None:
-            places = torch.arange(len(part.ts), device=part.mask.device)
-            last = torch.where(part.mask, places, 0).cummax(dim=1).values
-            self.lengths = last[:, -1] + 1
-            if bool((part.mask.sum(dim=1) < self.lengths).any()):
-                self.begins = last
-
-    def __call__(self, rows: Tensor, first: Tensor, length: int) -> list[TrajectoryBatch]:
-        """S batches of segments of `length` points, from index `first` (S, B) of trajectories `rows` (S, B)."""
-        part = self.part
-        if self.begins is not None:
-            first = self.begins[rows, first]
-        points = first.unsqueeze(1) + torch.arange(length, device=rows.device).unsqueeze(1)  # (S, T, B)
-        places = rows.unsqueeze(1) * len(part.ts) + points
-        # Rows of a matrix: three times as fast as an index for each axis.
-        ys = part.ys.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape).unbind()
-        masks = [None] * len(ys) if part.mask is None else part.mask.flatten()[places].unbind()
-        if self.even:
-            # The same tensor in every batch of a length: who has read it once need not wait for the device again.
-            shared = self._times.setdefault(length, self._since_start[:length])
-            times = [shared] * len(ys)
-        else:
-            since_first = part.ts[points[:, :, 0]]
-            times = list((since_first - since_first[:, :1]).unbind())
-        starts = part.ts[first].unbind()
-        return list(map(TrajectoryBatch, times, starts, ys, masks))
