@@ -153,13 +153,7 @@ def run_trainer(config: RunConfig) -> Outcome:
 def measure(name: str, adjoint: str, options: argparse.Namespace) -> dict[str, Any]:
     """Both loops on one problem, round by round; fails if they did not do the same work."""
     steps = options.steps or STEPS[name][ADJOINTS.index(adjoint)]
-    overrides = [
-        *RUNS[name],
-        "engine=torchdiffeq",
-        f"adjoint={adjoint}",
-        f"device={options.device}",
-        f"trainer.steps={steps}",
-    ]
+    overrides = [*RUNS[name], "engine=torchdiffeq", f"adjoint={adjoint}", f"device={options.device}"]
     # Validations (and the checkpoints that follow them) come after the last step only.
     overrides += [f"trainer.steps={steps}", "trainer.epochs=null", f"trainer.eval_every={steps + 1}"]
     overrides += ["trainer.eval_batch_size=100000"]
