@@ -232,23 +232,24 @@ DISCRETE = Gradient()
 
 
 class Engine(Protocol):
-    """The loop that runs a method.
+    """The loop that runs a method. Engines extend it: what most of them have in common is written here.
 
     Attributes:
         name: as configured.
         adjoints: the gradients that `integrate` computes itself; any other adjoint is wrapped around it.
-        stochastic: true of an engine for stochastic equations; others need not have it.
+        stochastic: whether it is for stochastic equations, and for no others.
     """
 
     name: str
     adjoints: frozenset[str]
+    stochastic: bool = False
 
     def candidates(self, steps: int) -> Sequence[Engine]:
         """The engines to choose from, best first: itself alone, but for one that stands for several.
 
         `steps` are those of the training that is ahead, 0 where there is none.
         """
-        ...
+        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Why this engine cannot run `method`, or None. Asked once, before a run."""
@@ -265,7 +266,7 @@ class Engine(Protocol):
 
         Asked before a run, so that compilation is not taken for training; `adjoint` is None without a gradient.
         """
-        ...
+        return None
 
     def integrate(
         self,

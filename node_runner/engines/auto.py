@@ -22,7 +22,7 @@ log = logging.getLogger("node_runner")
 
 
 @ENGINES.register("auto", "the fastest engine that can serve each solve, and the run says which that is")
-class Auto:
+class Auto(Engine):
     """Native where it can; compiled in the steps of a training that is long enough; torchdiffeq for the rest.
 
     With solver.batching=per_sample native where it can, and lanes for the rest. Stochastic equations are torchsde's.
@@ -93,7 +93,7 @@ class Auto:
         return None
 
 
-class InTraining:
+class InTraining(Engine):
     """An engine that must compile, for the solves that are repeated often enough to earn it back.
 
     Those are the training steps of a long run, but not a smaller last batch of an epoch, nor an evaluation: each
@@ -111,10 +111,6 @@ class InTraining:
         self._kinds: set[tuple[torch.Size, torch.dtype]] = set()
         self._begun = False
         self._failed: str | None = None
-
-    def candidates(self, steps: int) -> Sequence[Engine]:
-        """Itself."""
-        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """As the engine says."""

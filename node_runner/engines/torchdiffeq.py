@@ -14,11 +14,11 @@ from node_runner.engines.extended import functions as extended
 from node_runner.engines.failures import NOT_FINITE, spent, stopped, unstored
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Step, offers
+from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, SolveStats, Step, offers
 
 
 @ENGINES.register("torchdiffeq", "torchdiffeq's own loop: the reference that every other engine is tested against")
-class TorchdiffeqEngine:
+class TorchdiffeqEngine(Engine):
     """Solves with `torchdiffeq.odeint`, unchanged: the same values, gradients and step counts.
 
     Methods that the release of torchdiffeq lacks are ours, in its loops (see `node_runner.engines.extended`).
@@ -32,10 +32,6 @@ class TorchdiffeqEngine:
 
     def __init__(self) -> None:
         pass
-
-    def candidates(self, steps: int) -> tuple[TorchdiffeqEngine]:
-        """Itself."""
-        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Every method of torchdiffeq, and those that are added to it, with one step size for the batch."""
@@ -54,9 +50,6 @@ class TorchdiffeqEngine:
             if y0.shape[1] % 2:
                 return f"solver={method.name} needs a state of two halves [q, p], got {y0.shape[1]}: use solver=dopri5"
         return unstored("torchdiffeq", adjoint)
-
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> None:
-        """Nothing."""
 
     def integrate(
         self,

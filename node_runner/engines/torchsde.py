@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Calculus
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, SolveStats, Stochastic, offers
+from node_runner.types import (
+    DISCRETE,
+    Dynamics,
+    Engine,
+    Gradient,
+    Method,
+    Norm,
+    Solution,
+    SolveStats,
+    Stochastic,
+    offers,
+)
 
 
 METHODS = {"euler_maruyama": "euler", "milstein": "milstein", "srk": "srk", "reversible_heun": "reversible_heun"}
@@ -21,7 +32,7 @@ METHODS = {"euler_maruyama": "euler", "milstein": "milstein", "srk": "srk", "rev
 
 
 @ENGINES.register("torchsde", "torchsde's own loop, for models whose equation is stochastic")
-class TorchsdeEngine:
+class TorchsdeEngine(Engine):
     """Solves dy = f dt + g dW with diagonal noise by `torchsde.sdeint`, and adjoint=on by its `sdeint_adjoint`.
 
     The path of the Brownian motion follows from the field's `entropy` and the steps. Models give Ito's drift; a method
@@ -42,10 +53,6 @@ class TorchsdeEngine:
     def __init__(self) -> None:
         pass
 
-    def candidates(self, steps: int) -> tuple[TorchsdeEngine]:
-        """Itself."""
-        return (self,)
-
     def unsupported(self, method: Method) -> str | None:
         """Methods for stochastic equations, where torchsde is installed."""
         if method.calculus is None:
@@ -62,9 +69,6 @@ class TorchsdeEngine:
                 "use solver=dopri5"
             )
         return None
-
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> None:
-        """Nothing."""
 
     def integrate(
         self,

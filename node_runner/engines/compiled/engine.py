@@ -18,7 +18,7 @@ from node_runner.engines.compiled.trial import trial
 from node_runner.engines.failures import imprecise, unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, Capture, CountOrZero
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
+from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
 
 
 CONTINUOUS = ("on", "seminorm")
@@ -28,7 +28,7 @@ MOST_PRODUCTS = 300_000
 
 
 @ENGINES.register("compiled", "each step of any field compiled into one piece of machine code, on the CPU and on a GPU")
-class CompiledEngine:
+class CompiledEngine(Engine):
     """Any field that can be written down as a graph: networks, convolutions, flows with their divergence.
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
@@ -85,10 +85,6 @@ class CompiledEngine:
         engine = cls(**settings)
         engine._compiles = False
         return engine
-
-    def candidates(self, steps: int) -> tuple[CompiledEngine]:
-        """Itself."""
-        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods, with one step size for the batch."""

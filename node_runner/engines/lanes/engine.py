@@ -14,11 +14,11 @@ from node_runner.engines.lanes.solve import LaneSolve
 from node_runner.engines.lanes.taking import unfit
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
+from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
 
 
 @ENGINES.register("lanes", "a step size for each sample, in plain PyTorch: solver.batching=per_sample for any field")
-class LanesEngine:
+class LanesEngine(Engine):
     """Samples side by side, none of which pays for its neighbour's stiffness (solver.batching=per_sample).
 
     The control of each sample's step is torchdiffeq's, so that a sample takes the steps it would take alone.
@@ -33,10 +33,6 @@ class LanesEngine:
 
     def __init__(self) -> None:
         self._verdicts: dict[Any, str | None] = {}
-
-    def candidates(self, steps: int) -> tuple[LanesEngine]:
-        """Itself."""
-        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Adaptive explicit Runge-Kutta methods with batching=per_sample."""
@@ -62,9 +58,6 @@ class LanesEngine:
             why = f"engine=lanes cannot serve this field, which {reason}: use solver.batching=shared"
             self._verdicts[key] = None if reason is None else why
         return self._verdicts[key]
-
-    def prepare(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str | None) -> None:
-        """Nothing."""
 
     def integrate(
         self,

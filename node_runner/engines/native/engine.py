@@ -15,7 +15,7 @@ from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, 
 from node_runner.engines.native.plan import Making, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.settings import Batching
-from node_runner.types import DISCRETE, Dynamics, Gradient, Method, Norm, Solution, offers
+from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
 
 
 WIDEST = 512
@@ -29,7 +29,7 @@ MOST_PROBES = 8
 
 
 @ENGINES.register("native", "C++ written for the field's network and compiled once: small and middle MLPs on the CPU")
-class NativeEngine:
+class NativeEngine(Engine):
     """Multilayer perceptrons, plain or gated by time, alone or with the integrals of `node_runner.forms.Integral`.
 
     Such a network may also be the acceleration of a field of second order, and may see a power of the state.
@@ -47,10 +47,6 @@ class NativeEngine:
     def __init__(self) -> None:
         self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
         self._agreed: tuple[Dynamics, FieldForm] | None = None  # to the solve that follows
-
-    def candidates(self, steps: int) -> tuple[NativeEngine]:
-        """Itself."""
-        return (self,)
 
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
