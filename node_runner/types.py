@@ -269,17 +269,9 @@ class Engine(Protocol):
         return None
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `Integrate`. `gradient` is one of `adjoints`."""
         ...
 

@@ -69,17 +69,9 @@ class Auto(Engine):
         return None if engine is None else engine.prepare(method, f, y0, norm, adjoint)
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve with the first engine that can."""
         engine = self._serving(method, f, y0, norm, gradient.adjoint)
         assert engine is not None and gradient.adjoint in engine.adjoints, "refuses() says what is served"
@@ -142,17 +134,9 @@ class InTraining(Engine):
         log.warning("%s; this run does", reason)
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """As the engine does."""
         self._begun = True
         self._kinds.add((y0.shape, y0.dtype))

@@ -52,17 +52,9 @@ class TorchdiffeqEngine(Engine):
         return unstored("torchdiffeq", adjoint)
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `node_runner.types.Integrate`."""
         ts = ts.to(y0.dtype)
         options = dict(method.options)

@@ -71,17 +71,9 @@ class TorchsdeEngine(Engine):
         return None
 
     def integrate(
-        self,
-        method: Method,
-        f: Any,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Any, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `node_runner.types.Integrate`. Steps are fixed, so tolerances and norm have no say."""
         import torchsde
 

@@ -127,17 +127,9 @@ class CompiledEngine(Engine):
         return Making(key, Rehearsed(self, method, f, norm, y0.detach(), adjoint))
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `node_runner.types.Integrate`.
 
         Raises:

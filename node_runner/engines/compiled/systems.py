@@ -94,15 +94,9 @@ class Augmented:
     active: tuple[int, ...] = (1, 2)
 
     def __init__(
-        self,
-        f: Dynamics,
-        norm: Norm,
-        shape: torch.Size,
-        wanted: Sequence[int],
-        shapes: Sequence[torch.Size],
-        *,
+        self, f: Dynamics, norm: Norm, shape: torch.Size, wanted: Sequence[int], shapes: Sequence[torch.Size], *,
         seminorm: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.f = f
         self.measure = norm
         self.shape, self.wanted, self.shapes = shape, tuple(wanted), tuple(shapes)

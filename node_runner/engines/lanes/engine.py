@@ -60,17 +60,9 @@ class LanesEngine(Engine):
         return self._verdicts[key]
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `node_runner.types.Integrate`.
 
         Raises:

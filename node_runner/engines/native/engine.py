@@ -76,17 +76,9 @@ class NativeEngine(Engine):
         return Making(network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample))
 
     def integrate(
-        self,
-        method: Method,
-        f: Dynamics,
-        y0: Tensor,
-        ts: Tensor,
-        *,
-        rtol: float,
-        atol: float,
-        norm: Norm | None,
+        self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
         gradient: Gradient = DISCRETE,
-    ) -> Solution:
+    ) -> Solution:  # fmt: skip
         """Solve; see `node_runner.types.Integrate`. Output times get no gradient."""
         agreed, self._agreed = self._agreed, None
         form = agreed[1] if agreed is not None and agreed[0] is f else form_of(f)
