@@ -93,7 +93,7 @@ def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Mod
 
 
 def _recorded(module: nn.Module, leading: Sequence[int], linears: list[nn.Linear]) -> Chain:
-    """What it computes, twice, at other sizes B and times, and both times the same.
+    """The chain that a module was seen to compute, the same in two runs with other batches and times.
 
     Raises:
         NoChain: it computes something else.
