@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.grid import Grid, make_grid
-from node_runner.datasets.parts import TRAIN, mean_std, not_offered, stream
+from node_runner.datasets.grid import Grid, Layout, make_grid
+from node_runner.datasets.irregular import first_times, hide, known_mean_std, seen_until, some_series
+from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.datasets.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, Between, CountOrZero, Positive
-from node_runner.views import DataSpec, Labelled, Points, Splits, Trajectories, View
+from node_runner.views import DataSpec, Labelled, Points, Series, Splits, Trajectories, View
 
 
 log = logging.getLogger("node_runner")
@@ -27,15 +28,16 @@ log = logging.getLogger("node_runner")
 
 @DATASETS.register("file", "your own data: a CSV, NPZ or Parquet file, one row an observation")
 class File:
-    """Trajectories, labelled examples or points, from one row an observation.
+    """Trajectories, irregular series, labelled examples or points, from one row an observation.
 
-    With a `time` the rows are trajectories, and their states are offered as points too. Rows of different series
-    may alternate, but those of one must be in the order of time. Times may be irregular and differ from series to
-    series: the grid has all of them, or multiples of `step`. A state counts as observed where all its values are
-    there; a series begins at its first such row, since a model starts from it. With a `label` the rows are labelled
-    examples, and with `time=null` points; rows with missing values are then left out. Whatever is left out is
-    counted in the log; a cell that is wrong (no number, infinite, times that do not increase, a missing id) ends
-    the run with its line.
+    With a `time` the rows are what the model learns from. Series, paths and processes (model=latent, cde, neural_sde
+    and their like) have every value that is there, each channel with gaps of its own. Trajectories (model=node and its
+    like) and their states as points count as observed where all values are there; a series begins at its first such
+    row, since a model starts from it. Rows of different series may alternate, but those of one must be in the order of
+    time. Times may be irregular and differ from series to series: the grid has all of them, or multiples of `step`.
+    With a `label` the series have classes, or the rows are labelled examples; with `time=null` they are points. Of
+    examples and points, rows with missing values are left out. Whatever is left out is counted in the log; a cell that
+    is wrong (no number, infinite, times that do not increase, a missing id) ends the run with its line.
 
     A CSV file is text in UTF-8 whose first line names the columns. Missing values are empty cells, NA, NaN, null
     or none. An NPZ file has an array (n,) for each column, a Parquet file needs the extra `parquet`.
@@ -45,19 +47,23 @@ class File:
         id: column that tells series apart (null: the rows are one series, which `cut` divides).
         time: column of times (null: the rows have none, and are points).
         values: columns of the state (null: all but the others that are named here).
-        label: column of classes, words or numbers (null: none).
+        label: column of classes, words or numbers, the same in all rows of a series (null: none).
         delimiter: what stands between the cells of a CSV file.
-        relative: count the times of each series from its first observation. If not, all series must begin at the
-            same time, as those of a system that is driven from outside do.
-        step: spacing of the grid of times, to which times are rounded (null: none are).
+        relative: count the times of each series from its first observation. If not, all trajectories must begin at
+            the same time, as those of a system that is driven from outside do.
+        step: spacing of the grid of times, to which times are rounded (null: none are). Rows of a series that meet
+            are refused, as states, or averaged, in series, paths and processes.
         cut: length in time of the pieces that series are cut into, each then a series of its own (null: whole).
         until: time at which training, validation and test trajectories end. The test series to their ends are then
-            the long-horizon test "test_long" (null: there is none).
+            the long-horizon test "test_long". Of series nothing later is seen by a model or taught in training, and
+            validation and test measure extrapolation there; paths end (null: the end of the data).
+        hidden: share of the times up to there at which a series of validation and test is not seen, to measure
+            interpolation (paths and processes: none).
         val_share, test_share: parts of the series, or of the examples, for validation and test.
         seed: of the choice of these parts.
     """
 
-    views: tuple[View, ...] = (View.trajectories, View.points)
+    views: tuple[View, ...] = (View.trajectories, View.points, View.series, View.processes)
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class File:
         step: Positive | None = None,
         cut: Positive | None = None,
         until: Positive | None = None,
+        hidden: Annotated[float, Between(0, 0.9)] = 0.2,
         val_share: Annotated[float, Above(0), Between(0, 0.9)] = 0.2,
         test_share: Annotated[float, Above(0), Between(0, 0.9)] = 0.2,
         seed: CountOrZero = 0,
@@ -82,35 +89,38 @@ class File:
         if len(delimiter) != 1:
             raise ConfigError(f"dataset.delimiter: expected one character, got '{delimiter}'; use dataset.delimiter=,")
         if label is not None:
-            self.views = (View.labelled, View.points)
+            self.views = (View.labelled, View.points, *([] if time is None else [View.paths]))
         elif time is None:
             self.views = (View.points,)
         self.path = None if path is None else Path(path).expanduser().absolute()
         self.id, self.time, self.values, self.label = id, time, values, label
         self.delimiter, self.relative, self.step, self.cut, self.until = delimiter, relative, step, cut, until
-        self.shares, self.seed = (val_share, test_share), seed
+        self.shares, self.hidden, self.seed = (val_share, test_share), hidden, seed
 
     def check(self) -> None:
-        """Read the file and make all parts, so that whatever is wrong with it is refused before any work."""
-        self.splits(self.views[0])
+        """Read the file, so that a wrong cell is refused before any work; what a view lacks is told when it is made."""
+        self._table  # noqa: B018
 
     def splits(self, view: View) -> Splits[Any]:
-        """Trajectories (N, T, D), labelled examples (N, D) or points (N, D)."""
+        """Trajectories (N, T, D), labelled examples (N, D), points (N, D), or series (N, T, D)."""
         if view not in self.views:
             raise not_offered("file", view, self.views)
-        if View.trajectories in self.views:
-            return self._trajectories if view is View.trajectories else self._states
+        if view is View.trajectories:
+            return self._trajectories
+        if view in (View.series, View.processes, View.paths):
+            return self._series(view)
         if view is View.labelled:
             return self._examples
+        if View.trajectories in self.views:
+            return self._states
         parts = self._examples
         return Splits(Points(parts.train.x), Points(parts.val.x), Points(parts.test.x))
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations."""
-        splits = self.splits(view)
-        part = splits.train if view is not View.trajectories else self._states.train
-        mean, std = mean_std(part.x)
-        classes = len(self._classes) if view is View.labelled else 0
+        part = (self._states if view is View.trajectories else self.splits(view)).train
+        mean, std = known_mean_std(part) if isinstance(part, Series) else mean_std(part.x)
+        classes = len(self._classes) if view in (View.labelled, View.paths) else 0
         names = tuple(self._values)
         return DataSpec("file", view, (len(names),), mean, std, num_classes=classes, labels=names)
 
@@ -124,8 +134,10 @@ class File:
 
     def _choose(self, columns: Sequence[str]) -> Chosen:
         assert self.path is not None
-        trajectories = View.trajectories in self.views
-        named = {"id": self.id, "time": self.time} if trajectories else {"label": self.label}
+        self._columns = columns
+        named = {"label": self.label} if self.time is None else {"id": self.id, "time": self.time, "label": self.label}
+        if self.label is not None:  # examples need no series and no order of time
+            named = {setting: name for setting, name in named.items() if name == self.label or name in self._spare}
         found = {
             setting: find_column(self.path, setting, name, columns)
             for setting, name in named.items()
@@ -143,22 +155,57 @@ class File:
         times = [found["time"]] if "time" in found else []
         return Chosen(tuple(words), (*times, *self._values))
 
-    # --- trajectories ------------------------------------------------------------------------------
+    @property
+    def _spare(self) -> list[str]:
+        """Columns that are not asked for as values."""
+        return [name for name in self._columns if name not in (self.values or ())]
+
+    # --- trajectories and series -------------------------------------------------------------------
 
     @functools.cached_property
-    def _trajectories(self) -> Splits[Trajectories]:
-        table = self._table
+    def _values_read(self) -> NDArray[np.float64]:
+        """(rows, D), NaN where missing."""
+        table = self._table  # which finds out what the values are
+        return np.stack([table.numbers[name] for name in self._values], axis=-1)
+
+    def _grid(self, usable: NDArray[np.bool_], *, states: bool) -> Grid:
+        assert self.path is not None
         assert self.time is not None
-        grid = make_grid(table, series=self.id, time=self.time, values=self._values, relative=self.relative,
-                         step=self.step, cut=self.cut)  # fmt: skip
-        train, val, test = self._choice(len(grid.names), "series", "dataset.cut or dataset.id")
+        for setting, name in (("id", self.id), ("time", self.time)):
+            if name is not None:
+                find_column(self.path, setting, name, self._spare)
+        layout = Layout(self.id, self.time, self.relative, states, self.step, self.cut)
+        return make_grid(self._table, usable, len(self._values), layout)
+
+    def _end(self, grid: Grid) -> int:
+        """How many points of the grid come up to `until`."""
         end = len(grid.ts) if self.until is None else int((grid.ts <= self.until * (1 + 1e-9)).sum())
         if end < 2 or (self.until is not None and end == len(grid.ts)):
             raise ConfigError(f"dataset.until={self.until:g}: expected a time within the data's, which are from "
                               f"{grid.ts[0]:g} to {grid.ts[-1]:g}; use one between, or null")  # fmt: skip
-        log.info("%s", self._in_words(grid, end))
-        extra = {} if self.until is None else {"test_long": _part(grid, test, len(grid.ts))}
-        return Splits(_part(grid, train, end), _part(grid, val, end), _part(grid, test, end), extra)
+        return end
+
+    @functools.cached_property
+    def _trajectories(self) -> Splits[Trajectories]:
+        y = self._values_read
+        grid = self._grid(~np.any(np.isnan(y), axis=1), states=True)
+        seen, ys = grid.states(y)
+        end = self._end(grid)
+        train, val, test = self._choice(len(grid.names), "series", "dataset.cut or dataset.id")
+        left_out = {
+            "rows before a series' first complete one": grid.counts.early,
+            "rows with missing values": grid.counts.unusable,
+            "series of fewer than two complete rows": grid.counts.short,
+        }
+        log.info("%s", self._in_words(grid, end, left_out, float(seen.mean())))
+
+        def part(rows: NDArray[np.int64], end: int) -> Trajectories:
+            mask = torch.from_numpy(seen[rows, :end])
+            ts = torch.from_numpy(grid.ts[:end].copy())
+            return Trajectories(ts, torch.from_numpy(ys[rows, :end]), None if bool(mask.all()) else mask)
+
+        extra = {} if self.until is None else {"test_long": part(test, len(grid.ts))}
+        return Splits(part(train, end), part(val, end), part(test, end), extra)
 
     @functools.cached_property
     def _states(self) -> Splits[Points]:
@@ -166,21 +213,62 @@ class File:
         parts = {name: Points(_observed(part)) for name, part in self._trajectories.items()}
         return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
 
-    def _in_words(self, grid: Grid, end: int) -> str:
-        counts = grid.counts
+    @functools.cached_property
+    def _on_grid(self) -> tuple[Grid, int, Series]:
+        """All series with every value that there is, their grid, and how much of it comes up to `until`."""
+        y = self._values_read
+        grid = self._grid(~np.all(np.isnan(y), axis=1), states=False)
+        known, ys = (torch.from_numpy(x) for x in grid.values(y))
+        end = self._end(grid)
         left_out = {
-            "rows before a series' first complete one": counts.early,
-            "rows with missing values": counts.incomplete,
-            "series of fewer than two complete rows": counts.short,
+            "rows without a value": grid.counts.early + grid.counts.unusable,
+            "series of fewer than two rows with a value": grid.counts.short,
         }
+        log.info("%s", self._in_words(grid, end, left_out, float(known.double().mean())))
+        labels = None if self.label is None else torch.from_numpy(self._classes_of(grid))
+        return grid, end, Series(torch.from_numpy(grid.ts), ys, known, known, labels)
+
+    def _series(self, view: View) -> Splits[Series]:
+        """Parts whose training knows nothing after `until`; what validation and test may see depends on the view."""
+        grid, end, whole = self._on_grid
+        train, val, test = self._choice(len(grid.names), "series", "dataset.cut or dataset.id")
+        early = first_times(whole, end)
+        if view is View.paths:
+            return Splits(some_series(early, train), some_series(early, val), some_series(early, test))
+        if view is View.processes:
+            return Splits(some_series(early, train), some_series(early, val), seen_until(some_series(whole, test), end))
+
+        def later(rows: NDArray[np.int64], key: int) -> Series:
+            return hide(seen_until(some_series(whole, rows), end), self.hidden, stream(self.seed, key))
+
+        return Splits(some_series(early, train), later(val, VAL), later(test, TEST))
+
+    def _classes_of(self, grid: Grid) -> NDArray[np.int64]:
+        """(N,) class of each series, which all its rows must name."""
+        assert self.label is not None
+        of_row = self._numbered
+        first = np.flatnonzero(np.diff(grid.owner, prepend=-1))
+        classes: NDArray[np.int64] = of_row[grid.rows[first]]
+        wrong = of_row[grid.rows] != classes[grid.owner]
+        if wrong.any():
+            row, series = int(grid.rows[wrong].min()), int(grid.owner[wrong][grid.rows[wrong].argmin()])
+            here, first_one = (self._classes[number] for number in (of_row[row], classes[series]))
+            raise self._table.refuse(row, self.label, f"class '{here}' of series '{grid.names[series]}', whose first "
+                                     f"is '{first_one}'; use one class a series")  # fmt: skip
+        return classes
+
+    def _in_words(self, grid: Grid, end: int, left_out: dict[str, int], share: float) -> str:
+        counts = grid.counts
         notes = [f"{number:,} {what}" for what, number in left_out.items() if number]
-        gaps = "" if grid.seen.all() else f", {grid.seen.mean():.1%} of it observed"
+        gaps = "" if share == 1 else f", {share:.1%} of it observed"
         moved = f", times rounded by up to {counts.moved:.3g}" if self.step is not None and counts.moved else ""
+        met = f", {counts.met:,} rows averaged with others at their point" if counts.met else ""
         cut = "" if self.until is None else f", training up to t={grid.ts[end - 1]:g}"
+        missing = int(np.isnan(self._values_read).sum())
         return (
             f"{self.path}: {counts.rows:,} rows, {counts.series:,} series of {', '.join(self._values)}; "
-            f"{counts.missing:,} missing values; left out: {', '.join(notes) or 'nothing'}; "
-            f"a grid of {len(grid.ts):,} times from {grid.ts[0]:g} to {grid.ts[-1]:g}{gaps}{moved}{cut}"
+            f"{missing:,} missing values; left out: {', '.join(notes) or 'nothing'}; "
+            f"a grid of {len(grid.ts):,} times from {grid.ts[0]:g} to {grid.ts[-1]:g}{gaps}{moved}{met}{cut}"
         )
 
     # --- examples ----------------------------------------------------------------------------------
@@ -188,15 +276,8 @@ class File:
     @functools.cached_property
     def _examples(self) -> Splits[Labelled]:
         """Rows as examples; without labels all are of one class."""
-        table = self._table
-        x = np.stack([table.numbers[name] for name in self._values], axis=-1)
-        y = np.zeros(len(table), dtype=np.int64)
-        if self.label is not None:
-            words = table.words[self.label]
-            if "" in words:
-                raise table.refuse(words.index(""), self.label, "expected a class, got nothing")
-            number = {name: i for i, name in enumerate(self._classes)}
-            y = np.fromiter(map(number.__getitem__, words), np.int64, len(words))
+        table, x = self._table, self._values_read
+        y = np.zeros(len(table), dtype=np.int64) if self.label is None else self._numbered
         missing = np.isnan(x)
         full = ~missing.any(axis=1)
         x, y = x[full], y[full]
@@ -209,6 +290,16 @@ class File:
             for rows in self._choice(len(x), "rows", "a larger file")
         )
         return Splits(train, val, test)
+
+    @functools.cached_property
+    def _numbered(self) -> NDArray[np.int64]:
+        """(rows,) the class of each."""
+        assert self.label is not None
+        words = self._table.words[self.label]
+        if "" in words:
+            raise self._table.refuse(words.index(""), self.label, "expected a class, got nothing")
+        number = {name: i for i, name in enumerate(self._classes)}
+        return np.fromiter(map(number.__getitem__, words), np.int64, len(words))
 
     @functools.cached_property
     def _classes(self) -> list[str]:
@@ -234,13 +325,6 @@ class File:
         order = stream(self.seed, TRAIN).permutation(count)
         parts = order[val + test :], order[:val], order[val : val + test]
         return [np.sort(part) for part in parts]
-
-
-def _part(grid: Grid, rows: NDArray[np.int64], end: int) -> Trajectories:
-    """Some of the series, up to a point of the grid."""
-    seen = torch.from_numpy(grid.seen[rows, :end])
-    ys, ts = torch.from_numpy(grid.ys[rows, :end]), torch.from_numpy(grid.ts[:end].copy())
-    return Trajectories(ts, ys, None if bool(seen.all()) else seen)
 
 
 def _observed(part: Trajectories) -> Tensor:

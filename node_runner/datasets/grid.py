@@ -1,8 +1,7 @@
-"""Rows of observations, put on a common grid of times: from a long table to trajectories."""
+"""Rows of observations, put on a common grid of times: from a long table to trajectories and series."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +29,11 @@ class Counts:
 
     rows: int = 0
     series: int = 0
-    missing: int = 0
-    incomplete: int = 0
+    unusable: int = 0
     early: int = 0
     short: int = 0
     moved: float = 0.0
+    met: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,79 +43,123 @@ class Grid:
     Attributes:
         names: (N) of the series, in the order of the file.
         ts: (T,) times, increasing.
-        ys: (N, T, D) states; what was not observed has the state observed before it.
-        seen: (N, T) true where observed; the first point of every series is.
+        rows: (n,) rows of the table that are observations, those of a series together and in the order of time.
+        owner, place: (n,) series and time of each.
         counts: of the rows that it was made of.
     """
 
     names: list[str]
     ts: Array
-    ys: Array
-    seen: Flags
+    rows: Integers
+    owner: Integers
+    place: Integers
     counts: Counts = field(default_factory=Counts)
 
+    def states(self, y: Array) -> tuple[Flags, Array]:
+        """Where a state is observed (N, T), and states (N, T, D) with the one before it where none is.
 
-def make_grid(
-    table: Table,
-    *,
-    series: str | None,
-    time: str,
-    values: Sequence[str],
-    relative: bool,
-    step: float | None,
-    cut: float | None,
-) -> Grid:
+        The first point of every series is observed if the grid's times count from it.
+
+        Args:
+            y: (rows of the table, D) without missing values where there is an observation.
+        """
+        seen = np.zeros((len(self.names), len(self.ts)), dtype=bool)
+        seen[self.owner, self.place] = True
+        ys = np.zeros((*seen.shape, y.shape[1]))
+        ys[self.owner, self.place] = y[self.rows]
+        if not seen.all():
+            latest = np.where(seen, np.arange(seen.shape[1]), 0)
+            before = np.asarray(np.maximum.accumulate(latest, axis=1))
+            ys = np.take_along_axis(ys, before[:, :, None], axis=1)
+        return seen, ys
+
+    def values(self, y: Array) -> tuple[Flags, Array]:
+        """Where each value is known (N, T, D), and values (N, T, D), their mean where rows meet and 0 where none is.
+
+        Args:
+            y: (rows of the table, D), NaN where missing.
+        """
+        given = y[self.rows]
+        ys = np.zeros((len(self.names), len(self.ts), y.shape[1]))
+        number = np.zeros(ys.shape, dtype=np.int32)
+        np.add.at(ys, (self.owner, self.place), np.nan_to_num(given))
+        np.add.at(number, (self.owner, self.place), ~np.isnan(given))
+        return number > 0, ys / np.maximum(number, 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows become series on a grid of times.
+
+    Attributes:
+        series: column of words that tells series apart (None: the rows are one series).
+        time: column of times.
+        relative: count the times of each series from its first observation.
+        states: rows are the states of a system, of which one point of the grid has one only, and of which all series
+            have one at the beginning. If not, rows at one point are averaged.
+        step: spacing of the grid, to whose points times are rounded (None: the times of all series together).
+        cut: cut the series into pieces of this length, each a series of its own (None: leave them whole).
+    """
+
+    series: str | None
+    time: str
+    relative: bool = True
+    states: bool = True
+    step: float | None = None
+    cut: float | None = None
+
+
+def make_grid(table: Table, usable: Flags, width: int, layout: Layout) -> Grid:
     """Put a table's rows on a grid.
 
     Args:
         table: one row an observation.
-        series: column of words that tells series apart (None: the rows are one series).
-        time: column of times.
-        values: columns of the state. A row that lacks one of them is no observation.
-        relative: count the times of each series from its first observation; else all must begin at one time.
-        step: spacing of the grid, to whose points times are rounded (None: the times of all series together).
-        cut: cut the series into pieces of this length, each a series of its own (None: leave them whole).
+        usable: (n,) rows that are observations; the others are left out, and counted.
+        width: D of an observation.
+        layout: what makes series of them.
 
     Raises:
         DataError: a row without series or time, times that do not increase, two rows at one point of the grid; the
             message names the row.
         ConfigError: the grid has too many points, or series begin at different times.
     """
-    names, owner = _series(table, series)
+    time = layout.time
+    names, owner = _series(table, layout.series)
     t = table.numbers[time]
     if np.isnan(t).any():
         raise table.refuse(int(np.isnan(t).argmax()), time, "expected a time, got nothing")
     order = np.argsort(owner, kind="stable")  # rows of a series together, in the order of the file
     _check_increasing(table, time, names, owner, order)
-    if cut is not None:
-        names, owner, order = _pieces(names, owner, t, order, cut)
+    if layout.cut is not None:
+        names, owner, order = _pieces(names, owner, t, order, layout.cut)
 
-    y = np.stack([table.numbers[name] for name in values], axis=-1)
-    counts = Counts(rows=len(table), series=len(names), missing=int(np.isnan(y).sum()))
-    order = _complete(y, owner, order, counts)
+    counts = Counts(rows=len(table), series=len(names))
+    order = _usable(usable, owner, order, counts)
     kept, order, owner_of = _long_enough(len(names), owner, order, counts)
     if not len(kept):
-        raise ConfigError(f"{table.path}: no series has two rows without missing values; use other dataset.values")
+        raise ConfigError(f"{table.path}: no series has two rows with the values that are needed; "
+                          "use other dataset.values")  # fmt: skip
     names = [names[i] for i in kept]
 
-    starts = _starts(table, time, names, order, owner_of, same=not relative)
-    times = t[order] - starts[owner_of] if relative else t[order]
-    ts, place = _places(times, step, MOST // (len(names) * len(values)))
+    same = layout.states and not layout.relative
+    starts = _starts(table, time, names, order, owner_of, same=same)
+    times = t[order] - starts[owner_of] if layout.relative else t[order]
+    ts, place = _places(times, layout.step, MOST // (len(names) * width))
     if ts is None:
-        raise ConfigError(f"{table.path}: {len(names):,} series of {len(values)} values are too many for a common "
+        raise ConfigError(f"{table.path}: {len(names):,} series of {width} values are too many for a common "
                           "grid of times; use a larger dataset.step, to which times are rounded")  # fmt: skip
     counts.moved = float(np.abs(ts[place] - times).max())
-    _check_apart(table, time, order, owner_of, place)
-    seen, ys = _filled(y[order], owner_of, place, (len(names), len(ts)))
-    return Grid(names, ts, ys, seen, counts)
+    if layout.states:
+        _check_apart(table, time, order, owner_of, place)
+    counts.met = len(order) - len(np.unique(owner_of * len(ts) + place))
+    return Grid(names, ts, order, owner_of, place, counts)
 
 
-def _complete(y: Array, owner: Integers, order: Integers, counts: Counts) -> Integers:
-    """The rows of `order` that lack no value; the others are counted."""
-    complete: Flags = ~np.any(np.isnan(y), axis=1)
-    full = complete[order]
+def _usable(usable: Flags, owner: Integers, order: Integers, counts: Counts) -> Integers:
+    """The rows of `order` that are observations; the others are counted."""
+    full = usable[order]
     started = _seen_before(full, owner[order])
-    counts.early, counts.incomplete = int((~started).sum()), int((started & ~full).sum())
+    counts.early, counts.unusable = int((~started).sum()), int((started & ~full).sum())
     return order[full]
 
 
@@ -155,19 +198,6 @@ def _check_apart(table: Table, time: str, order: Integers, owner: Integers, plac
     t = table.numbers[time]
     raise table.refuse(other, time, f"{t[other]:.12g} and {t[one]:.12g} of {table.where(one)} fall on "
                        "one point of the grid; use a smaller dataset.step")  # fmt: skip
-
-
-def _filled(y: Array, owner: Integers, place: Integers, size: tuple[int, int]) -> tuple[Flags, Array]:
-    """What is seen (N, T), and states (N, T, D) with the one before it where nothing is; from rows y (n, D)."""
-    seen = np.zeros(size, dtype=bool)
-    seen[owner, place] = True
-    ys = np.zeros((*size, y.shape[1]))
-    ys[owner, place] = y
-    if not seen.all():
-        latest = np.where(seen, np.arange(size[1]), 0)
-        before = np.asarray(np.maximum.accumulate(latest, axis=1))
-        ys = np.take_along_axis(ys, before[:, :, None], axis=1)
-    return seen, ys
 
 
 def _series(table: Table, column: str | None) -> tuple[list[str], Integers]:
@@ -217,7 +247,7 @@ def _pieces(
 
 
 def _seen_before(full: Flags, owner: Integers) -> Flags:
-    """(n,) whether a row, or one of its series before it, is complete; rows of a series stand together."""
+    """(n,) whether a row, or one of its series before it, is an observation; rows of a series stand together."""
     total = np.cumsum(full)
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     before: Integers = (total - full)[first]

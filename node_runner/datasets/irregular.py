@@ -1,6 +1,8 @@
-"""What the data sets of irregular series share: which times are kept, and statistics of what is known."""
+"""What the data sets of irregular series share: which times are kept and seen, and statistics of what is known."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +18,30 @@ def some_of(generator: np.random.Generator, series: int, times: int, kept: int) 
     chosen = np.zeros((series, times), dtype=bool)
     np.put_along_axis(chosen, order[:, :kept], True, axis=1)
     return chosen
+
+
+def some_series(part: Series, rows: NDArray[np.int64]) -> Series:
+    """Those of `rows`."""
+    chosen = torch.from_numpy(rows)
+    labels = None if part.labels is None else part.labels[chosen]
+    return Series(part.ts, part.ys[chosen], part.seen[chosen], part.known[chosen], labels)
+
+
+def first_times(part: Series, end: int) -> Series:
+    """The first `end` times, as if there were no others."""
+    return replace(part, ts=part.ts[:end], ys=part.ys[:, :end], seen=part.seen[:, :end], known=part.known[:, :end])
+
+
+def seen_until(part: Series, end: int) -> Series:
+    """Nothing is seen after the first `end` times."""
+    return replace(part, seen=part.seen & (torch.arange(len(part.ts)) < end).view(-1, 1))
+
+
+def hide(part: Series, share: float, generator: np.random.Generator) -> Series:
+    """Each time at which a series is seen is hidden with probability `share`, in all channels; the first never is."""
+    some = part.seen.any(dim=2)
+    drawn = torch.from_numpy(generator.random(some.shape) < share)
+    return replace(part, seen=part.seen & ~(drawn & (some.cumsum(dim=1) > 1)).unsqueeze(2))
 
 
 def known_mean_std(part: Series) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from node_runner.datasets.file import File
 from node_runner.datasets.tables import CHUNK
 from node_runner.errors import ConfigError
-from node_runner.views import Splits, View
+from node_runner.views import Series, Splits, View
 from tests.cli.conftest import SHORT, NodeRun, here, node_run  # noqa: F401
 
 
@@ -40,10 +40,11 @@ def states(splits: Splits[Any]) -> set[tuple[float, ...]]:
     }
 
 
-def message(path: Path, **settings: Any) -> str:
-    """The one line that a file is refused with."""
+def message(path: Path, view: View | None = None, **settings: Any) -> str:
+    """The one line that a file is refused with, in its first view if none is named."""
     with pytest.raises(ConfigError) as caught:
-        File(path=str(path), **settings).check()
+        data = File(path=str(path), **settings)
+        data.splits(view or data.views[0])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -148,7 +149,7 @@ def test_labels_and_points(tmp_path: Path):
     lines = [f"{i},{i * i},{('b', 'a')[i % 2]}" for i in range(10)] + [",1,a"]
     path = write(tmp_path, lines, header="x,y,kind")
     data = File(path=str(path), label="kind")
-    assert data.views == (View.labelled, View.points)
+    assert data.views == (View.labelled, View.points, View.paths)
     splits = data.splits(View.labelled)
     assert data.spec(View.labelled).num_classes == 2
     assert (len(splits.train), len(splits.val), len(splits.test)) == (6, 2, 2)
@@ -204,6 +205,88 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path):
     assert "holds no row" in message(write(tmp_path, []))
     (tmp_path / "latin.csv").write_bytes("id,t,x\nä,0,1\n".encode("latin-1"))
     assert "is not text in UTF-8" in message(tmp_path / "latin.csv")
+
+
+# --- series ----------------------------------------------------------------------------------------
+
+
+def values(part: Series, mask: torch.Tensor) -> set[tuple[float, int, float]]:
+    """(time, channel, value) where `mask` (N, T, D) says."""
+    return {(float(part.ts[k]), c, float(part.ys[i, k, c])) for i, k, c in mask.nonzero().tolist()}
+
+
+def test_series_have_every_value_that_is_there_each_channel_with_gaps_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    lines = rows_of()
+    lines[0] = "s0,0,,0"
+    lines[7] = "s1,2,NA,-12"
+    lines[11] = "s2,1,,"
+    with caplog.at_level(logging.INFO, logger="node_runner"):
+        splits = File(path=str(write(tmp_path, lines)), hidden=0).splits(View.series)
+    found = set().union(*(values(part, part.known) for _, part in splits.items()))
+    expected = {(float(k), c, (1, -1)[c] * (10.0 * i + k)) for i in range(6) for k in range(5) for c in range(2)}
+    assert found == expected - {(0.0, 0, 0.0), (2.0, 0, 12.0), (1.0, 0, 21.0), (1.0, 1, -21.0)}
+    assert all(torch.equal(part.seen, part.known) for _, part in splits.items())
+    (line,) = [record.message for record in caplog.records]
+    assert "4 missing values; left out: 1 rows without a value; a grid of 5 times from 0 to 4, 93.3% of it obs" in line
+
+
+def test_what_comes_after_until_is_neither_taught_nor_seen_and_some_of_what_comes_before_is_hidden(tmp_path: Path):
+    data = File(path=str(write(tmp_path, rows_of(series=20, times=30))), until=19.0, hidden=0.3)
+    splits = data.splits(View.series)
+    assert splits.train.ts.tolist() == list(range(20))
+    assert bool(splits.train.seen.all())
+    for part in (splits.val, splits.test):
+        assert part.ts.tolist() == list(range(30))
+        assert bool(part.known.all())
+        assert not part.seen[:, 20:].any()
+        assert bool(part.seen[:, 0].all())
+        assert 0.1 < float((~part.seen[:, :20]).double().mean()) < 0.5
+    torch.testing.assert_close(data.spec(View.series).mean, splits.train.ys.flatten(0, 1).mean(0))
+    assert not torch.equal(splits.val.seen, splits.test.seen)
+
+
+def test_processes_are_seen_throughout_but_for_the_test_after_until(tmp_path: Path):
+    splits = File(path=str(write(tmp_path, rows_of())), until=2.0).splits(View.processes)
+    assert bool(splits.train.seen.all())
+    assert splits.val.ts.tolist() == [0, 1, 2]
+    assert splits.test.seen[0, :, 0].tolist() == [True, True, True, False, False]
+    assert bool(splits.test.known.all())
+
+
+def test_series_with_a_label_are_paths_of_one_class_each(tmp_path: Path):
+    header = "id,t,x,y,kind"
+    lines = [f"{row},{('odd', 'even')[i // 5 % 2]}" for i, row in enumerate(rows_of())]
+    data = File(path=str(write(tmp_path, lines, header)), label="kind")
+    splits, spec = data.splits(View.paths), data.spec(View.paths)
+    assert (spec.num_classes, spec.labels) == (2, ("x", "y"))
+    for _, part in splits.items():
+        assert part.labels is not None
+        # "even" is class 0; series 1, 3, 5 are.
+        assert part.labels.tolist() == [1 - int(x // 10) % 2 for x in part.ys[:, 0, 0].tolist()]
+    assert len(data.splits(View.labelled).train) == 18  # the rows of the same file
+    lines[8] = lines[8].replace("even", "odd")
+    refused = message(write(tmp_path, lines, header), View.paths, label="kind")
+    assert "line 10, column 'kind': class 'odd' of series 's1', whose first is 'even'; use one class a series" in refused
+    refused = message(write(tmp_path, lines, header), View.paths, label="kind", time="when")
+    assert "no column 'when' (dataset.time" in refused
+
+
+def test_rows_of_a_series_that_meet_on_the_grid_are_averaged_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    lines = [f"s{i},{t},{x},{y}" for i in range(3) for t, x, y in ((0, 1, 2), (0.9, 4, ""), (1.1, 6, 8), (2, 3, 3))]
+    with caplog.at_level(logging.INFO, logger="node_runner"):
+        splits = File(path=str(write(tmp_path, lines)), step=1.0).splits(View.series)
+    assert splits.train.ys.tolist() == [[[1, 2], [5, 8], [3, 3]]]
+    assert "3 rows averaged with others at their point" in caplog.text
+
+
+def test_series_may_begin_at_different_times_where_time_is_absolute(tmp_path: Path):
+    late = write(tmp_path, rows_of()[:-5] + [f"s5,{k + 1},{k},0" for k in range(5)])
+    splits = File(path=str(late), relative=False).splits(View.series)
+    assert splits.train.ts.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 # --- which row is to blame -------------------------------------------------------------------------
