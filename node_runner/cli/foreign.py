@@ -1,4 +1,4 @@
-"""Points that a density was not fitted to: another data set's, noise, or its own images spoilt."""
+"""Points that a density was not fitted to: another data set's, the user's own, noise, or its own images spoilt."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from node_runner.cli.foreign_files import from_files, looks_like_a_file
 from node_runner.cli.saved import Saved
 from node_runner.datasets import DATASETS
 from node_runner.errors import ConfigError, did_you_mean
@@ -26,7 +27,7 @@ def foreign(saved: Saved, name: str, count: int, seed: int) -> tuple[Tensor, str
 
     Args:
         saved: a run that learned a density.
-        name: one of `SPOILT`, or a data set.
+        name: one of `SPOILT`, a data set, or a file or folder of the user's own.
         count: of points.
         seed: of what is drawn.
 
@@ -58,6 +59,8 @@ def _uniform(train: Tensor, spec: DataSpec, count: int, generator: torch.Generat
 
 def _other(name: str, spec: DataSpec, count: int) -> tuple[Tensor, str]:
     known = [*SPOILT, *DATASETS.names()]
+    if name not in known and looks_like_a_file(name):
+        return from_files(name, spec, count)
     if name not in known:
         raise ConfigError(f"--against {name}: no such data; {did_you_mean(name, known)}")
     if name == spec.dataset:

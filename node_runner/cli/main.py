@@ -205,7 +205,8 @@ def ood(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="uniform, permuted, inverted, or a data set (repeatable; uniform and permuted if not given).",
+            help="uniform, permuted, inverted, a data set, or your own: a table, images (.npz, .npy), a folder of "
+            "pictures (repeatable; uniform and permuted if not given).",
             show_default=False,
         ),
     ] = None,
@@ -219,7 +220,7 @@ def ood(
 ) -> None:
     """Ask a flow's log-density what is not of its data: test points against noise, or against other data.
 
-    Example: node-run ood outputs/RUN --against uniform --against permuted --against mnist
+    Example: node-run ood outputs/RUN --against uniform --against letters --against my_images/
     """
     from node_runner.cli.ood import ood as tell_apart
 

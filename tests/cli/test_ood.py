@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import norm
 
 from node_runner.cli.foreign import foreign, resized
+from node_runner.cli.foreign_files import from_files
 from node_runner.cli.ood import Scores
 from node_runner.cli.ood_figure import draw_scores
 from node_runner.cli.roc import area, false_alarms, roc
 from node_runner.cli.saved import Saved, open_saved
 from node_runner.config import compose_run
+from node_runner.errors import DataError
 from node_runner.run import run as train
 from node_runner.views import DataSpec, View
 from tests.cli.conftest import SHORT, NodeRun
@@ -82,6 +86,60 @@ def test_foreign_points_keep_to_the_range_of_the_data(digits: Path):
     assert torch.equal(permuted.sort(dim=1).values, test.sort(dim=1).values) and not torch.equal(permuted, test)
     again, _ = foreign(saved, "permuted", 20, 0)
     assert torch.equal(again, permuted)
+
+
+def test_images_of_one_s_own_are_averaged_to_the_size_and_grey_levels_of_the_run(digits: Path, tmp_path: Path):
+    spec = open_saved(digits, [], "best").experiment.spec
+    bright = np.zeros((3, 16, 16), dtype=np.uint8)
+    bright[1, :2, :2] = 255
+    bright[1, 2, :2] = 255
+    np.savez(tmp_path / "own.npz", images=bright)
+    points, words = from_files(str(tmp_path / "own.npz"), spec, 2)
+    assert points.shape == (2, 64) and points.dtype == torch.uint8
+    assert points[1].nonzero().flatten().tolist() == [0, 8] and points[1, :9:8].tolist() == [16, 8]
+    assert words.endswith("own.npz, 16 x 16 averaged to 8 x 8")
+    np.save(tmp_path / "own.npy", bright / 255)
+    assert torch.equal(from_files(str(tmp_path / "own.npy"), spec, 2)[0], points)
+    for i in (0, 1):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        Image.fromarray(bright[i]).save(tmp_path / "folder" / f"{i}.png")
+    assert torch.equal(from_files(str(tmp_path / "folder"), spec, 9)[0], points)
+    assert torch.equal(from_files(str(tmp_path / "folder" / "1.png"), spec, 9)[0], points[1:])
+
+
+def test_rows_of_one_s_own_table_are_points_where_nothing_is_missing(tmp_path: Path):
+    spec = DataSpec("file", View.points, (2,), torch.zeros(2), torch.ones(2), labels=("x", "y"))
+    table = tmp_path / "own.csv"
+    table.write_text("note,y,x\na,2,1\nb,,3\nc,6,5\n")
+    points, words = from_files(str(table), spec, 9)
+    assert points.tolist() == [[1, 2], [5, 6]]
+    assert words == f"rows of {table}, 1 with missing values left out"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.npy", np.full((2, 4, 4), 3.0), "expected floats from 0 to 1, got 3 to 3"),
+        ("a.npy", np.zeros((2, 4)), "expected images (N, H, W) or (N, C, H, W)"),
+        ("a.npy", np.zeros((2, 3, 4, 4)), "expected images of 1 channels, got 3"),
+        ("a.png", b"none", "is not an image that can be read"),
+        ("a.npz", b"none", "is not an array that can be read"),
+        ("a.csv", b"x\n1\n", "expected images, in a folder or a file ending in .png"),
+        ("folder/", None, "holds no image"),
+        ("nowhere/", None, "no such file or folder"),
+    ],
+)
+def test_files_that_hold_no_images_are_refused(digits: Path, tmp_path: Path, name: str, content: Any, said: str):
+    path = tmp_path / name
+    if name == "folder/":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(DataError) as caught:
+        foreign(open_saved(digits, [], "best"), f"{tmp_path}/{name}", 10, 0)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_images_are_scored_against_noise(node_run: NodeRun, digits: Path):

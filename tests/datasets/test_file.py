@@ -268,7 +268,7 @@ def test_series_with_a_label_are_paths_of_one_class_each(tmp_path: Path):
     assert len(data.splits(View.labelled).train) == 18  # the rows of the same file
     lines[8] = lines[8].replace("even", "odd")
     refused = message(write(tmp_path, lines, header), View.paths, label="kind")
-    assert "line 10, column 'kind': class 'odd' of series 's1', whose first is 'even'; use one class a series" in refused
+    assert "line 10, column 'kind': class 'odd' of series 's1', whose first is 'even'; use one class a" in refused
     refused = message(write(tmp_path, lines, header), View.paths, label="kind", time="when")
     assert "no column 'when' (dataset.time" in refused
 
