@@ -27,7 +27,10 @@ class Checkpoint:
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods, whose steps an engine of ours can take."""
         if method.tableau is None:
-            return f"adjoint=checkpoint needs an explicit Runge-Kutta method, and solver={method.name} is none: use on"
+            return (
+                f"adjoint=checkpoint needs an explicit Runge-Kutta method, and solver={method.name} is none: "
+                "use adjoint=on"
+            )
         return None
 
     def wrap(self, forward: Integrate, backward: Integrate) -> Integrate:
