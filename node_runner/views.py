@@ -187,6 +187,7 @@ class DataSpec:
         view: the view that was chosen.
         shape: of one state, example or point, without batch: (D,) or (channels, height, width).
         num_classes: of the views with classes (0 elsewhere).
+        classes: their names, for figures (empty: their numbers).
         mean, std: (D,) or () of the training part, float64; the model standardises with them.
         levels: grey levels of integer-valued images (256), 0 for continuous data.
         image: (channels, height, width) where the points are flattened images, else ().
@@ -206,6 +207,7 @@ class DataSpec:
     mean: Tensor
     std: Tensor
     num_classes: int = 0
+    classes: tuple[str, ...] = ()
     levels: int = 0
     image: tuple[int, ...] = ()
     frequencies: Tensor | None = None
@@ -224,6 +226,11 @@ class DataSpec:
         for size in self.shape:
             product *= size
         return product
+
+    @property
+    def class_names(self) -> list[str]:
+        """What each class is called: `classes`, or where there are none its number."""
+        return list(self.classes) or [str(number) for number in range(self.num_classes)]
 
     def names(self, letter: str, count: int) -> list[str]:
         """What `count` axes are called: `labels`, or where there are none the letter and a number."""

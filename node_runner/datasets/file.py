@@ -120,9 +120,9 @@ class File:
         """Mean and deviation are those of the training observations."""
         part = (self._states if view is View.trajectories else self.splits(view)).train
         mean, std = known_mean_std(part) if isinstance(part, Series) else mean_std(part.x)
-        classes = len(self._classes) if view in (View.labelled, View.paths) else 0
+        classes = tuple(self._classes) if view in (View.labelled, View.paths) else ()
         names = tuple(self._values)
-        return DataSpec("file", view, (len(names),), mean, std, num_classes=classes, labels=names)
+        return DataSpec("file", view, (len(names),), mean, std, num_classes=len(classes), classes=classes, labels=names)
 
     # --- what is read ------------------------------------------------------------------------------
 

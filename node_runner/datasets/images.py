@@ -40,6 +40,7 @@ class ImageData:
         name: of the data set.
         levels: grey levels; pixels are integers 0..levels-1.
         num_classes: of the labels.
+        classes: their names (empty: their numbers).
         parts: training, validation and test images.
     """
 
@@ -47,6 +48,7 @@ class ImageData:
     levels: int
     num_classes: int
     parts: Splits[Images]
+    classes: tuple[str, ...] = ()
 
     def splits(self, view: View) -> Splits[Any]:
         """labelled: x float32 (N, 1, H, W) in [0, 1]. points: x uint8 (N, H * W), the integer levels."""
@@ -67,7 +69,9 @@ class ImageData:
         if view is View.labelled:
             scale = self.levels - 1
             mean, std = mean / scale, variance.sqrt() / scale
-            return DataSpec(self.name, view, (1, height, width), mean, std, num_classes=self.num_classes)
+            return DataSpec(
+                self.name, view, (1, height, width), mean, std, num_classes=self.num_classes, classes=self.classes
+            )
         if view is View.points:
             mean, std = (mean + 0.5) / self.levels, (variance + 1 / 12).sqrt() / self.levels
             image = (1, height, width)

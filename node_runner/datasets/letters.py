@@ -65,7 +65,8 @@ class Letters:
     @functools.cached_property
     def _data(self) -> ImageData:
         train, val, test = (self._part(key, size) for key, size in zip((TRAIN, VAL, TEST), self._sizes, strict=True))
-        return ImageData("letters", levels=256, num_classes=len(ALPHABET), parts=Splits(train, val, test))
+        parts = Splits(train, val, test)
+        return ImageData("letters", levels=256, num_classes=len(ALPHABET), parts=parts, classes=tuple(ALPHABET))
 
     def _part(self, part: int, size: int) -> Images:
         draws = stream(self._seed, part)

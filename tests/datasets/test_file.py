@@ -260,7 +260,7 @@ def test_series_with_a_label_are_paths_of_one_class_each(tmp_path: Path):
     lines = [f"{row},{('odd', 'even')[i // 5 % 2]}" for i, row in enumerate(rows_of())]
     data = File(path=str(write(tmp_path, lines, header)), label="kind")
     splits, spec = data.splits(View.paths), data.spec(View.paths)
-    assert (spec.num_classes, spec.labels) == (2, ("x", "y"))
+    assert (spec.num_classes, spec.class_names, spec.labels) == (2, ["even", "odd"], ("x", "y"))
     for _, part in splits.items():
         assert part.labels is not None
         # "even" is class 0; series 1, 3, 5 are.

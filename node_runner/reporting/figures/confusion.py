@@ -14,6 +14,9 @@ from node_runner.reporting.figures.style import COUNTS, LEARNED, sheet
 MOST_NUMBERS = 20
 """Classes up to which every count is written."""
 
+LONGEST = 3
+"""Letters of a name that stands level below its column."""
+
 
 def draw(scene: Scene) -> Figure:
     """Counts of (true, predicted) over the test, coloured by the share of the true class, and the recall of each."""
@@ -32,8 +35,9 @@ def draw(scene: Scene) -> Figure:
             if count:
                 colour = "white" if share[true, predicted] > 0.35 else "0.2"
                 matrix.text(predicted, true, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-        matrix.set_xticks(range(size))
-        matrix.set_yticks(range(size))
+        names = scene.spec.class_names
+        matrix.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > LONGEST else 0)
+        matrix.set_yticks(range(size), names)
     matrix.set(xlabel="predicted class", ylabel="true class", title="counts, shaded by share of the true class")
     bars.barh(range(size), recall, color=LEARNED, height=0.7)
     bars.set(xlim=(0, 1.0), xlabel="share found", title="recall")

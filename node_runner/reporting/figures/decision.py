@@ -22,7 +22,7 @@ def draw(scene: Scene) -> Figure | None:
     wrong = predicted != true
     x, y = window(points)
     shares = scene.classify(plane(x, y, SIZE))
-    colours = class_colours(scene.spec.num_classes)
+    colours, classes = class_colours(scene.spec.num_classes), scene.spec.class_names
     heading = f"{scene.spec.dataset}: decision regions, {scene.accuracy}"
     figure = sheet(5.6, 5.0 * height(x, y) + 1.3, heading)
     axes = figure.subplots()
@@ -32,7 +32,7 @@ def draw(scene: Scene) -> Figure | None:
     axes.imshow(np.nan_to_num(mixed, nan=1.0), origin="lower", extent=(*x, *y), interpolation="bilinear", aspect="auto")
     for kind, colour in enumerate(colours):
         own = points[:MOST][true[:MOST] == kind]
-        axes.plot(*own.T, ".", color=colour, markersize=3.5, markeredgewidth=0, label=f"class {kind}")
+        axes.plot(*own.T, ".", color=colour, markersize=3.5, markeredgewidth=0, label=f"class {classes[kind]}")
         # Above the largest other share inside this class's region, below it outside.
         lead = shares[:, kind] - np.delete(shares, kind, axis=1).max(axis=1)
         if lead.min() < 0 < lead.max():

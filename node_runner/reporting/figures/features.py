@@ -47,8 +47,8 @@ def draw(scene: Scene) -> Figure | None:
     _frame(grid[-1], plane.reshape(-1, 2), names)
     for axes in grid[1:]:
         axes.set_ylabel("")
-    for kind, colour in enumerate(colours):
-        grid[-1].plot([], [], ".", color=colour, label=str(kind))
+    for name, colour in zip(scene.spec.class_names, colours, strict=True):
+        grid[-1].plot([], [], ".", color=colour, label=name)
     handles, texts = grid[-1].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), title="class", markerscale=2)
     return figure

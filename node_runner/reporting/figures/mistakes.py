@@ -18,7 +18,7 @@ def draw(scene: Scene) -> Figure | None:
     if len(scene.spec.shape) != 3:
         return None
     true = scene.examples.y.cpu().numpy()
-    predicted = scene.probabilities.argmax(axis=1)
+    predicted, names = scene.probabilities.argmax(axis=1), scene.spec.class_names
     confidence = scene.probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != true)
     if not len(wrong):
@@ -36,5 +36,5 @@ def draw(scene: Scene) -> Figure | None:
     for axes, row, image in zip(grid.flat, shown, images, strict=False):
         axes.set_axis_on()
         picture(axes, image.reshape(-1), scene.spec.shape)
-        axes.set_title(f"{true[row]} taken for {predicted[row]}\n{confidence[row]:.1%} sure", fontsize=8)
+        axes.set_title(f"{names[true[row]]} taken for {names[predicted[row]]}\n{confidence[row]:.1%} sure", fontsize=8)
     return figure

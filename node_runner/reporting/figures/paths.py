@@ -31,7 +31,7 @@ def draw(scene: Scene) -> Figure | None:
     rows = [*order[::-1][: COLUMNS // 2], *order[: COLUMNS // 2]]
     batch = path_batch(scene.series, torch.as_tensor(np.array(rows), device=scene.series.ys.device))
     shares = _shares(scene, batch, scene.probabilities[rows])
-    colours = class_colours(scene.spec.num_classes)
+    colours, classes = class_colours(scene.spec.num_classes), scene.spec.class_names
     figure = sheet(2.5 * len(rows) + 0.4, 5.0, f"{scene.spec.dataset}: {scene.accuracy}")
     grid = figure.subplots(2, len(rows), height_ratios=(1.7, 1), squeeze=False)
     ts = host(batch.ts)
@@ -48,10 +48,10 @@ def draw(scene: Scene) -> Figure | None:
         x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
         upper.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
         upper.set_aspect("equal")
-        verdict = "right" if predicted[row] == labels[row] else f"taken for class {predicted[row]}"
-        upper.set_title(f"class {labels[row]}, {verdict}\n{own[row]:.1%} for its class")
+        verdict = "right" if predicted[row] == labels[row] else f"taken for class {classes[predicted[row]]}"
+        upper.set_title(f"class {classes[labels[row]]}, {verdict}\n{own[row]:.1%} for its class")
         for kind, colour in enumerate(colours):
-            lower.plot(ts, shares[:, place, kind], color=colour, label=f"class {kind}")
+            lower.plot(ts, shares[:, place, kind], color=colour, label=f"class {classes[kind]}")
         lower.set(ylim=(-0.03, 1.03), xlabel="time")
     names = axis_names(scene)
     grid[0, 0].set(xlabel=names[0], ylabel=names[1])
