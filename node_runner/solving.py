@@ -103,7 +103,7 @@ class Solve:
         ]
         unfit = [reason for _, _, reason in self._candidates if reason is not None]
         if len(unfit) == len(self._candidates):
-            raise ConfigError(nobody(unfit, elsewhere().unsupported(self.method) is None))
+            raise ConfigError(nobody(unfit, elsewhere(lambda other: other.unsupported(self.method) is None)))
 
     def __call__(self, f: Dynamics, y0: Tensor, ts: Tensor, *, norm: Norm | None = None) -> Solution:
         """Solve; see `node_runner.types.Integrate`.
@@ -134,10 +134,12 @@ class Solve:
                     self._watching.append(Solved(f, solution._replace(ys=solution.ys.detach())))
                 return solution
             refused[engine.name] = reason
-        other = elsewhere()
-        served = other.unsupported(self.method) is None
-        served = served and other.refuses(self.method, f, y0, norm, self.adjoint.name) is None
-        raise ConfigError(nobody(list(refused.values()), served))
+
+        def serves(other: Engine) -> bool:
+            method = self.method
+            return other.unsupported(method) is None and not other.refuses(method, f, y0, norm, self.adjoint.name)
+
+        raise ConfigError(nobody(list(refused.values()), elsewhere(serves)))
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:
@@ -175,19 +177,19 @@ class Solve:
         return forward if own else self.adjoint.wrap(forward, backward)
 
 
-def elsewhere() -> Engine:
-    """Whom to ask whether another engine than the chosen one would serve."""
-    return ENGINES.get("auto")()
+def elsewhere(serves: Callable[[Engine], bool]) -> str | None:
+    """The engine that would serve where the chosen one does not, auto before any other; None where there is none."""
+    return next((name for name in ("auto", *ENGINES.names()) if serves(ENGINES.get(name)())), None)
 
 
-def nobody(reasons: Sequence[str], served: bool) -> str:
-    """Why no engine can serve, from the reason of each; and where engine=auto would, that it is the one to use."""
+def nobody(reasons: Sequence[str], other: str | None) -> str:
+    """Why no engine can serve, from the reason of each; and which one would."""
     if len(reasons) > 1:
         # What auto holds back, since it would not pay, can serve where it is asked for.
         held = next((word.split()[0] for word in reasons if "compile_from" in word or "would compile" in word), None)
         advice = f"; use {held}, which compiles whatever it costs" if held else ""
         return f"engine=auto has none that can serve: {'; '.join(reasons)}{advice}"
-    return f"{reasons[0]}; use engine=auto, which serves this" if served else reasons[0]
+    return reasons[0] if other is None else f"{reasons[0]}; use engine={other}, which serves this"
 
 
 class Solved(NamedTuple):

@@ -114,13 +114,16 @@ def test_where_none_can_serve_it_is_no_advice_to_take_auto():
     assert "use engine=auto" not in str(refusal.value)
 
 
-def test_an_engine_that_cannot_serve_points_to_auto_where_that_can():
+def test_an_engine_that_cannot_serve_points_to_one_that_can_auto_before_any_other():
     def alone(engine: str, adjoint: str = "off", **settings: Any) -> Solve:
         return solver("dopri5", engine=engine, adjoint=adjoint, **settings)
 
     y0 = torch.ones(4, 2)
     with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=auto, which serves"):
         alone("native")(Cubed(), y0, TS)
+    # It would be compiled, which auto weighs against the length of a training.
+    with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=compiled, which se"):
+        alone("native", adjoint="checkpoint")(Cubed(), y0, TS)
     with pytest.raises(ConfigError, match=r"solver\.batching=shared; use engine=auto, which serves this$"):
         alone("torchdiffeq", batching="per_sample")
     # What no engine can do is no matter of the engine.
