@@ -23,7 +23,7 @@ LAYERS = [
     {"datasets", "fields", "regularisers", "solvers", "engines"},
     {"adjoints"}, {"solving"}, {"models", "stiffness"}, {"tasks"}, {"reporting"}, {"training"}, {"config"},
     {"assemble"},
-    {"rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"},
+    {"rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 """Lowest first. Modules of one layer know nothing of each other."""
 
