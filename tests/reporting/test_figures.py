@@ -30,6 +30,7 @@ from node_runner.reporting.figures import (
     space,
 )
 from node_runner.reporting.figures.scene import Prediction, Scene, host, plane
+from node_runner.reporting.figures.series import Continued, chosen
 from node_runner.reporting.figures.style import figure_of, sheet, style
 from node_runner.views import DataSpec, Points, Series, Splits, Trajectories, View
 from tests.runs import make_run
@@ -396,3 +397,12 @@ def test_space_stops_a_trajectory_where_it_leaves_the_box():
     kept = space._inside(states, [(-1.0, 1.0)] * 3)
     np.testing.assert_array_equal(kept[:2], states[:2])
     assert np.isnan(kept[2:]).all()
+
+
+def test_series_of_which_nothing_is_known_after_the_end_are_not_chosen() -> None:
+    true = np.full((4, 6, 1), np.nan)
+    true[:3, 5] = [[1.0], [3.0], [2.0]]
+    true[:, 0] = 0.0
+    found = Continued(np.arange(6.0), true, true, np.zeros_like(true), np.empty((0, *true.shape)), end=3.0)
+    assert found.errors[:3].tolist() == [1, 9, 4]
+    assert chosen(found) == [("best of 3", 0), ("median of 3", 2), ("worst of 3", 1)]

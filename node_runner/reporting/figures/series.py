@@ -47,11 +47,15 @@ class Continued(NamedTuple):
 
     @property
     def errors(self) -> Array:
-        """Mean squared error (N,) after the end, or of everything where nothing lies after it."""
+        """Mean squared error (N,) after the end, or of everything where nothing lies after it.
+
+        NaN for a series of which nothing is known there.
+        """
         after = self.ts > self.end
         where = after if after.any() else np.ones_like(after)
-        mean: Array = np.nanmean((self.learned - self.true)[:, where] ** 2, axis=(1, 2))
-        return mean
+        squares = (self.learned - self.true)[:, where] ** 2
+        count = np.isfinite(self.true[:, where]).sum(axis=(1, 2))
+        return np.where(count > 0, np.nansum(squares, axis=(1, 2)) / np.maximum(count, 1), np.nan)
 
 
 def continued(scene: Scene) -> Continued:
@@ -118,8 +122,9 @@ def draw_plane(scene: Scene) -> Figure | None:
 
 
 def chosen(found: Continued) -> list[tuple[str, int]]:
-    """(what to call it, row) of the best, the median and the worst continued test series."""
-    order = np.argsort(found.errors)
+    """(what to call it, row) of the best, the median and the worst of the test series whose continuation is known."""
+    order = np.argsort(found.errors)  # NaN comes last
+    order = order[: max(1, np.isfinite(found.errors).sum())]
     count = len(order)
     places = {"best": 0, "median": (count - 1) // 2, "worst": count - 1} if count > 2 else {"test series": 0}
     return [(f"{name} of {count}" if count > 2 else name, int(order[place])) for name, place in places.items()]
@@ -146,7 +151,8 @@ def _lines(
         view: states (T, D) -> what is drawn across and up, (T,) each.
         apart: draw the prediction in another colour where nothing is seen.
     """
-    axes.plot(*view(found.true[row]), color=TRUE, linewidth=3.2, alpha=0.8, label="true")
+    # A dot on each value, or one that stands alone would have no line to be seen in.
+    axes.plot(*view(found.true[row]), ".-", color=TRUE, linewidth=3.2, markersize=6.4, alpha=0.8, label="true")
     for number, states in enumerate(found.drawn[:, row]):
         label = "draws of the posterior" if number == 0 else None
         axes.plot(*view(states), color=LEARNED, linewidth=0.6, alpha=0.45, label=label)
