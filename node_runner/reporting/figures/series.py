@@ -49,13 +49,14 @@ class Continued(NamedTuple):
     def errors(self) -> Array:
         """Mean squared error (N,) after the end, or of everything where nothing lies after it.
 
-        NaN for a series of which nothing is known there.
+        NaN for a series of which nothing is known there, infinite for one whose prediction is not finite.
         """
         after = self.ts > self.end
         where = after if after.any() else np.ones_like(after)
-        squares = (self.learned - self.true)[:, where] ** 2
-        count = np.isfinite(self.true[:, where]).sum(axis=(1, 2))
-        return np.where(count > 0, np.nansum(squares, axis=(1, 2)) / np.maximum(count, 1), np.nan)
+        known = np.isfinite(self.true[:, where])
+        squares = np.where(known, (self.learned - self.true)[:, where] ** 2, 0).sum(axis=(1, 2))
+        count = known.sum(axis=(1, 2))
+        return np.where(count > 0, np.nan_to_num(squares, nan=np.inf) / np.maximum(count, 1), np.nan)
 
 
 def continued(scene: Scene) -> Continued:
@@ -124,7 +125,7 @@ def draw_plane(scene: Scene) -> Figure | None:
 def chosen(found: Continued) -> list[tuple[str, int]]:
     """(what to call it, row) of the best, the median and the worst of the test series whose continuation is known."""
     order = np.argsort(found.errors)  # NaN comes last
-    order = order[: max(1, np.isfinite(found.errors).sum())]
+    order = order[: max(1, (~np.isnan(found.errors)).sum())]
     count = len(order)
     places = {"best": 0, "median": (count - 1) // 2, "worst": count - 1} if count > 2 else {"test series": 0}
     return [(f"{name} of {count}" if count > 2 else name, int(order[place])) for name, place in places.items()]
