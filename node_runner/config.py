@@ -23,7 +23,7 @@ from node_runner.models import MODELS
 from node_runner.registry import MISSING, ComponentConfig, Registry
 from node_runner.regularisers import REGULARISERS
 from node_runner.reporting import LOGGERS
-from node_runner.settings import CountOrZero, DeviceConfig, ToleranceConfig, TrainerConfig, check
+from node_runner.settings import DeviceConfig, Seed, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
 
@@ -44,7 +44,7 @@ MANY = ("regulariser", "logger")
 class RunConfig:
     """One run. The components' settings are typed by the schema of the component that was chosen."""
 
-    seed: CountOrZero = 0
+    seed: Seed = 0
     sweep: str = ""
     dataset: Any = MISSING
     model: Any = MISSING
@@ -134,12 +134,18 @@ def option_names(group: str) -> list[str]:
 
 
 def refuse_non_names(overrides: Sequence[str]) -> None:
-    """Refuse `debug=true` and `model=2`, which Hydra, whose options have names, answers with a traceback.
+    """Refuse `debug=true` and `model=2`, which Hydra, whose options have names, answers with a traceback; and
+    `~dataset` and `~trainer.steps`, since a run has one of each.
 
     Raises:
-        ConfigError: a group with a truth value or a number for an option.
+        ConfigError: a group with a truth value or a number for an option, or without one.
     """
     for override in overrides:
+        removed = override.removeprefix("~").partition("=")[0]
+        if override.startswith("~") and _is_group(removed) and removed not in MANY:
+            raise ConfigError(f"{override}: a run has a {removed}; {removed}=NAME chooses another one")
+        if override.startswith("~") and _is_group(removed.partition(".")[0]) and "." in removed:
+            raise ConfigError(f"{override}: a setting cannot be taken away; use {removed}=VALUE")
         group, _, name = override.lstrip("+").partition("=")
         options = option_names(group.partition("@")[0]) if re.fullmatch(r"[a-z_/@]+", group) else []
         if options and re.fullmatch(r"(?i:true|false|inf|nan)|[-+]?[\d_]*\.?\d[\d_]*(?i:e[-+]?\d+)?", name):
@@ -175,12 +181,16 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             no override, a setting that is not there, a value of the wrong type.
     """
     from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError
 
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; is its folder one that node-run made?")
     changes = _parse(overrides)
     try:
         saved = OmegaConf.load(path)
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({str(error).splitlines()[0]}); is it as node-run left it?") from error
+    try:
         assert isinstance(saved, DictConfig)
         for group, option in changes:
             if _is_group(group):

@@ -16,7 +16,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import math
 import os
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -142,7 +144,8 @@ class Registry(Generic[T]):
         if name not in self._schemas:
             columns: list[Any] = [("name", str, field(default=name))]
             for parameter in self.signature(name).parameters:
-                columns.append((parameter.name, parameter.annotation, _field(parameter.default)))
+                kind = list[Any] | None if _holds_rows(parameter.annotation) else parameter.annotation
+                columns.append((parameter.name, kind, _field(parameter.default)))
             self._schemas[name] = dataclasses.make_dataclass(
                 f"{self.group}_{name}", columns, bases=(ComponentConfig,), kw_only=True, eq=False, repr=False
             )
@@ -165,7 +168,24 @@ class Registry(Generic[T]):
     def build(self, config: ComponentConfig, /, *supplied: Any) -> T:
         """Build the component that `config` names from its settings and what the runner supplies."""
         settings = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-        return self.get(settings.pop("name"))(*supplied, **settings)
+        name = settings.pop("name")
+        for parameter in self.signature(name).parameters:
+            if _holds_rows(parameter.annotation) and settings[parameter.name] is not None:
+                settings[parameter.name] = _rows(settings[parameter.name], f"{self.group}.{parameter.name}")
+        return self.get(name)(*supplied, **settings)
+
+
+def _holds_rows(annotation: Any) -> bool:
+    """Whether a setting is a list of lists of numbers, of which OmegaConf would refuse the whole ones."""
+    return list[list[float]] in (annotation, *typing.get_args(annotation))
+
+
+def _rows(value: list[Any], key: str) -> list[list[float]]:
+    """[[1, 0.5], [0, 2]] in floats."""
+    lists = all(isinstance(row, list) for row in value)
+    if not lists or not all(isinstance(x, int | float) and math.isfinite(x) for row in value for x in row):
+        raise ConfigError(f"{key}: expected lists of numbers, such as [[1, 0], [0, 2]], got {value}")
+    return [[float(x) for x in row] for row in value]
 
 
 def _field(default: Any) -> Any:

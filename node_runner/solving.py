@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +14,19 @@ from torch import Tensor
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, ToleranceConfig
-from node_runner.types import Adjoint, Dynamics, Engine, Gradient, Integrate, Method, Norm, Solution, SolveStats, offers
+from node_runner.types import (
+    Adjoint,
+    Dynamics,
+    Engine,
+    Gradient,
+    HeldBack,
+    Integrate,
+    Method,
+    Norm,
+    Solution,
+    SolveStats,
+    offers,
+)
 
 
 class Tolerances:
@@ -101,7 +113,7 @@ class Solve:
             (engine, timed(self._differentiable(engine)), engine.unsupported(self.method))
             for engine in fitting or engines
         ]
-        unfit = [reason for _, _, reason in self._candidates if reason is not None]
+        unfit = {engine.name: reason for engine, _, reason in self._candidates if reason is not None}
         if len(unfit) == len(self._candidates):
             raise ConfigError(nobody(unfit, elsewhere(lambda other: other.unsupported(self.method) is None)))
 
@@ -139,7 +151,7 @@ class Solve:
             method = self.method
             return other.unsupported(method) is None and not other.refuses(method, f, y0, norm, self.adjoint.name)
 
-        raise ConfigError(nobody(list(refused.values()), elsewhere(serves)))
+        raise ConfigError(nobody(refused, elsewhere(serves)))
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:
@@ -182,14 +194,14 @@ def elsewhere(serves: Callable[[Engine], bool]) -> str | None:
     return next((name for name in ("auto", *ENGINES.names()) if serves(ENGINES.get(name)())), None)
 
 
-def nobody(reasons: Sequence[str], other: str | None) -> str:
+def nobody(refused: Mapping[str, str], other: str | None) -> str:
     """Why no engine can serve, from the reason of each; and which one would."""
-    if len(reasons) > 1:
-        # What auto holds back, since it would not pay, can serve where it is asked for.
-        held = next((word.split()[0] for word in reasons if "compile_from" in word or "would compile" in word), None)
-        advice = f"; use {held}, which compiles whatever it costs" if held else ""
-        return f"engine=auto has none that can serve: {'; '.join(reasons)}{advice}"
-    return reasons[0] if other is None else f"{reasons[0]}; use engine={other}, which serves this"
+    if len(refused) > 1:
+        held = next((name for name, reason in refused.items() if isinstance(reason, HeldBack)), None)
+        advice = f"; use engine={held}, which compiles whatever it costs" if held else ""
+        return f"engine=auto has none that can serve: {'; '.join(refused.values())}{advice}"
+    (reason,) = refused.values()
+    return reason if other is None else f"{reason}; use engine={other}, which serves this"
 
 
 class Solved(NamedTuple):

@@ -231,6 +231,12 @@ DISCRETE = Gradient()
 """The gradient of the computed numbers."""
 
 
+class HeldBack(str):
+    """Why an engine does not serve a solve that it could: it would not pay. Asked for by name, it serves."""
+
+    __slots__ = ()
+
+
 class Engine(Protocol):
     """The loop that runs a method. Engines extend it: what most of them have in common is written here.
 

@@ -194,6 +194,8 @@ class DataSpec:
         frequencies: (D, levels) share of each grey level in each pixel of the training part, float64.
         labels: names of the axes of the state, for figures.
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
+        conserved: what `energy` is called, in figures and in the metric of its drift.
+        clock: what time is called in figures.
         equation: of the true system, with its parameters unknown (None: not given).
         autonomous: whether the law of the true system leaves time out.
         entropy: of the density that points come from, in nats (None: not known).
@@ -213,6 +215,8 @@ class DataSpec:
     frequencies: Tensor | None = None
     labels: tuple[str, ...] = ()
     energy: Callable[[Any], Any] | None = None
+    conserved: str = "energy"
+    clock: str = "time"
     equation: Equation | None = None
     autonomous: bool = True
     entropy: float | None = None

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -67,7 +67,7 @@ def bench(overrides: Sequence[str], engines: Sequence[str], save: Path | None) -
 
     Args:
         overrides: of the run, as for training.
-        engines: names (none: all).
+        engines: names (none: that of the run beside the reference, or all where it is auto).
         save: JSON file to write.
 
     Raises:
@@ -75,9 +75,9 @@ def bench(overrides: Sequence[str], engines: Sequence[str], save: Path | None) -
     """
     for name in engines:
         ENGINES.signature(name)
-    names = list(engines) or [name for name in ENGINES.names() if name != "auto"]
-    names.sort(key=lambda name: name != REFERENCE)
     config = compose_run(overrides)
+    names = list(engines) or chosen(config)
+    names.sort(key=lambda name: name != REFERENCE)
     print(heading(config), file=sys.stderr)
     results, total = measure(config, names)
     if all(result.refused for result in results):
@@ -95,6 +95,18 @@ def bench(overrides: Sequence[str], engines: Sequence[str], save: Path | None) -
         save.parent.mkdir(parents=True, exist_ok=True)
         save.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(f"saved: {shown(save)}", file=sys.stderr)
+
+
+def chosen(config: RunConfig) -> list[str]:
+    """The engine that a run asks for and the reference; all that there are where the choice is left to auto."""
+    if config.engine.name == "auto":
+        return [name for name in ENGINES.names() if name != "auto"]
+    return list(dict.fromkeys((REFERENCE, config.engine.name)))
+
+
+def with_engine(config: RunConfig, name: str) -> RunConfig:
+    """The run with an engine: its own, as it is set, or another one as it is by default."""
+    return config if config.engine.name == name else replace(config, engine=ENGINES.schema(name)())
 
 
 def heading(config: RunConfig) -> str:
@@ -115,11 +127,10 @@ def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], in
     reference: torch.Tensor | None = None
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            config.engine = ENGINES.schema(name)()
             result = Measured(name)
             results.append(result)
             try:
-                experiment = assemble(config)
+                experiment = assemble(with_engine(config, name))
                 trainer = make_trainer(experiment, RunFolder(Path(folder) / name))
                 rehearsal = rehearse(experiment, trainer.batch, trainer.total)
             except ConfigError as error:

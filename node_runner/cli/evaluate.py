@@ -51,7 +51,7 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
     if not shared:
         print("result.json has no record of these weights")
     elif moved:
-        print(f"differs from result.json in {', '.join(moved)}")
+        print(f"{len(moved)} of {len(shared)} differ from result.json")
     else:
         print("as recorded in result.json")
     if save is not None:

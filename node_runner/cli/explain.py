@@ -40,7 +40,13 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
         traceback.print_exception(error)
         return 1
     print(f"node-run: {line}", file=sys.stderr)
-    return 1 if isinstance(error, RunError) else 2
+    return 1 if isinstance(error, RunError) or out_of_memory(error) else 2
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its GPU has not the memory that was asked for: torch has an error of its own for GPUs."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
 
 
 def shown(path: Path) -> Path:
@@ -52,6 +58,9 @@ def explain(error: Exception, commands: Sequence[str] = ()) -> str | None:
     """What went wrong and how to mend it, in one line; None for a bug of ours."""
     if isinstance(error, NodeRunnerError):
         return str(error)
+    if out_of_memory(error):
+        sizes = "field.width, trainer.batch_size or the data smaller, or see what adjoint=checkpoint saves"
+        return f"out of memory ({_first_line(error)}); make {sizes}"
     # Some of Hydra's errors are OSErrors too.
     line = _of_hydra(error, commands)
     if line is None and isinstance(error, OSError):
@@ -135,6 +144,8 @@ def _wrong_type(cause: OmegaConfBaseException) -> str:
     found = re.fullmatch(r"Value '(.*?)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+).*", line)
     if found and found[2] in EXPECTED:
         return f"expected {EXPECTED[found[2]]}, got {found[1] or 'nothing'}"
+    if "is not a ListConfig" in line:
+        return "expected a list, such as [1,2]"
     return line
 
 

@@ -62,7 +62,7 @@ def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
 
 def _check_flags(arguments: Sequence[str]) -> None:
     """Refuse what Hydra's parser would answer with a page of usage."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         flag, _, value = argument.partition("=")
         known = any(name == flag or (flag.startswith("--") and name.startswith(flag)) for name in FLAGS)
         if flag.startswith("-") and not known:

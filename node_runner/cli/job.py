@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from node_runner.cli.explain import Interrupted
+from node_runner.cli.explain import Interrupted, out_of_memory
 from node_runner.config import RunConfig, register_schemas, to_run
 from node_runner.errors import ConfigError
 
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> float:
         return execute(to_run(config), folder, live=True)
     except Exception as error:
         failure = error
-        if isinstance(error, ConfigError):
+        if isinstance(error, ConfigError) or out_of_memory(error):
             forget(folder)
         return math.nan
 

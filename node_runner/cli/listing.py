@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,20 +98,23 @@ def _about(group: str, file: Path) -> str:
     registry = registries().get(group)
     if registry is not None and file.stem in registry.signatures:
         return registry.signatures[file.stem].about.rstrip(".")
-    return _heading(file).removeprefix("Question: ").rstrip(".")
+    return next(iter(_headings(file)), "").removeprefix("Question: ").rstrip(".")
 
 
-def _heading(file: Path) -> str:
-    """The first paragraph of a YAML's comments: all of it up to a blank line, the next `Word: ...`, or what is set."""
-    words: list[str] = []
+def _headings(file: Path) -> list[str]:
+    """The comments with which a YAML begins, up to a blank line or what is set; `Word: ...` begins another one."""
+    entries: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.removeprefix("#").strip()
         if text.startswith("@"):
             continue
-        if not line.startswith("#") or not text or (words and re.match(r"[A-Z][a-z]+: ", text)):
+        if not line.startswith("#") or not text:
             break
-        words.append(text)
-    return " ".join(words)
+        if not entries or re.match(r"[A-Z][a-z]+: ", text):
+            entries.append(text)
+        else:
+            entries[-1] += f" {text}"
+    return entries
 
 
 def show_groups(config_dir: Path | None) -> None:
@@ -151,18 +156,37 @@ def show_option(group: str, name: str, config_dir: Path | None) -> None:
         raise ConfigError(f"{group}={name}: no such option; {did_you_mean(name, options)}")
     option = options[name]
     rows = list(settings_of(group, option.file, registries().get(group)))
-    title = f"{group}={name}: {option.about}"
+    print(_title(group, option))
     if not rows:
-        print(f"{title}\nit has no settings")
+        print("it has no settings")
         return
-    show(("setting", "type", "default", "what it is"), rows, title=title)
+    show(("setting", "type", "default", "what it is"), rows)
+
+
+def _title(group: str, option: Option) -> str:
+    """What an option is in a line; of an experiment all that its YAML says of it: command, expected result, time."""
+    heading = f"{group}={option.name}: {option.about}"
+    if group != "experiment":
+        return heading
+    entries = _headings(option.file)[1:]
+    return "\n".join([heading, *(textwrap.fill(entry, 110, subsequent_indent="  ") for entry in entries)])
 
 
 def _group(group: str, config_dir: Path | None) -> list[Option]:
     known = groups(config_dir)
     if group not in known:
-        raise ConfigError(f"{group}: no such group; {did_you_mean(group, known)}")
+        raise ConfigError(f"{group}: no such group; {_meant(group, known)}")
     return known[group]
+
+
+def _meant(group: str, known: Mapping[str, Sequence[Option]]) -> str:
+    """What to list in place of a group that there is not: `dataset.spiral` and `tolerance.rtol` are of one."""
+    head, _, tail = group.partition(".")
+    if head not in known:
+        return did_you_mean(group, known)
+    if tail in [option.name for option in known[head]]:
+        return f"did you mean `node-run list {head} {tail}`?"
+    return f"`node-run list {head} OPTION` shows the settings of an option"
 
 
 def _say(line: str) -> None:

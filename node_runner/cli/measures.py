@@ -12,7 +12,7 @@ from node_runner.reporting.run_folder import RunFolder
 QUALITY = ("accuracy", "bits_per_dim", "nll", "relative_rmse", "mse")
 """Metrics that say how good a model is. The first that a run has is the one to compare."""
 
-BESIDE = ("energy_drift", "parameter_error", "event_time_error")
+BESIDE = ("energy_drift", "heat_drift", "parameter_error", "event_time_error")
 """Metrics that are shown beside it, for the tests that have them."""
 
 HIGHER = ("accuracy",)

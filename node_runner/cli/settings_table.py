@@ -16,12 +16,21 @@ from typing import Any
 import yaml
 
 from node_runner.registry import Registry
-from node_runner.settings import DeviceConfig, Range, ToleranceConfig, TrainerConfig, ranges
+from node_runner.settings import DeviceConfig, Range, ToleranceConfig, TrainerConfig, in_words, ranges
 from node_runner.signatures import REQUIRED, Parameter, Signature
 
 
 CLASSES: dict[str, type] = {"tolerance": ToleranceConfig, "trainer": TrainerConfig, "device": DeviceConfig}
 """Groups whose settings belong to no component."""
+
+NAMES = {
+    str: "text",
+    bool: "true or false",
+    list[str]: "list of texts",
+    list[float]: "list of numbers",
+    list[list[float]]: "list of lists of numbers",
+}
+"""Types that have no range, in words."""
 
 
 def settings_of(group: str, file: Path, registry: Registry[Any] | None) -> Iterator[tuple[str, str, str, str]]:
@@ -107,9 +116,8 @@ def _type(part: Any, found: list[Range]) -> str:
         return f"one of {', '.join(member.name for member in part)}"
     if part in (int, float):
         kind = "whole number" if part is int else "number"
-        return str(found[0]).replace("a number", kind) if found else kind
-    names = {str: "text", bool: "true or false"}
-    return names.get(part) or str(part).replace("typing.", "")
+        return in_words(found).replace("a number", kind) if found else kind
+    return NAMES.get(part) or str(part).replace("typing.", "")
 
 
 def _of_component(signature: Signature) -> dict[str, str]:

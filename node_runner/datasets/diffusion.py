@@ -91,7 +91,7 @@ class Diffusion(Simulation):
 
     def spec(self, view: View) -> DataSpec:
         """Beside the rest, the graph, and the heat where it is conserved."""
-        return replace(super().spec(view), graph=self.graph, energy=None if self.growth else heat)
+        return replace(super().spec(view), graph=self.graph, energy=None if self.growth else heat, conserved="heat")
 
     def equation(self) -> Equation:
         """The equation of this graph with the conductivity unknown, and the growth where there is any."""

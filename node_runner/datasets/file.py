@@ -19,7 +19,7 @@ from node_runner.datasets.irregular import first_times, hide, known_mean_std, se
 from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.datasets.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
-from node_runner.settings import Above, Between, CountOrZero, Positive
+from node_runner.settings import Above, AtMost, Between, CountOrZero, Positive
 from node_runner.views import DataSpec, Labelled, Points, Series, Splits, Trajectories, View
 
 
@@ -79,8 +79,8 @@ class File:
         cut: Positive | None = None,
         until: Positive | None = None,
         hidden: Annotated[float, Between(0, 0.9)] = 0.2,
-        val_share: Annotated[float, Above(0), Between(0, 0.9)] = 0.2,
-        test_share: Annotated[float, Above(0), Between(0, 0.9)] = 0.2,
+        val_share: Annotated[float, Above(0), AtMost(0.9)] = 0.2,
+        test_share: Annotated[float, Above(0), AtMost(0.9)] = 0.2,
         seed: CountOrZero = 0,
     ) -> None:
         if val_share + test_share >= 1:

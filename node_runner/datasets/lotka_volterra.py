@@ -11,7 +11,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import Array
 from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
 from node_runner.errors import ConfigError
-from node_runner.settings import Above, Between, Positive
+from node_runner.settings import Above, AtMost, Positive
 from node_runner.views import Equation, View
 
 
@@ -42,7 +42,7 @@ class LotkaVolterra(Simulation):
     beta: Positive = 0.1
     gamma: Positive = 1.5
     delta: Positive = 0.075
-    spread: Annotated[float, Above(0), Between(0, 1)] = 0.6
+    spread: Annotated[float, Above(0), AtMost(1)] = 0.6
 
     def __post_init__(self) -> None:
         for setting, states in (("start", self.start), ("long_start", self.long_start)):

@@ -12,7 +12,7 @@ from torch import Tensor
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import Array
 from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
-from node_runner.settings import Above, AtLeast, Between, Positive
+from node_runner.settings import Above, AtLeast, AtMost, Positive
 from node_runner.views import DataSpec, Equation, View
 
 
@@ -34,7 +34,7 @@ class Pendulum(Simulation):
     remedy = "lower dataset.start"
 
     omega_n: Positive = 1.0
-    swing: Annotated[float, Above(0), Between(0, 3.1)] = 2.0
+    swing: Annotated[float, Above(0), AtMost(3.1)] = 2.0
     long_factor: Annotated[float, AtLeast(1)] = 10.0
 
     def draw(self, generator: np.random.Generator, count: int) -> Array:

@@ -43,6 +43,7 @@ class Robertson(Simulation):
 
     name = "robertson"
     labels = ("A", "10000 B", "C")
+    clock = "decade, log10(1 + t / t0)"
     remedy = "lower dataset.horizon, or start from concentrations of at least 0"
     stiff = True
     autonomous = False

@@ -56,6 +56,8 @@ class Simulation(abc.ABC):
 
     views = (View.trajectories, View.points)
     name: ClassVar[str]
+    clock: ClassVar[str] = "time"
+    """What time is called in figures."""
     remedy: ClassVar[str]
     """Which settings to change if a solution grows beyond all bounds."""
     autonomous: ClassVar[bool] = True
@@ -122,7 +124,7 @@ class Simulation(abc.ABC):
         mean, std = mean_std(self._points.train.x)
         return DataSpec(
             self.name, view, (len(self.labels),), mean, std,
-            labels=self.labels, equation=self.equation(), autonomous=self.autonomous,
+            labels=self.labels, clock=self.clock, equation=self.equation(), autonomous=self.autonomous,
         )  # fmt: skip
 
     @functools.cached_property

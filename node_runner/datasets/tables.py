@@ -214,7 +214,7 @@ def _arrays(path: Path, choose: Choose) -> Table:
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is not an NPZ file of numbers and words ({error}); save it anew") from error
+        raise DataError(f"{path}: is not an NPZ file of numbers and words; save it with numpy.savez") from error
     shapes = {name: column.shape for name, column in columns.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"

@@ -12,7 +12,7 @@ from torch import Tensor
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.settings import CountOrZero
-from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution
+from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, HeldBack, Method, Norm, Solution
 
 
 ORDER = ("native", "lanes", "torchsde", "torchdiffeq")
@@ -111,14 +111,14 @@ class InTraining(Engine):
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:
         """Solves that are not repeated often enough, and those that the engine itself refuses."""
         if self._steps < self._least:
-            return (
+            return HeldBack(
                 f"engine={self.name} is taken from {self._least} training steps on (engine.compile_from), "
                 f"and this run has {self._steps}"
             )
         if not torch.is_grad_enabled():
-            return f"engine={self.name} would compile for an evaluation alone"
+            return HeldBack(f"engine={self.name} would compile for an evaluation alone")
         if self._begun and (y0.shape, y0.dtype) not in self._kinds:
-            return f"engine={self.name} would compile for a batch of {len(y0)} alone"
+            return HeldBack(f"engine={self.name} would compile for a batch of {len(y0)} alone")
         return self._failed or self._engine.refuses(method, f, y0, norm, adjoint)
 
     def prepare(

@@ -90,6 +90,7 @@ MEANINGS = {
     "extrapolation_rmse": "RMS error after it, data's units",
     "reconstruction_mse": "squared error at what was seen",
     "energy_drift": "largest change / first energy",
+    "heat_drift": "largest change / first heat",
     "parameter_error": "largest error / true value",
     "event_time_error": "mean error, units of time",
     "event_count_error": "mean error of the number",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from node_runner.settings.choices import FirstStates, Place, Precision
-from node_runner.settings.ranges import AtLeast, Count, CountOrZero, NonNegative, Positive, Relative, Share
+from node_runner.settings.ranges import AtLeast, Between, Count, CountOrZero, NonNegative, Positive, Relative, Share
 
 
 @dataclass
@@ -49,7 +49,7 @@ class DeviceConfig:
 
     place: Place = Place.auto
     precision: Precision = Precision.float32
-    threads: Count | None = 1
+    threads: Annotated[int, Between(1, 1024)] | None = 1
     tf32: bool = False
     deterministic: bool = False
 

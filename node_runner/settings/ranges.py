@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -43,6 +44,20 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """A number not greater than `high`."""
+
+    high: float
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return value <= self.high
+
+    def __str__(self) -> str:
+        return f"a number of at most {self.high:g}"
+
+
+@dataclass(frozen=True)
 class Between:
     """A number from `low` to `high`, both included."""
 
@@ -57,16 +72,23 @@ class Between:
         return f"a number from {self.low:g} to {self.high:g}"
 
 
-Range = Above | AtLeast | Between
+Range = Above | AtLeast | AtMost | Between
 
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Between(0, 1)]
-Relative = Annotated[float, Above(0), Between(0, 1)]
+Relative = Annotated[float, Above(0), AtMost(1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
 HIGHEST_POWER = 5
 Power = Annotated[int, Between(1, HIGHEST_POWER)]
+Seed = Annotated[int, Between(0, 2**63 - 1)]
+
+
+def in_words(found: Sequence[Range]) -> str:
+    """All ranges of a number: `a number above 0 and of at most 1`."""
+    first, *others = map(str, found)
+    return " and ".join([first, *(other.removeprefix("a number ") for other in others)])
 
 
 def ranges(annotation: Any) -> list[Range]:
@@ -100,9 +122,9 @@ def check(config: Any, path: str) -> None:
                 continue
             if isinstance(number, float) and math.isnan(number):
                 raise ConfigError(f"{key}: expected a number, got nan")
-            for allowed in ranges(hints[name]):
-                if not allowed.allows(number):
-                    raise ConfigError(f"{key}: expected {allowed}, got {number!r}")
+            allowed = ranges(hints[name])
+            if not all(limit.allows(number) for limit in allowed):
+                raise ConfigError(f"{key}: expected {in_words(allowed)}, got {number!r}")
         children = value.items() if isinstance(value, dict) else [(None, value)]
         for child_name, child in children:
             if dataclasses.is_dataclass(child) and not isinstance(child, type):

@@ -94,8 +94,9 @@ class TrajectoryRegression:
     def evaluate(self, model: nn.Module, part: Trajectories, batch_size: int) -> dict[str, float]:
         """Loss, mse and relative_rmse over whole trajectories, and the mean evaluations of a solve.
 
-        Where the data set has an energy, also energy_drift: how far the energy of a predicted trajectory gets from
-        that of its first state, at the most, as a share of that state's energy; both means over the trajectories.
+        Where the data set has an energy, also energy_drift (of heat: heat_drift): how far the energy of a predicted
+        trajectory gets from that of its first state, at the most, as a share of that state's energy; both means over
+        the trajectories.
         A model's scalars, such as parameters that have a meaning, come along under their names; where the true values
         are known, parameter_error is the largest error of one of them, as a share of its value.
         """
@@ -122,9 +123,9 @@ class TrajectoryRegression:
         return {
             "loss": loss,
             "mse": mse,
-            "relative_rmse": math.sqrt(mse / power) if power > 0 else math.inf,
+            "relative_rmse": math.sqrt(_share(mse, power)),
             "nfe": nfe / max(solves, 1),
-            **({} if self.spec.energy is None else {"energy_drift": most / energies if energies else math.inf}),
+            **({} if self.spec.energy is None else {f"{self.spec.conserved}_drift": _share(most, energies)}),
             **named,
             **parameter_error(named, self.spec.equation),
             **event_metrics(jumps, len(part)),
@@ -138,6 +139,11 @@ class TrajectoryRegression:
         error = ys[1:].double() - truth
         squares = [torch.where(seen, x, 0).pow(2).sum() for x in (error / self.spec.std.to(error), error, truth)]
         return torch.stack((*squares, seen.sum())).cpu()
+
+
+def _share(part: float, whole: float) -> float:
+    """part / whole, infinite of nothing."""
+    return part / whole if whole > 0 else math.inf
 
 
 def parameter_error(found: Mapping[str, float], equation: Equation | None) -> dict[str, float]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from node_runner.cli import bench
-from node_runner.cli.bench import Measured, recommendation, table
+from node_runner.cli.bench import Measured, chosen, recommendation, table, with_engine
 from node_runner.cli.tables import Cell
+from node_runner.engines import ENGINES
 from node_runner.engines.compiler import compiler
 from tests.cli.conftest import SPIRAL, NodeRun
+from tests.runs import make_run
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,14 @@ def test_an_engine_that_cannot_serve_the_run_says_why(node_run: NodeRun):
     alone = node_run("bench", *SPIRAL, "solver=explicit_adams", "--engine", "native")
     assert alone.code == 2
     assert "solver=explicit_adams is none here" in alone.last
+
+
+def test_the_engine_of_the_run_is_measured_as_it_is_set_beside_the_reference():
+    run = make_run(engine="compiled", engine__loop_up_to=0)
+    assert chosen(run) == ["torchdiffeq", "compiled"]
+    assert with_engine(run, "compiled").engine == run.engine != with_engine(run, "torchdiffeq").engine
+    assert chosen(make_run(engine="torchdiffeq")) == ["torchdiffeq"]
+    assert set(chosen(make_run(engine="auto"))) == set(ENGINES.names()) - {"auto"}
 
 
 def test_an_unknown_engine_gets_did_you_mean(node_run: NodeRun):

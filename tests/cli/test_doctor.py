@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from node_runner.cli import doctor
-from node_runner.cli.thread_timing import Timing, recommend, time_threads
+from node_runner.cli.thread_timing import Timing, _fastest, recommend, time_threads
 from tests.cli.conftest import NodeRun
 
 
@@ -59,6 +59,13 @@ def test_more_threads_are_recommended_only_if_clearly_faster():
     assert recommend(Timing("", "", {1: 10.0, 2: 9.5})) == 1
     assert recommend(Timing("", "", {1: 10.0, 2: 5.0})) == 2
     assert recommend(Timing("", "", {1: 10.0})) == 1
+
+
+def test_a_slow_solve_is_timed_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("node_runner.cli.thread_timing.BUDGET_S", 1e-9)
+    calls: list[None] = []
+    assert _fastest(lambda: calls.append(None)) > 0
+    assert len(calls) == 1
 
 
 def test_threads_are_measured_and_left_as_they_were(monkeypatch: pytest.MonkeyPatch):

@@ -29,13 +29,19 @@ COMPOSED = {
     "tolerance.rtol=abc": "tolerance.rtol: expected a number, got abc",
     "trainer.steps=1.5": "trainer.steps: expected a whole number, got 1.5",
     "seed=": "seed: expected a whole number, got nothing",
+    "seed=99999999999999999999": "seed: expected a number from 0 to",
+    "device.threads=100000": "device.threads: expected a number from 1 to 1024, got 100000",
+    "dataset.start=abc": "dataset.start: expected a list",
+    "~dataset": "~dataset: a run has a dataset; dataset=NAME chooses another one",
+    "~trainer.steps": "~trainer.steps: a setting cannot be taken away; use trainer.steps=VALUE",
+    "tolerance.rtol=2": "tolerance.rtol: expected a number above 0 and of at most 1, got 2.0",
     "device.tf32=maybe": "device.tf32: expected true or false, got maybe",
     "debug=true": "debug=true: no such option; choose from fast",
     "adjoint=False": "adjoint=False: no such option; choose from checkpoint, off, on, seminorm",
     "model=2": "model=2: no such option; choose from",
     "regulariser=[kinetik]": "regulariser=kinetik: no such option; did you mean 'kinetic'? (choose from jacobian,",
     "model.encoder=cnov": "model.encoder: Invalid value 'cnov', expected one of",
-    "tolerance.rtol=-1": "tolerance.rtol: expected a number above 0, got -1.0",
+    "tolerance.rtol=-1": "tolerance.rtol: expected a number above 0 and of at most 1, got -1.0",
     "optimizer.beta1=1.5": "optimizer.beta1: expected a number from 0 to 1, got 1.5",
     "+foo=1": "foo: no such setting",
     "~foo": "Could not delete from config",
@@ -57,6 +63,8 @@ TYPED = {
 """What only the command line can hold."""
 
 MISFITS = {
+    "dataset.start=[1,2]": "dataset.start: expected lists of numbers, such as [[1, 0], [0, 2]], got [1, 2]",
+    "dataset.start=[[1,nan]]": "dataset.start: expected lists of numbers, such as [[1, 0], [0, 2]], got [[1, nan]]",
     "dataset=spiral field=conv": "field=conv needs a state that is an image",
     "dataset=two_moons model=node model.encoder=conv": "model.encoder=conv needs images, and dataset=two_moons",
     "dataset=digits model=node field=conv model.encoder=mlp": "model.encoder=mlp makes states that this field",
@@ -209,7 +217,19 @@ def test_a_bug_is_a_traceback(node_run: NodeRun, here: Path, monkeypatch: pytest
 def test_a_full_error_can_be_asked_for(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     done = node_run(*SPIRAL, "tolerance.rtol=-1")
-    assert "Traceback" in done.err and done.last.endswith("expected a number above 0, got -1.0")
+    assert "Traceback" in done.err and done.last.endswith("expected a number above 0 and of at most 1, got -1.0")
+
+
+def test_too_large_a_network_is_one_line_and_leaves_nothing(node_run: NodeRun, here: Path):
+    done = node_run(*SPIRAL, "field.width=100000000")
+    assert done.code == 1
+    assert done.line.startswith("node-run: out of memory (") and "field.width" in done.line
+    assert not any(here.iterdir())
+
+
+def test_the_command_train_alone_trains_the_defaults(node_run: NodeRun):
+    done = node_run("train", "--cfg", "job")
+    assert done.code == 0 and "seed: 0" in done.out
 
 
 def test_only_errors_that_a_user_can_mend_are_explained():

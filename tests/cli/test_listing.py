@@ -10,7 +10,7 @@ import pytest
 from node_runner.cli.listing import groups
 from node_runner.cli.settings_table import CLASSES, settings_of, type_text
 from node_runner.config import REGISTRIES
-from node_runner.settings import Activation, Count, Positive, Share
+from node_runner.settings import Activation, Count, Positive, Relative, Share
 from tests.cli.conftest import NodeRun
 
 
@@ -74,12 +74,21 @@ def test_an_experiment_is_listed_by_the_whole_of_its_question():
     assert about["latent_sde"].endswith("what does a latent ODE make of the same paths?")
 
 
+def test_an_experiment_shows_its_command_what_to_expect_and_how_long_it_takes(node_run: NodeRun):
+    lines = node_run("list", "experiment", "spiral_fit").out.splitlines()
+    assert lines[0].startswith("experiment=spiral_fit: can a small network")
+    assert lines[1] == "Command: node-run experiment=spiral_fit"
+    assert lines[2].startswith("Expect: ") and any(line.startswith("Time: ") for line in lines)
+
+
 def test_types_are_worded():
     assert type_text(Count | None) == "whole number of at least 1 or null"
     assert type_text(Positive) == "number above 0"
     assert type_text(Share) == "number from 0 to 1"
     assert type_text(bool) == "true or false"
     assert type_text(str | None) == "text or null"
+    assert type_text(Relative | None) == "number above 0 and of at most 1 or null"
+    assert type_text(list[list[float]] | None) == "list of lists of numbers or null"
     assert type_text(Activation).startswith("one of tanh, softplus")
 
 
@@ -97,6 +106,8 @@ def test_options_of_the_user_s_own_are_listed(node_run: NodeRun, here: Path):
     ("arguments", "said"),
     [
         (["datset"], "datset: no such group; did you mean 'dataset'?"),
+        (["dataset.spiral"], "dataset.spiral: no such group; did you mean `node-run list dataset spiral`?"),
+        (["tolerance.rtol"], "tolerance.rtol: no such group; `node-run list tolerance OPTION` shows"),
         (["dataset", "spira"], "dataset=spira: no such option; did you mean 'spiral'?"),
         (["--config-dir", "nope"], "--config-dir nope: no such folder"),
     ],

@@ -53,6 +53,7 @@ def test_heat_is_conserved_in_all_data_without_growth_and_no_energy_is_named_wit
     for _, part in data.splits(View.trajectories).items():
         heat = energy(part.ys)
         torch.testing.assert_close(heat, heat[:, :1].expand_as(heat), rtol=0, atol=1e-12)
+    assert data.spec(View.trajectories).conserved == "heat"
     assert Diffusion(growth=1.0, long=0).spec(View.trajectories).energy is None
 
 

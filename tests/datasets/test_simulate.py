@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from node_runner.config import compose_run
+from node_runner.datasets import DATASETS
 from node_runner.datasets.lotka_volterra import LotkaVolterra
 from node_runner.datasets.oscillator import Oscillator
 from node_runner.datasets.reference import BATCH, solve
@@ -175,3 +177,10 @@ def test_a_solve_is_nan_after_the_solution_has_left_every_bound():
     with np.errstate(over="ignore", invalid="ignore"):
         ys = solve(lambda t, y: y**2, np.array([0.0, 0.5, 0.9, 1.1, 2.0]), np.array([[1.0]]))
     np.testing.assert_allclose(ys[:, 0, 0], [1.0, 2.0, 10.0, np.nan, np.nan], rtol=1e-10)
+
+
+def test_initial_states_may_be_typed_in_whole_numbers():
+    run = compose_run(["dataset=spiral", "dataset.start=[[1,0],[0.5,2]]", "dataset.long_start=[[2,2]]"])
+    spiral = DATASETS.build(run.dataset)
+    assert spiral.start == [[1.0, 0.0], [0.5, 2.0]] and isinstance(spiral.start[0][0], float)
+    assert spiral.long_start == [[2.0, 2.0]]

@@ -107,6 +107,13 @@ def test_the_title_of_the_energy_gives_the_drift_that_was_measured_or_else_measu
     assert f"drift {figure_of(measured)} on test_long" in heading(draw_all(built)["energy"])
 
 
+def test_what_is_conserved_and_what_time_is_are_called_what_they_are() -> None:
+    heat = draw_all(experiment("diffusion", "graph"))["energy"]
+    assert heat.axes[0].get_ylabel() == "heat" and "heat over time" in heading(heat)
+    decades = draw_all(experiment("robertson", "node"))["error_over_time"]
+    assert decades.axes[0].get_xlabel() == "decade, log10(1 + t / t0)"
+
+
 def test_events_are_paired_by_their_rank_and_one_that_is_missed_has_no_time() -> None:
     states = np.zeros((2, 3, 1))
     jumps, found = np.array([[0.5, 1.5], [0.7, -1.0]]), np.array([[0.6, -1.0, -1.0], [0.7, 0.9, 1.1]])

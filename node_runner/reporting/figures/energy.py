@@ -1,4 +1,4 @@
-"""The energy of true and learned trajectories over time, for data that have one."""
+"""The energy of true and learned trajectories over time, or what else their system conserves."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def draw(scene: Scene) -> Figure | None:
     for colour, row in zip(PALETTE, _chosen(true[:, 0]), strict=False):
         axes.plot(longest.ts, true[row], color=colour, linewidth=3.2, alpha=0.35, label="true")
         axes.plot(longest.ts, learned[row], color=colour, linewidth=1.1, label="learned")
-    axes.set_xlabel("time")
-    axes.set_ylabel("energy")
+    axes.set_xlabel(scene.spec.clock)
+    axes.set_ylabel(scene.spec.conserved)
     axes.set_xlim(longest.ts[0], longest.ts[-1])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
-    headline(
-        figure, f"{scene.spec.dataset}: energy over time, drift {figure_of(drift(scene, name, longest))} on {name}"
-    )
+    drifted = figure_of(drift(scene, name, longest))
+    headline(figure, f"{scene.spec.dataset}: {scene.spec.conserved} over time, drift {drifted} on {name}")
     return figure
 
 
 def drift(scene: Scene, name: str, prediction: Prediction) -> float:
-    """energy_drift of a test: as the run measured it, or else of the trajectories that are looked at."""
-    measured = scene.measured(f"{name}/energy_drift")
+    """Drift of the energy on a test: as the run measured it, or else of the trajectories that are looked at."""
+    measured = scene.measured(f"{name}/{scene.spec.conserved}_drift")
     if measured is not None:
         return measured
     assert scene.spec.energy is not None, "only asked for where there is one"

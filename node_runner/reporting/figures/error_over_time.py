@@ -39,7 +39,7 @@ def draw(scene: Scene) -> Figure:
     axes.axhline(scale, color="0.5", linewidth=0.9, linestyle=":", label="spread of the training data")
     axes.axvline(horizon, color="0.3", linewidth=0.9, linestyle="--", label="training horizon")
     axes.set_yscale("log")
-    axes.set_xlabel("time")
+    axes.set_xlabel(scene.spec.clock)
     axes.set_ylabel("|learned - true|, median and 10-90 % band")
     axes.set_xlim(left=float(scene.predictions["train"].ts[0]))
     legend_below(figure, [axes])

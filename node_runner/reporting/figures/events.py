@@ -32,7 +32,7 @@ def draw(scene: Scene) -> Figure | None:
         _errors(clean(below, grid=True), name, part, colour)
     spacing = float(np.diff(longest.ts).mean())
     below.axhline(spacing, color="0.3", linewidth=0.9, linestyle=":", label="time between two observations")
-    below.set(yscale="log", xlabel="time", ylabel="|learned - true| time of event")
+    below.set(yscale="log", xlabel=scene.spec.clock, ylabel="|learned - true| time of event")
     below.set_xlim(longest.ts[0], longest.ts[-1])
     below.set_ylim(top=10 * max(spacing, below.get_ylim()[1]))  # room for the legend
     for axes in (above, below):

@@ -43,7 +43,9 @@ TRUE, LEARNED, BEYOND = "0.65", "#0072B2", "#D55E00"
 SHADE = "#F4EFE6"
 """Behind times that no training trajectory reaches."""
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8C8C8C")
+PALETTE = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8C8C8C", "#000000", "#5D3A9B",
+)  # fmt: skip
 Range = tuple[float, float]
 DENSITY = "viridis"
 COUNTS = "Blues"

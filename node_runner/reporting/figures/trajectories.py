@@ -38,7 +38,7 @@ def draw(scene: Scene) -> Figure:
                 axes.set_ylabel(name)
         mse = column.prediction.mse[column.row]
         grid[0, place].set_title(f"{column.title}\nmse {figure_of(float(mse))}")
-        grid[-1, place].set_xlabel("time")
+        grid[-1, place].set_xlabel(scene.spec.clock)
         grid[-1, place].set_xlim(column.prediction.ts[0], column.prediction.ts[-1])
     for axis in range(len(names)):
         shown = np.concatenate([c.prediction.true[c.row, :, axis] for c in columns])
