@@ -37,10 +37,9 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
         SolveFailed: a solve could not be finished.
     """
     saved = open_saved(run, overrides, which)
-    names = _choose(saved, parts)
+    names, recorded = _choose(saved, parts), _recorded(saved, which)
     print(_heading(saved, which), file=sys.stderr)
     metrics = measure(saved, names)
-    recorded = _recorded(saved, which)
     shared = [name for name, value in metrics.items() if recorded.get(name) is not None and math.isfinite(value)]
     rows = [
         (name, number(value), number(recorded.get(name)), _change(value, recorded.get(name)), meaning(name))

@@ -68,7 +68,8 @@ def robustness(
     ]
     show(("noise", *results), rows, title=f"test/{metric}", numbers=("noise", *results))
     counts = ", ".join(f"{name}: {len(values)} run{'s' * (len(values) > 1)}" for name, values in results.items())
-    print(f"noise: Gaussian, its deviation as a share of the training data's; means over {draws} draws ({counts})")
+    drawn = f"{draws} draw{'s' * (draws > 1)} ({counts})"
+    print(f"noise: Gaussian, its deviation as a share of the training data's; means over {drawn}")
     file = out or common_folder([run.folder for run in runs]) / "robustness.json"
     content: dict[str, Any] = {
         "metric": metric, "levels": chosen, "draws": draws, "seed": seed, "checkpoint": which,

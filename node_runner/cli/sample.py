@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def _first_states(saved: Saved, request: Request) -> Tensor:
             row = [float(part) for part in text.split(",")]
         except ValueError:
             row = []
-        if len(row) != size:
+        if len(row) != size or not all(map(math.isfinite, row)):
             names = ",".join(experiment.spec.names("y", size))
             raise ConfigError(f"--start {text}: expected {size} numbers separated by commas: {names}")
         rows.append(row)

@@ -72,9 +72,15 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop result.json, and the lines of metrics.jsonl that a resumed run from `step` will write again."""
+        """Drop result.json, and the lines of metrics.jsonl that a resumed run from `step` will write again: those after
+        it, and those of the tests, which are measured at the end.
+        """
         self.result.unlink(missing_ok=True)
-        kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= step]
+        kept = [
+            json.dumps(line)
+            for line in self.read_metrics()
+            if line["step"] <= step and not any(name.startswith("test") for name in line)
+        ]
         partial = self.metrics.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         os.replace(partial, self.metrics)

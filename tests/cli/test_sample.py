@@ -182,6 +182,7 @@ def test_interpolations_begin_and_end_at_test_points(node_run: NodeRun, trained:
         ("flow", ["--interpolate", "--count", "11"], "--count 11: the test part holds 20, which makes 10 pairs"),
         ("classes", [], "model=node learned classes, so there is nothing to draw"),
         ("spiral", ["--start", "1"], "--start 1: expected 2 numbers separated by commas: x,y"),
+        ("spiral", ["--start", "nan,1"], "--start nan,1: expected 2 numbers separated by commas: x,y"),
         ("spiral", ["--start", "a,b"], "--start a,b: expected 2 numbers"),
         ("spiral", ["--until", "-1"], "--until -1: expected a time above 0"),
         ("flow", ["--start", "1,2"], "--start and --until are for trajectories"),
