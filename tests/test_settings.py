@@ -13,6 +13,7 @@ from node_runner.errors import ConfigError, did_you_mean
 from node_runner.settings import (
     Above,
     AtLeast,
+    AtMost,
     Between,
     Count,
     DeviceConfig,
@@ -34,7 +35,7 @@ class Inner:
 class Outer:
     count: Count = 1
     rate: Positive | None = None
-    both: Annotated[float, Above(0), Between(0, 1)] = 0.5
+    both: Annotated[float, Above(0), AtMost(1)] = 0.5
     flag: bool = True
     text: str = ""
     several: list[float] = field(default_factory=list)
@@ -45,11 +46,12 @@ class Outer:
 @pytest.mark.parametrize(
     ("limit", "allowed", "refused", "words"),
     [
+        (AtMost(2), [-math.inf, 2], [2.1, math.inf], "a number of at most 2"),
         (Above(0), [1e-300, 1, math.inf], [0, -1], "a number above 0"),
         (AtLeast(2), [2, 3.5], [1.999], "a number of at least 2"),
         (Between(0, 1), [0, 0.5, 1], [-1e-9, 1.0001], "a number from 0 to 1"),
     ],
-    ids=["above", "at-least", "between"],
+    ids=["at-most", "above", "at-least", "between"],
 )
 def test_a_range_allows_what_it_says(limit: Any, allowed: list[float], refused: list[float], words: str):
     assert all(limit.allows(value) for value in allowed)
@@ -60,7 +62,7 @@ def test_a_range_allows_what_it_says(limit: Any, allowed: list[float], refused: 
 def test_ranges_are_found_on_annotations_and_inside_optional_ones():
     assert ranges(Count) == [AtLeast(1)]
     assert ranges(Positive | None) == [Above(0)]
-    assert ranges(Annotated[float, Above(0), Between(0, 1)]) == [Above(0), Between(0, 1)]
+    assert ranges(Annotated[float, Above(0), AtMost(1)]) == [Above(0), AtMost(1)]
     assert ranges(int | None) == []
 
 
@@ -70,8 +72,8 @@ def test_ranges_are_found_on_annotations_and_inside_optional_ones():
         ({"count": 0}, "count: expected a number of at least 1, got 0"),
         ({"rate": 0.0}, r"rate: expected a number above 0, got 0\.0"),
         ({"rate": math.nan}, "rate: expected a number, got nan"),
-        ({"both": 0.0}, "both: expected a number above 0"),
-        ({"both": 1.5}, "both: expected a number from 0 to 1"),
+        ({"both": 0.0}, "both: expected a number above 0 and of at most 1"),
+        ({"both": 1.5}, "both: expected a number above 0 and of at most 1"),
         ({"several": [1.0, math.nan]}, "several: expected a number, got nan"),
         ({"inner": Inner(2.0)}, r"inner\.share: expected a number from 0 to 1, got 2\.0"),
         ({"many": {"one": Inner(-1.0)}}, r"many\.one\.share: expected a number from 0 to 1, got -1\.0"),

@@ -194,7 +194,7 @@ def _times(saved: Saved, request: Request) -> tuple[Tensor, float]:
     experiment = saved.experiment
     horizon = float(experiment.splits.test.ts[-1] - experiment.splits.test.ts[0])
     until = horizon if request.until is None else request.until
-    if until <= 0:
+    if not 0 < until < math.inf:
         raise ConfigError(f"--until {until:g}: expected a time above 0")
     ts = torch.linspace(0, until, request.times, dtype=torch.float64, device=experiment.device)
     return ts.to(experiment.dtype), horizon
