@@ -39,10 +39,7 @@ class Finding(NamedTuple):
 
 def doctor() -> None:
     """Look at everything and print a line each; problems are marked, and the exit code is 0 all the same."""
-    findings = [*_versions(), *_devices(), _compiler(), _threads(), *_mnist(), *_disk()]
-    print("measuring two solves with one thread and with all, some seconds ...", file=sys.stderr, flush=True)
-    timings = list(time_threads())
-    findings += [*map(_timing, timings), _recommendation(timings)]
+    findings = [*_versions(), *_devices(), _compiler(), _threads(), *_mnist(), *_disk(), *_solves()]
     rows: list[Row] = [
         (Cell("problem", "") if finding.problem else "ok", finding.name, finding.found, finding.means)
         for finding in findings
@@ -129,6 +126,21 @@ def _disk() -> Iterator[Finding]:
         yield Finding("write access", f"none: {error.strerror}", f"runs are kept below {place}", True)
     else:
         yield Finding("write access", "yes", f"runs are kept below {place / 'outputs'}")
+
+
+def _solves() -> Iterator[Finding]:
+    """Two solves with one thread and with all, unless the cores are taken: then it would take long, and tell nothing."""
+    wanted = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if wanted > 2 * default_threads():
+        means = (
+            f"{wanted:.0f} processes want {default_threads()} cores, so more threads are not measured; 1 is the default"
+        )
+        yield Finding("recommended", "device.threads=1", means)
+        return
+    print("measuring two solves with one thread and with all, some seconds ...", file=sys.stderr, flush=True)
+    timings = list(time_threads())
+    yield from map(_timing, timings)
+    yield _recommendation(timings)
 
 
 def _timing(timing: Timing) -> Finding:

@@ -20,6 +20,7 @@ def no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
         yield Timing("convolutional solve", "what it is", {1: 100.0, 4: 40.0})
 
     monkeypatch.setattr(doctor, "time_threads", timings)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.5, 0.5, 0.5))
 
 
 def test_every_line_says_what_it_means(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
@@ -53,6 +54,12 @@ def test_why_there_is_no_gpu_is_said(node_run: NodeRun):
         pytest.skip("there is a GPU")
     line = next(line for line in node_run("doctor").out.splitlines() if " cuda " in line)
     assert "PyTorch" in line or "CUDA_VISIBLE_DEVICES" in line
+
+
+def test_threads_are_not_measured_while_others_want_the_cores(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.5, 0.5))
+    done = node_run("doctor")
+    assert done.code == 0 and "1000 processes want" in done.out and "convolutional solve" not in done.out
 
 
 def test_more_threads_are_recommended_only_if_clearly_faster():
