@@ -129,7 +129,7 @@ def _disk() -> Iterator[Finding]:
 
 
 def _solves() -> Iterator[Finding]:
-    """Two solves with one thread and with all, unless the cores are taken: then it would take long, and tell nothing."""
+    """Two solves with one thread and with all, unless the cores are taken: that would take long, and tell nothing."""
     wanted = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if wanted > 2 * default_threads():
         means = (
