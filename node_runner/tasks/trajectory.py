@@ -142,7 +142,7 @@ class TrajectoryRegression:
 
 
 def _share(part: float, whole: float) -> float:
-    """part / whole, infinite of nothing."""
+    """The share, infinite of nothing."""
     return part / whole if whole > 0 else math.inf
 
 
