@@ -73,13 +73,14 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop result.json, and the lines of metrics.jsonl that a resumed run from `step` will write again: those after
-        it, and those of the tests, which are measured at the end.
+        it, and those of the tests where it was stopped between them and its end.
         """
+        complete = self.completed()
         self.result.unlink(missing_ok=True)
         kept = [
             json.dumps(line)
             for line in self.read_metrics()
-            if line["step"] <= step and not any(name.startswith("test") for name in line)
+            if line["step"] <= step and (complete or not any(name.startswith("test") for name in line))
         ]
         partial = self.metrics.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
