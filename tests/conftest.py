@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("NODE_RUNNER_CACHE", str(cache.mkdir("node-runner")))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None]:
+    """All that is imported and collected stays: it is not searched for garbage, which would take seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where there is none, and say why."""
     if torch.cuda.is_available():
@@ -33,6 +44,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_old_garbage() -> None:
+    """What lives when a module's tests begin is not searched for garbage again.
+
+    Every training collects garbage before it measures memory: among all modules and all collected tests that would
+    take longer than two steps.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
