@@ -12,7 +12,7 @@ from node_runner.engines import ENGINES
 from node_runner.engines.compiler import LOOKED_FOR, compiler
 from node_runner.engines.failures import unheard
 from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, Recipe
-from node_runner.engines.native.plan import Making, library, network_of
+from node_runner.engines.native.plan import GRADIENTS, Making, Network, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.settings import Batching
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
@@ -47,6 +47,7 @@ class NativeEngine(Engine):
     def __init__(self) -> None:
         self._recipes: dict[Any, Recipe] = {}  # each holds its method, whose id is in the key
         self._agreed: tuple[Dynamics, FieldForm] | None = None  # to the solve that follows
+        self._first: dict[Network, Network] = {}  # that was asked for, by the same network without gradient
 
     def unsupported(self, method: Method) -> str | None:
         """Explicit Runge-Kutta methods."""
@@ -73,7 +74,7 @@ class NativeEngine(Engine):
         """Compile the library, or find it."""
         form = form_of(f)
         assert form is not None, "refuses() says which fields are served"
-        return Making(network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample))
+        return Making(self._network(method, form, y0, norm, adjoint))
 
     def integrate(
         self, method: Method, f: Dynamics, y0: Tensor, ts: Tensor, *, rtol: float, atol: float, norm: Norm | None,
@@ -87,11 +88,17 @@ class NativeEngine(Engine):
         tracked = torch.is_grad_enabled() and (y0.requires_grad or any(p.requires_grad for p in parameters))
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
-        per_sample = method.batching is Batching.per_sample
-        network = network_of(form, y0, norm, wanted.adjoint if wanted else None, per_sample=per_sample)
+        network = self._network(method, form, y0, norm, wanted.adjoint if wanted else None)
         solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, form.moved or ())
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
+
+    def _network(self, method: Method, form: FieldForm, y0: Tensor, norm: Norm | None, adjoint: str | None) -> Network:
+        """What is compiled for a solve. A library with a gradient solves without it too, if it was there first."""
+        network = network_of(form, y0, norm, adjoint, per_sample=method.batching is Batching.per_sample)
+        plain = network._replace(gradient=GRADIENTS[None])
+        first = self._first.setdefault(plain, network)
+        return first if network == plain else network
 
     def _recipe(self, method: Method, rtol: float, atol: float, gradient: Gradient | None) -> Recipe:
         """The recipe of a method, made once; a tolerance schedule makes a new one with each tolerance."""

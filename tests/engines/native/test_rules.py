@@ -288,9 +288,27 @@ def test_a_run_s_rehearsal_compiles_all_that_it_needs(tmp_path: Path, monkeypatc
     assert made == []  # a refusal would have cost nothing
     assert rehearsal.in_words() == "engine native"
     rehearsal.prepare()
-    assert {network.gradient for network in made} == {0, 1}  # evaluation and training
-    assert len(set(made)) == len(made)
+    assert {network.gradient for network in made} == {0, 1}  # evaluation of the smallest part, and training
+    # What trains evaluates, too.
+    assert len({network._replace(gradient=0) for network in made}) == len(made)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@needs_compiler
+def test_a_library_with_a_gradient_gives_the_same_values_without_one(monkeypatch: pytest.MonkeyPatch):
+    taken, real = [], engine.library
+    monkeypatch.setattr(engine, "library", lambda network: taken.append(network) or real(network))
+    field, y0 = MLP((2,)), torch.randn(8, 2)
+    solve, evaluation = (differentiable(METHODS["dopri5"], engine="native") for _ in range(2))
+    with torch.no_grad():
+        alone = evaluation(field, y0, TS).ys
+    trained = solve(field, y0, TS).ys
+    with torch.no_grad():
+        solution = solve(field, y0, TS)
+    assert [network.gradient for network in taken] == [0, 1, 1]
+    assert solution.stats.kept_bytes == 0
+    assert torch.equal(solution.ys, trained)
+    torch.testing.assert_close(solution.ys, alone)
 
 
 def test_empty_lanes_are_few():
