@@ -206,12 +206,6 @@ def test_a_tensor_in_a_closure_gets_its_gradient():
 
 @compiles
 @pytest.mark.slow
-def test_a_compiled_network():
-    equal(mlp(), engine=CompiledEngine())
-
-
-@compiles
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5], ids=["at-once", "loops"])
 def test_compiled_loops(size: int):
     equal(mlp(), (size, DIM), name="bosh3", engine=CompiledEngine())

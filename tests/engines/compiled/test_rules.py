@@ -20,6 +20,7 @@ from node_runner.fields.mlp import MLP
 from node_runner.models.dynamics import Shifted
 from node_runner.settings import Capture
 from node_runner.types import Dynamics, Gradient, Method
+from tests.engines.compiled.test_equality import mlp
 from tests.problems import CountingField, SmallField, differentiable, make_method
 
 
@@ -329,13 +330,14 @@ def test_a_torch_without_what_is_needed_is_said(monkeypatch: pytest.MonkeyPatch)
 @compiles
 @pytest.mark.slow
 def test_what_is_prepared_is_not_compiled_again():
-    engine, method = CompiledEngine(), make_method("fehlberg2")
-    field = MLP((2,), width=3, depth=1)
-    y0 = torch.randn(4, 2)
+    # The network of test_compiled_loops, whose machine code is on disk by then.
+    engine, method = CompiledEngine(), make_method("bosh3")
+    field = mlp()
+    y0 = torch.randn(5, 3, dtype=torch.float64)
     assert engine.refuses(method, field, y0, None, "off") is None
     work = engine.prepare(method, field, y0, None, "off")
     assert work is not None
-    assert work == engine.prepare(method, field, torch.randn(4, 2), None, "off")
+    assert work == engine.prepare(method, field, torch.randn_like(y0), None, "off")
     assert work != engine.prepare(method, field, y0, None, None)
     field.eval()
     work()
