@@ -282,7 +282,7 @@ def test_another_process_finds_what_was_built(tmp_path: Path, monkeypatch: pytes
 def test_a_run_s_rehearsal_compiles_all_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = []
     monkeypatch.setattr(plan, "library", lambda network: made.append(network))
-    trainer, experiment, _ = trainer_of(make_run(engine="auto"), tmp_path)
+    trainer, experiment, _ = trainer_of(make_run(engine="auto", dataset__long=2), tmp_path)
     state = torch.get_rng_state()
     rehearsal = rehearse(experiment, trainer.batch)
     assert made == []  # a refusal would have cost nothing
