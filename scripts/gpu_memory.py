@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import adjoint_report
 import bench_adjoint
 from gpu_part import Part, say
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ def check_memory(options: argparse.Namespace) -> Part:
     """(b)."""
     sizes = {"rk4": options.memory_steps, "dopri5": options.memory_times}
     results = []
-    for solver, adjoints in bench_adjoint.ADJOINTS_OF.items():
+    for solver, adjoints in adjoint_report.ADJOINTS_OF.items():
         for adjoint in adjoints:
             for size in sizes[solver]:
                 point = bench_adjoint.Point(
@@ -34,8 +35,8 @@ def check_memory(options: argparse.Namespace) -> Part:
     # The peak of a CPU shows the allocator's history, all points being measured in one process.
     key = "peak_mb" if options.device == "cuda" else "saved_mb"
     slopes = {
-        (solver, adjoint): bench_adjoint.fit(bench_adjoint.select(results, solver, adjoint), key)[1]
-        for solver, adjoints in bench_adjoint.ADJOINTS_OF.items()
+        (solver, adjoint): adjoint_report.fit(adjoint_report.select(results, solver, adjoint), key)[1]
+        for solver, adjoints in adjoint_report.ADJOINTS_OF.items()
         for adjoint in adjoints
     }
     steep = [pair for pair, slope in slopes.items() if pair[1] != "off" and slope > 0.1 * slopes[pair[0], "off"]]
@@ -49,10 +50,10 @@ def draw_memory(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Peak and saved memory against the steps."""
     with style():
         figure = sheet(7.5, 3.4, "Peak memory (line) and what autograd keeps (dashed)")
-        for axes, (solver, adjoints) in zip(figure.subplots(1, 2), bench_adjoint.ADJOINTS_OF.items(), strict=True):
+        for axes, (solver, adjoints) in zip(figure.subplots(1, 2), adjoint_report.ADJOINTS_OF.items(), strict=True):
             clean(axes, grid=True)
             for adjoint in adjoints:
-                bench_adjoint.draw_memory(axes, bench_adjoint.select(results, solver, adjoint), adjoint)
+                adjoint_report.draw_memory(axes, adjoint_report.select(results, solver, adjoint), adjoint)
             axes.set(title=solver, xlabel="accepted steps", ylabel="MiB")
             axes.legend()
     return figure
