@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 from node_runner.settings import ControlPath
 
 
-class Control(NamedTuple):
+@dataclass(eq=False)  # and no tuple: engine=compiled puts the tensors of another batch in the place of these
+class Control:
     """A path of a batch, piece by piece. ts: (T,) knots; x: (T, B, C) values there; secant, tangent: (T - 1, B, C).
 
     Between t_i and t_i+1, at u = (t - t_i)/h, its slope is tangent + (secant - tangent)(4u - 3u^2): a cubic that has

@@ -14,10 +14,12 @@ from node_runner.engines.compiled.inductor import missing
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
+from node_runner.models.cde import Driven
+from node_runner.models.control import through
 from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
-from node_runner.settings import Activation, Capture, Interpolation, ToleranceConfig
+from node_runner.settings import Activation, Capture, ControlPath, Interpolation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from tests.engines.equality import (
     CONTROLS,
@@ -129,6 +131,26 @@ def test_more_steps_between_two_outputs_than_a_loop_writes_down(adjoint: str, at
     engine = CompiledEngine(at_once_up_to=at_once)
     engine._compiles = False
     equal(mlp(), (2, DIM), ts=FORWARD[::6], adjoint=adjoint, name="adaptive_heun", engine=engine)
+
+
+class Response(nn.Module):
+    """z (B, H) -> (B, H, 2): what a path of two channels does to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(DIM, 2 * DIM, dtype=torch.float64)
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        return torch.tanh(self.layer(z)).view(-1, DIM, 2)
+
+
+@pytest.mark.parametrize("adjoint", GRADIENTS[:3])
+def test_paths_that_drive_the_field_are_those_of_the_batch(adjoint: str):
+    response, knots, engine = Response(), torch.linspace(0, 2, 5, dtype=torch.float64), CompiledEngine.uncompiled()
+    for _ in range(2):
+        path = through(knots, torch.randn(5, 4, 2, dtype=torch.float64), ControlPath.hermite)
+        driven = Driven(response, path)
+        equal(driven, (4, DIM), engine=engine, adjoint=adjoint, name="midpoint", step_size=0.5, ts=knots[[0, 4]])
 
 
 def test_what_a_solve_is_made_of_is_told_by_its_size():
