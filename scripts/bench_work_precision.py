@@ -87,7 +87,7 @@ def draw(results: dict[str, list[dict[str, Any]]]) -> Figure:
             axes.set(xscale="log", yscale="log", title=name, xlabel="relative error of the gradient")
             axes.set_xlim(right=min(axes.get_xlim()[1], WORTHLESS))
         figure.axes[0].set(ylabel="ms a training step")
-        figure.axes[0].legend(fontsize=7)
+        figure.axes[-1].legend(fontsize=7, loc="upper right")
     return figure
 
 
