@@ -32,12 +32,12 @@ from unittest.mock import patch
 
 import torch
 import torchdiffeq
+from bars import bars
 from matplotlib.figure import Figure
 from recording import BENCHMARKS, parse
 from torch import Tensor, nn
 
 import node_runner
-from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
 
 
 MATRIX = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]])
@@ -123,14 +123,9 @@ def rows_of(found: Sequence[Sequence[Round]]) -> list[dict[str, Any]]:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """A bar a contestant."""
-    with style():
-        figure = sheet(7, 2.6, "a training step of torchdiffeq's demo")
-        axes = clean(figure.subplots())
-        axes.barh([row["contestant"] for row in rows], [row["step, ms"] for row in rows], color=PALETTE[0], height=0.6)
-        axes.invert_yaxis()
-        axes.set_xscale("log")
-        axes.set_xlabel("ms of a processor")
-    return figure
+    names, steps = [row["contestant"] for row in rows], [row["step, ms"] for row in rows]
+    title = "a training step of torchdiffeq's demo"
+    return bars(names, steps, title=title, unit="ms of a processor", height=2.6, scale="log")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

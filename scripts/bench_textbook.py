@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bars import bars
 from matplotlib.figure import Figure
 from recording import BENCHMARKS, ROOT, parse
-
-from node_runner.reporting.figures.style import PALETTE, clean, sheet, style
 
 
 OVERRIDES = (
@@ -51,13 +50,8 @@ def timed(command: Sequence[str], environment: dict[str, str]) -> float:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """A bar a command."""
-    with style():
-        figure = sheet(7, 2.4, "the textbook run, from start to exit")
-        axes = clean(figure.subplots())
-        axes.barh([row["command"] for row in rows], [row["seconds"] for row in rows], color=PALETTE[0], height=0.6)
-        axes.invert_yaxis()
-        axes.set_xlabel("s")
-    return figure
+    names, seconds = [row["command"] for row in rows], [row["seconds"] for row in rows]
+    return bars(names, seconds, title="the textbook run, from start to exit", unit="s", height=2.4)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import VIEWS, ImageData, Images, choose_test, hold_out
+from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
 from node_runner.errors import ConfigError
 from node_runner.settings import Count, CountOrZero
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import Splits
 
 
 TOTAL = 1797
@@ -19,7 +18,7 @@ TOTAL = 1797
 
 
 @DATASETS.register("digits", "scikit-learn's 8x8 handwritten digits: 1797 images, no download")
-class Digits:
+class Digits(ImageSet):
     """1797 handwritten digits of 8 x 8 pixels with 17 grey levels, 0 to 16, bundled with scikit-learn.
 
     Views: labelled (N, 1, 8, 8) and points (N, 64).
@@ -34,8 +33,6 @@ class Digits:
     Repository, 1998 (its test set).
     """
 
-    views = VIEWS
-
     def __init__(
         self, *, train: Count | None = None, val: Count = 250, test: Count = 300, seed: CountOrZero = 0
     ) -> None:
@@ -46,14 +43,6 @@ class Digits:
 
     def check(self) -> None:
         """Nothing can be missing: the images come with scikit-learn."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """labelled: x float32 (N, 1, 8, 8) in [0, 1]. points: x uint8 (N, 64), 0 to 16."""
-        return self._data.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """Statistics are scalars over the training pixels; see `ImageData.spec`."""
-        return self._data.spec(view)
 
     @functools.cached_property
     def _data(self) -> ImageData:

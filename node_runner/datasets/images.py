@@ -1,10 +1,11 @@
-"""Grey images with a class, and the two ways to look at them: what mnist and digits share."""
+"""Grey images with a class, and the two ways to look at them: what mnist, digits and letters share."""
 
 from __future__ import annotations
 
+import abc
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -112,6 +113,25 @@ class ImageData:
         values = torch.arange(self.levels, dtype=torch.float64)
         mean = (share * values).sum()
         return mean, (share * (values - mean) ** 2).sum()
+
+
+class ImageSet(abc.ABC):
+    """A data set of images: it says what its images are, once they are asked for, and has both views of them."""
+
+    views: ClassVar[tuple[View, ...]] = VIEWS
+
+    def splits(self, view: View) -> Splits[Any]:
+        """labelled: x float32 (N, 1, H, W) in [0, 1]. points: x uint8 (N, H * W), the integer levels."""
+        return self._data.splits(view)
+
+    def spec(self, view: View) -> DataSpec:
+        """Statistics are scalars over the training pixels; see `ImageData.spec`."""
+        return self._data.spec(view)
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def _data(self) -> ImageData:
+        """The images, read or drawn."""
 
 
 def hold_out(total: int, *, train: int | None, val: int, seed: int) -> tuple[Tensor, Tensor]:

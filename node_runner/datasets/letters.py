@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import VIEWS, ImageData, Images
+from node_runner.datasets.images import ImageData, Images, ImageSet
 from node_runner.datasets.parts import TEST, TRAIN, VAL, stream
 from node_runner.settings import Count, CountOrZero
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import Splits
 
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -33,7 +32,7 @@ TURN, SHEAR = 0.25, 0.3
 
 
 @DATASETS.register("letters", "the alphabet in fourteen printed fonts, turned and sheared: 28x28 images, no download")
-class Letters:
+class Letters(ImageSet):
     """Capital letters A to Z, light on dark, each in a font, turn and shear of its own, placed as MNIST's digits are.
 
     Scaled so that the longer side takes 20 pixels, and moved so that the centre of mass is the image's. Each letter is
@@ -46,21 +45,11 @@ class Letters:
         seed: of fonts, turns and shears.
     """
 
-    views = VIEWS
-
     def __init__(self, *, train: Count = 5000, val: Count = 500, test: Count = 1000, seed: CountOrZero = 0) -> None:
         self._sizes, self._seed = (train, val, test), seed
 
     def check(self) -> None:
         """Nothing can be missing: the fonts come with matplotlib."""
-
-    def splits(self, view: View) -> Splits[Any]:
-        """labelled: x float32 (N, 1, 28, 28) in [0, 1]. points: x uint8 (N, 784), 0 to 255."""
-        return self._data.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """Statistics are scalars over the training pixels; see `ImageData.spec`."""
-        return self._data.spec(view)
 
     @functools.cached_property
     def _data(self) -> ImageData:

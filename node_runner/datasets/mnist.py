@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import VIEWS, ImageData, Images, choose_test, hold_out
+from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
 from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, provide
 from node_runner.settings import Count, CountOrZero
-from node_runner.views import DataSpec, Splits, View
+from node_runner.views import Splits
 
 
 HEADER = 8
@@ -19,7 +18,7 @@ HEADER = 8
 
 
 @DATASETS.register("mnist", "28x28 handwritten digits: 60000 training and 10000 test images, downloaded if missing")
-class MNIST:
+class MNIST(ImageSet):
     """Handwritten digits of 28 x 28 pixels with 256 grey levels, in the official split.
 
     Views: labelled (N, 1, 28, 28) and points (N, 784).
@@ -34,8 +33,6 @@ class MNIST:
 
     Source: LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
     """
-
-    views = VIEWS
 
     def __init__(
         self,
@@ -58,14 +55,6 @@ class MNIST:
             DataError: a file is altered, or missing and cannot be downloaded.
         """
         provide(self.raw)
-
-    def splits(self, view: View) -> Splits[Any]:
-        """labelled: x float32 (N, 1, 28, 28) in [0, 1]. points: x uint8 (N, 784), 0 to 255."""
-        return self._data.splits(view)
-
-    def spec(self, view: View) -> DataSpec:
-        """Statistics are scalars over the training pixels; see `ImageData.spec`."""
-        return self._data.spec(view)
 
     @functools.cached_property
     def _data(self) -> ImageData:

@@ -65,6 +65,7 @@ def attempts(source: Source, order: int) -> Loop:
     """Attempts until the end is reached, the rows are full, the budget is spent, or the next cannot be made."""
 
     def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        """Make one attempt, and write its row if it is accepted."""
         state, clock, rows, scalars, times = carried
         t, before, accepted, rejected, finite = clock.unbind(0)
         _, direction, rtol, atol, _, smallest, largest, safety, ifactor, dfactor = fixed[0].unbind(0)
@@ -148,6 +149,7 @@ def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[
     """
 
     def compute(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        """Undo every row that holds a step."""
         number, gradient, *sums = carried
         scalars, before, given = fixed
 

@@ -44,6 +44,7 @@ def begin(system: System, order: int) -> Compute:
     """
 
     def compute(states: Sequence[Tensor], tensors: Sequence[Tensor]) -> Result:
+        """Evaluate the slope, and a second one from which the size follows."""
         clock, z = states
         t, direction, rtol, atol = clock.unbind(0)
         y = system.split(z)
@@ -74,6 +75,7 @@ def adaptive_step(system: System, tableau: Tableau) -> Compute:
     """
 
     def compute(states: Sequence[Tensor], tensors: Sequence[Tensor]) -> Result:
+        """Evaluate the later stages, and sum them with the weights of the tableau."""
         clock, z, k0 = states
         t, h, end, rtol, atol = clock.unbind(0)
         y = system.split(z)
