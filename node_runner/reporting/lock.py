@@ -47,7 +47,18 @@ def _hold(file: Path) -> int:
             os.close(descriptor)
             who = f"process {process}" if process else "another process"
             raise ConfigError(f"{file.parent}: {who} is writing this run; wait for its end, or stop it") from None
-        # Between opening and locking, the process before may have ended and taken the file with it.
-        if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+        if _is(file, descriptor):
             return descriptor
         os.close(descriptor)
+
+
+def _is(file: Path, descriptor: int) -> bool:
+    """Whether the name still leads to the opened file.
+
+    Between opening and locking, the process before may have ended and taken the file with it, and the next one made
+    another. To ask whether there is one and then which would leave a moment between the two.
+    """
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -66,13 +67,29 @@ def test_a_file_left_by_a_process_that_is_no_more_is_taken_over(tmp_path: Path):
         assert (tmp_path / NAME).read_text() == f"{os.getpid()}\n"
 
 
+def test_a_file_that_goes_between_opening_and_locking_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lock, left = fcntl.flock, 2
+
+    def flock(descriptor: int, operation: int) -> None:
+        nonlocal left
+        lock(descriptor, operation)
+        if left:  # as if the process before had ended just now
+            left -= 1
+            (tmp_path / NAME).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path):
+        assert left == 0
+        assert (tmp_path / NAME).read_text() == f"{os.getpid()}\n"
+
+
 def test_of_many_at_once_one_holds_it(tmp_path: Path):
-    # Each takes the lock 50 times; a counter that is read and written under it must not lose a turn.
+    # Each takes the lock 200 times; a counter that is read and written under it must not lose a turn.
     code = (
         "import sys, time; from pathlib import Path; from node_runner.errors import ConfigError\n"
         "from node_runner.reporting.lock import locked\n"
         "folder, turns = Path(sys.argv[1]), 0\n"
-        "while turns < 50:\n"
+        "while turns < 200:\n"
         "    try:\n"
         "        with locked(folder):\n"
         "            count = int((folder / 'count').read_text()); time.sleep(0.0001)\n"
@@ -83,4 +100,4 @@ def test_of_many_at_once_one_holds_it(tmp_path: Path):
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
     deadline = time.monotonic() + 60
     assert [process.wait(max(1.0, deadline - time.monotonic())) for process in processes] == [0, 0, 0]
-    assert (tmp_path / "count").read_text() == "150"
+    assert (tmp_path / "count").read_text() == "600"
