@@ -58,10 +58,19 @@ def _idle(unused: Sequence[str]) -> str:
     return f"; {', '.join(unused[:-1])} and {unused[-1]} play no part"
 
 
+def _unused(experiment: Experiment) -> tuple[str, ...]:
+    """The groups that play no part: in the model, or in the solver."""
+    groups, method = unused_by(MODELS.get(experiment.config.model.name)), experiment.method
+    # Fixed steps that are explicit have nothing to compare with a tolerance; implicit ones iterate until it is met.
+    if (method.tableau is not None or method.halves) and not method.adaptive and "tolerance" not in groups:
+        groups += ("tolerance",)
+    return groups
+
+
 def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dict[str, Any]:
     """The content of result.json."""
     config, state = experiment.config, trainer.state
-    unused = unused_by(MODELS.get(config.model.name))
+    unused = _unused(experiment)
     solved = "" if "solver" in unused else f" x {config.solver.name}"
     if "adjoint" not in unused:
         solved += f", adjoint {config.adjoint.name}"

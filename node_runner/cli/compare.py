@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from node_runner.cli import journal
-from node_runner.cli.choices import differing
-from node_runner.cli.explain import shown
-from node_runner.cli.measures import HIGHER, measure, quality_names
-from node_runner.cli.runs import find_runs
+from node_runner.cli.compared import Compared, choice_text, read_compared, short_keys
+from node_runner.cli.measures import HIGHER, quality_names
 from node_runner.cli.seeds import over_seeds
 from node_runner.cli.tables import Cell, show
 from node_runner.reporting.console import number
@@ -37,45 +35,46 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
         places: runs, folders of runs, or patterns.
         csv_file: write all figures to this file.
         as_json: print JSON in place of the table.
-        plot: draw val/loss over time and over evaluations to this file.
+        plot: draw how the losses fell, and quality over cost, to this file.
 
     Raises:
         ConfigError: a place that holds no run.
     """
-    folders = find_runs(places)
-    runs = [measure(folder) for folder in folders]
-    choices = [
-        {key: None if key.partition(".")[0] in run.unused else value for key, value in chosen.items()}
-        for chosen, run in zip(differing([folder.config for folder in folders]), runs, strict=True)
-    ]
-    quality = quality_names(runs)
-    parameters = list(dict.fromkeys(name for run in runs for name in run.parameters))
-    names = [str(shown(folder.path.resolve())) for folder in folders]
-    records = [
-        {"run": name, **chosen, **{key: run.quality.get(key) for key in quality},
-         **{key: run.parameters.get(key) for key in parameters},
-         **{key: run.costs.get(key) for key in COSTS}, "steps": run.steps, "status": run.status, "reason": run.reason}
-        for name, chosen, run in zip(names, choices, runs, strict=True)
-    ]  # fmt: skip
+    runs = read_compared(places)
+    quality = quality_names([run.measures for run in runs])
+    parameters = list(dict.fromkeys(name for run in runs for name in run.measures.parameters))
+    records = [_record(run, quality, parameters) for run in runs]
     if csv_file is not None:
         _write_csv(csv_file, records)
     if plot is not None:
-        from node_runner.cli.loss_curves import draw_losses
+        from node_runner.cli.comparison_figure import draw_comparison
 
-        labels = [", ".join(f"{key}={text(value)}" for key, value in chosen.items()) for chosen in choices]
-        if len(set(labels)) < len(labels):
-            labels = names
-        draw_losses(dict(zip(labels, folders, strict=True)), plot)
+        draw_comparison(runs, plot)
         print(f"plot: {plot}", file=sys.stderr)
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    _print(records, list(choices[0]), quality, parameters)
+    _print(records, list(runs[0].choices), quality, parameters)
     for place in places:
         jobs = journal.read(Path(place))
         for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():
             if job.status == "refused":
                 print(f"{name}: refused: {job.reason}")
+
+
+def _record(run: Compared, quality: Sequence[str], parameters: Sequence[str]) -> dict[str, Any]:
+    """Everything that is known of a run, by column."""
+    found = run.measures
+    return {
+        "run": run.name,
+        **run.choices,
+        **{key: found.quality.get(key) for key in quality},
+        **{key: found.parameters.get(key) for key in parameters},
+        **{key: found.costs.get(key) for key in COSTS},
+        "steps": found.steps,
+        "status": found.status,
+        "reason": found.reason,
+    }
 
 
 def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str], parameters: list[str]) -> None:
@@ -87,12 +86,12 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str],
     common = _common([record["run"] for record in records])
     rows: list[list[str | Cell]] = []
     for record in records:
-        row: list[str | Cell] = [text(record[key]) for key in chosen]
+        row: list[str | Cell] = [choice_text(record[key]) for key in chosen]
         for key in measured:
             value = number(record[key])
             row.append(Cell(value) if record[key] is not None and record[key] == best.get(key) else value)
         rows.append([*row, record["status"], record["run"].removeprefix(common)])
-    columns = [*_short(chosen), *measured, "status", "run"]
+    columns = [*short_keys(chosen), *measured, "status", "run"]
     if not sys.stdout.isatty():
         show(columns, rows, title=common.rstrip("/"), numbers=measured)
     else:
@@ -104,8 +103,8 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str],
     if spreads:
         print()
         show(
-            _short(seeds),
-            [[text(cell) for cell in row] for row in spreads],
+            short_keys(seeds),
+            [[choice_text(cell) for cell in row] for row in spreads],
             title="median (least to greatest) over seeds",
         )
     if any(isinstance(cell, Cell) for row in rows for cell in row) and not sys.stdout.isatty():
@@ -113,19 +112,6 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str],
     for record in records:
         if record["status"] != "completed":
             print(f"{record['run'].removeprefix(common)}: {record['status']}: {record['reason']}")
-
-
-def _short(keys: list[str]) -> list[str]:
-    """Keys without their group, where that names them well enough."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
-
-
-def text(value: Any) -> str:
-    """A choice as it is typed."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "-" if value is None else str(value)
 
 
 def _best(key: str, records: list[dict[str, Any]]) -> Any:

@@ -164,12 +164,13 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw val/loss over time and over evaluations to this file.", show_default=False)
+        Path | None,
+        typer.Option(help="Draw how the losses fell, and quality over cost, to this file.", show_default=False),
     ] = None,
 ) -> None:
     """Put runs side by side: what was chosen, how good they are, and what they cost.
 
-    Example: node-run compare outputs/sweeps/NAME --plot losses.png
+    Example: node-run compare outputs/sweeps/NAME --plot comparison.png
     """
     from node_runner.cli.compare import compare as show
 

@@ -13,10 +13,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from node_runner.cli import journal
+from node_runner.cli.compared import read_compared
 from node_runner.cli.explain import explain, report, shown
 from node_runner.cli.job import execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, load_run, to_run
-from node_runner.errors import ConfigError
+from node_runner.errors import ConfigError, DataError
 from node_runner.reporting.lock import locked
 from node_runner.reporting.run_folder import RunFolder
 
@@ -113,6 +114,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
         from node_runner.cli.compare import compare
 
         compare([str(folder)], None, False, None)
+        draw_sweep(folder)
         place = shown(folder.resolve())
         print(f"sweep: {place}  (again: node-run compare {place})", file=sys.stderr)
     elif jobs:
@@ -129,6 +131,19 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     first, name = next(pair for pair in zip(jobs, journal.names(jobs), strict=True) if pair[0].status in counts)
     print(f"node-run: of {len(jobs)} jobs, {parts}; the first, {name}: {first.reason}", file=sys.stderr)
     return 2 if counts["refused"] else 1
+
+
+def draw_sweep(folder: Path) -> None:
+    """Draw the runs of the sweep beside each other."""
+    from node_runner.cli.comparison_figure import draw_comparison
+
+    file = folder / "comparison.png"
+    try:
+        draw_comparison(read_compared([str(folder)]), file)
+    except DataError as error:
+        print(f"no figure: {error}", file=sys.stderr)
+    else:
+        print(f"figure: {shown(file.resolve())}", file=sys.stderr)
 
 
 def remove_trace(folder: Path) -> None:

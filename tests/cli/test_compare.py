@@ -13,8 +13,10 @@ import yaml
 
 from node_runner.cli import journal
 from node_runner.cli.choices import differing
-from node_runner.cli.loss_curves import loss_curve
-from node_runner.cli.measures import measure
+from node_runner.cli.compared import Compared
+from node_runner.cli.comparison_figure import factors, looks_of
+from node_runner.cli.loss_curve import loss_curve
+from node_runner.cli.measures import Measures, measure
 from node_runner.reporting.run_folder import RunFolder
 from tests.cli.conftest import NodeRun
 
@@ -36,6 +38,7 @@ def change(run: Path, file: str, **values: Any) -> None:
 def three(spiral: Path) -> list[Path]:
     """The run on the spiral, a better and dearer one at another tolerance, and one that failed."""
     runs = [spiral, spiral.with_name("tight"), spiral.with_name("broken")]
+    change(spiral, "result.json", unused=[])  # as if its solver had a tolerance
     for copy in runs[1:]:
         shutil.copytree(spiral, copy)
     change(runs[1], "config.yaml", tolerance__rtol=1e-6)
@@ -95,6 +98,32 @@ def test_the_table_can_be_kept_and_drawn(node_run: NodeRun, three: list[Path], h
     assert rows["outputs/tight"]["tolerance.rtol"] == "1e-06"
     assert rows["outputs/broken"]["reason"] == "a step became too small"
     assert (here / "new" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def of(*choices: dict[str, Any]) -> list[Compared]:
+    """Runs that differ in these choices."""
+    done = Measures("completed", "", 10)
+    return [Compared(f"run{number}", RunFolder(Path()), chosen, done) for number, chosen in enumerate(choices)]
+
+
+def test_settings_that_change_together_are_one_factor_of_a_figure_and_seeds_are_none():
+    runs = of(*(
+        {"solver": solver, "tolerance.rtol": rtol, "tolerance.atol": atol, "seed": seed}
+        for solver in ("dopri5", "bosh3") for rtol, atol in ((1e-3, 1e-4), (None, None)) for seed in (0, 1)
+    ))  # fmt: skip
+    solvers, tolerances = factors(runs)
+    assert solvers == ["solver=dopri5"] * 4 + ["solver=bosh3"] * 4
+    assert tolerances == (["rtol=0.001, atol=0.0001"] * 2 + ["no rtol, no atol"] * 2) * 2
+    looks, legend = looks_of([solvers, tolerances])
+    assert [looks.index(look) for look in looks] == [0, 0, 2, 2, 4, 4, 6, 6]
+    assert [entry.get_label() for entry in legend] == [*dict.fromkeys(solvers), *dict.fromkeys(tolerances)]
+
+
+def test_three_factors_are_taken_as_one_and_seeds_as_one_where_nothing_else_differs():
+    runs = of({"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 1}, {"a": 1, "b": 1, "c": 2})
+    assert factors(runs) == [["a=1, b=1, c=1", "a=2, b=1, c=1", "a=1, b=2, c=1", "a=1, b=1, c=2"]]
+    assert factors(of({"seed": 3}, {"seed": 4})) == [["seed=3", "seed=4"]]
+    assert factors(of({}, {})) == [["run0", "run1"]]
 
 
 def test_a_picture_of_no_format_is_refused(node_run: NodeRun, three: list[Path]):
@@ -159,4 +188,4 @@ def test_a_curve_adds_up_what_training_cost(here: Path):
         {"step": 15, "test/loss": 1.0},
     ]
     (here / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert loss_curve(RunFolder(here)) == [(1.0, 60.0, 3.0), (2.0, 110.0, 2.0)]
+    assert loss_curve(RunFolder(here)) == [(10, 60.0, 1.0, 3.0), (15, 110.0, 2.0, 2.0)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from node_runner.cli import journal, sweep
+from node_runner.cli.sweep import draw_sweep
 from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.run_folder import RunFolder
@@ -34,6 +35,18 @@ def test_every_job_is_a_run_and_a_table_ends_it(node_run: NodeRun):
     assert table[0] == str(FOLDER)
     assert [line.split()[0] for line in table[1:]] == ["solver", "euler", "rk4"]
     assert done.last == f"sweep: {FOLDER}  (again: node-run compare {FOLDER})"
+
+
+def test_a_sweep_is_drawn_without_being_asked(
+    node_run: NodeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("node_runner.cli.sweep.draw_sweep", draw_sweep)
+    assert f"figure: {FOLDER}/comparison.png\n" in node_run(*SWEEP, "seed=1,2").err
+    assert (FOLDER / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    for metrics in FOLDER.glob("*/metrics.jsonl"):
+        metrics.write_text("")
+    draw_sweep(FOLDER)
+    assert capsys.readouterr().err == "no figure: nothing to plot: none of these runs has been validated yet\n"
 
 
 def test_jobs_that_fail_or_are_refused_do_not_stop_the_others(node_run: NodeRun):
