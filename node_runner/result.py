@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from node_runner import accurate, stiffness
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import RunConfig, config_hash
 from node_runner.models import MODELS
 from node_runner.models.unused import unused_by
-from node_runner.stiffness import advice
 from node_runner.training.loop import Trainer
 
 
@@ -72,6 +72,7 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
     config, state = experiment.config, trainer.state
     unused = _unused(experiment)
     solved = "" if "solver" in unused else f" x {config.solver.name}"
+    metrics = {**state.last, **state.best, **ending.tests}
     if "adjoint" not in unused:
         solved += f", adjoint {config.adjoint.name}"
     return {
@@ -80,11 +81,11 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "title": f"{config.dataset.name} x {config.model.name}{solved}",
         "choices": _choices(experiment, unused),
         "unused": list(unused),
-        "metrics": {**state.last, **state.best, **ending.tests},
+        "metrics": metrics,
         "truth": _truth(experiment, state.best),
         "best_step": state.best_step,
         "totals": _totals(trainer),
-        "advice": _advice(experiment, state.last),
+        "advice": _advice(experiment, metrics),
         "parameters": count_parameters(experiment.model),
         "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
         "config_hash": config_hash(config),
@@ -94,8 +95,12 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
 
 def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
     """Sentences on what could be done better."""
-    found = advice(experiment.method, metrics.get("solver/stiffness"), metrics.get("solver/accepted"))
-    return [] if found is None else [found]
+    method = experiment.method
+    found = [
+        stiffness.advice(method, metrics.get("solver/stiffness"), metrics.get("solver/accepted")),
+        accurate.advice(metrics, adaptive=method.adaptive),
+    ]
+    return [sentence for sentence in found if sentence is not None]
 
 
 def _truth(experiment: Experiment, measured: Mapping[str, float]) -> dict[str, float]:

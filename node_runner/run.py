@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from node_runner.accurate import PART, accurate_solve
 from node_runner.assemble import Experiment, assemble
 from node_runner.config import RunConfig, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
@@ -157,17 +158,24 @@ def carry_out(
 
 
 def test(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
-    """Metrics of every test part, with the best weights, measured once."""
+    """Metrics of every test part, with the best weights, measured once; of the validation part, solved accurately."""
     results: dict[str, float] = {}
-    for name, part in experiment.splits.items():
-        if name in ("train", "val"):
-            continue
+
+    def measure(name: str, part: Any) -> None:
         try:
-            results |= {f"{name}/{key}": value for key, value in trainer.evaluate(part).items()}
+            results.update({f"{name}/{key}": value for key, value in trainer.evaluate(part).items()})
         except SolveFailed as failure:
             # A field may fail beyond the region it was trained on: that is a result, and the others stand.
             log.warning("%s could not be measured: %s", name, failure)
             results[f"{name}/loss"] = math.nan
+
+    for name, part in experiment.splits.items():
+        if name not in ("train", "val"):
+            measure(name, part)
+    accurate = accurate_solve(experiment) if experiment.config.trainer.check_solver else None
+    if accurate is not None:
+        with experiment.solve.instead(accurate):
+            measure(PART, experiment.splits.val)
     trainer.report(results)
     return results
 

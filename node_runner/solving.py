@@ -94,6 +94,7 @@ class Solve:
         self.served_by: str | None = None
         self._rehearsing: list[Choice] | None = None
         self._watching: list[Solved] | None = None
+        self._instead: Solve | None = None
         self.expect(0)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Solve:
@@ -123,6 +124,8 @@ class Solve:
         Raises:
             ConfigError: no engine can serve this solve, with the reason.
         """
+        if self._instead is not None:
+            return self._instead(f, y0, ts, norm=norm)
         if offers(f, "check"):
             f.check(self.method, self.adjoint.name)  # type: ignore[attr-defined]
         if offers(f, "diffusion") and self.method.calculus is None:
@@ -152,6 +155,15 @@ class Solve:
             return other.unsupported(method) is None and not other.refuses(method, f, y0, norm, self.adjoint.name)
 
         raise ConfigError(nobody(refused, elsewhere(serves)))
+
+    @contextmanager
+    def instead(self, other: Solve) -> Iterator[None]:
+        """Within this block `other` solves for whoever holds this one."""
+        self._instead = other
+        try:
+            yield
+        finally:
+            self._instead = None
 
     @contextmanager
     def watched(self) -> Iterator[list[Solved]]:

@@ -109,7 +109,7 @@ def page(
 ) -> str:
     """The README of a record."""
     environment, runs = record["environment"], record["runs"]
-    columns = [key for key in runs[0]["metrics"] if key.startswith(("val/", "test")) and not key.endswith("/nfe")]
+    columns = [key for key in runs[0]["metrics"] if key.startswith(("val", "test")) and not key.endswith("/nfe")]
     columns += ["nfe/forward", "nfe/backward", "memory/saved_mb", "memory/peak_mb", "time/step_ms"]
     columns = [c for c in columns if any(c in run["metrics"] for run in runs)]
     lines = [f"# {name}", "", f"**Question.** {about['Question']}", "", f"**Command.** `{about['Command']}`", ""]

@@ -78,7 +78,7 @@ def quality_names(runs: list[Measures]) -> list[str]:
 
 def _quality(metrics: dict[str, Any]) -> dict[str, float]:
     found = {"val/loss": metrics.get("val/loss")}
-    parts = dict.fromkeys(name.split("/")[0] for name in metrics if name.startswith("test") and "/" in name)
+    parts = dict.fromkeys(name.split("/")[0] for name in metrics if name.startswith(("test", "val_")) and "/" in name)
     for part in parts:
         metric = next((name for name in QUALITY if f"{part}/{name}" in metrics), "loss")
         found |= {f"{part}/{name}": metrics.get(f"{part}/{name}") for name in (metric, *BESIDE)}

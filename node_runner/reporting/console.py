@@ -174,8 +174,8 @@ def table(result: Mapping[str, Any]) -> list[Text]:
     head = f"{totals['steps']:.0f} steps in {duration(totals['seconds_total'])}"
     best = f", best val/loss at step {result['best_step']}" if "val/loss" in metrics else ""
     lines = [Text(f"{result['title']}: {result['status']}", style="bold"), Text(head + best)]
-    parts = list(dict.fromkeys(key.partition("/")[0] for key in metrics if key.startswith(("test", "val/"))))
-    parts.sort(key=lambda part: (part == "val", part))
+    parts = list(dict.fromkeys(key.partition("/")[0] for key in metrics if key.startswith(("test", "val"))))
+    parts.sort(key=lambda part: (part.startswith("val"), part))
     names = dict.fromkeys(key.partition("/")[2] for part in parts for key in metrics if key.startswith(f"{part}/"))
     if "nll" in names:
         names.pop("loss", None)  # the same number

@@ -87,6 +87,8 @@ class TrainerConfig:
         continuity: weight of the gaps between such segments.
         field_weight_decay: of the field's parameters alone, apart from the gradient as in AdamW (0: none).
         first_states: of whole trajectories, in training: given by the observation, with its noise, or learned.
+        check_solver: measure the validation part once more at the end, solved accurately, and say where the model is
+            another then.
     """
 
     steps: Count | None = 1000
@@ -110,3 +112,4 @@ class TrainerConfig:
     continuity: NonNegative = 1.0
     field_weight_decay: NonNegative = 0.0
     first_states: FirstStates = FirstStates.given
+    check_solver: bool = True

@@ -42,6 +42,7 @@ NodeRun = Callable[..., Outcome]
 SHORT = (
     "trainer.steps=6", "trainer.log_every=2", "trainer.eval_every=3", "trainer.batch_size=4", "trainer.window=null",
     "trainer.average=null", "solver=midpoint", "field.width=8", "logger=[]", "device=cpu",
+    "trainer.check_solver=false",
 )  # fmt: skip
 SPIRAL = (*SHORT, "dataset.times=8", "dataset.train=8", "dataset.val=4", "dataset.test=4", "dataset.long=2")
 MOONS = (*SHORT, "dataset=two_moons", "dataset.train=40", "dataset.val=20", "dataset.test=20")
