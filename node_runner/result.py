@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_runner import accurate, stiffness
+from node_runner import stiffness, trust
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import RunConfig, config_hash
 from node_runner.models import MODELS
@@ -98,7 +98,7 @@ def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
     method = experiment.method
     found = [
         stiffness.advice(method, metrics.get("solver/stiffness"), metrics.get("solver/accepted")),
-        accurate.advice(metrics, adaptive=method.adaptive),
+        trust.advice(metrics, adaptive=method.adaptive),
     ]
     return [sentence for sentence in found if sentence is not None]
 

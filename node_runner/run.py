@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from node_runner.accurate import PART, accurate_solve
+from node_runner.accurate import accurate_solve
 from node_runner.assemble import Experiment, assemble
 from node_runner.config import RunConfig, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
@@ -30,6 +30,7 @@ from node_runner.stiffness import Stiffness
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.field_weights import FieldDecay
 from node_runner.training.loop import Trainer
+from node_runner.trust import PART
 
 
 log = logging.getLogger("node_runner")

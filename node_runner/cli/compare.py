@@ -55,6 +55,13 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
         print(json.dumps(records, indent=2))
         return
     _print(records, list(runs[0].choices), quality, parameters)
+    common = _common([run.name for run in runs])
+    for run in runs:
+        if run.measures.apart is not None:
+            metric, own, accurate = run.measures.apart
+            print(
+                f"{run.name.removeprefix(common)}: val/{metric} is {own:.4g}, and {accurate:.4g} solved accurately: bound to its solver"
+            )
     for place in places:
         jobs = journal.read(Path(place))
         for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():

@@ -48,7 +48,8 @@ def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
     """Draw val/loss over steps, evaluations and seconds; below, the quality of the completed runs over costs of a step.
 
     Runs are told apart by colour and, where two choices differ, by marker and line too. Medians of the runs that
-    look alike, which differ by their seeds, are joined where the second choice alone differs.
+    look alike, which differ by their seeds, are joined where the second choice alone differs. Runs that an accurate
+    solve makes another of are hollow.
 
     Args:
         runs: what to compare.
@@ -65,6 +66,11 @@ def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
     ended = [run for run in runs if run.measures.status == "completed" and metric in run.measures.quality]
     with style():
         looks, legend = looks_of(factors(runs))
+        if any(run.measures.apart is not None for run in ended):
+            hollow = "hollow: bound to its solver (val_tight)"
+            legend.append(
+                Line2D([], [], color="0.3", linestyle="", marker=MARKERS[0], markerfacecolor="white", label=hollow)
+            )
         columns = max(1, min(len(legend), LETTERS // max(4 + len(str(entry.get_label())) for entry in legend)))
         rows = 1 if len(ended) < 2 else 2
         figure = sheet(11.5, 3.0 * rows + 0.5 + 0.2 * math.ceil(len(legend) / columns), _headline(len(runs)))
@@ -105,19 +111,18 @@ def _draw_reached(
     axes: Axes, runs: Sequence[Compared], looks: Sequence[Look], columns: Sequence[str], metric: str
 ) -> None:
     groups: dict[tuple[float, ...], dict[Look, list[tuple[float, float]]]] = {}
+    drawn: list[tuple[float, float]] = []
     for run, look in zip(runs, looks, strict=True):
         costs = [run.measures.costs.get(column) for column in columns]
         if any(cost is not None for cost in costs):
             point = (sum(cost or 0.0 for cost in costs), run.measures.quality[metric])
+            face = look.colour if run.measures.apart is None else "white"
+            axes.plot(*point, color=look.colour, marker=look.marker, markerfacecolor=face, markersize=6, zorder=3)
             groups.setdefault(look.colour, {}).setdefault(look, []).append(point)
+            drawn.append(point)
     for colour, points in groups.items():
         middle = [(median(x for x, _ in alike), median(y for _, y in alike)) for alike in points.values()]
         axes.plot(*zip(*middle, strict=True), color=colour, linewidth=0.8, alpha=0.6)
-        for look, alike in points.items():
-            axes.plot(
-                *zip(*alike, strict=True), color=colour, linestyle="", marker=look.marker, markersize=6, alpha=0.9
-            )
-    drawn = [point for points in groups.values() for alike in points.values() for point in alike]
     clean(axes, grid=True)
     axes.set(xscale=_scale([x for x, _ in drawn]), yscale=_scale([y for _, y in drawn]))
 

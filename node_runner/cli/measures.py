@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.trust import Apart, apart
 
 
 QUALITY = ("accuracy", "bits_per_dim", "nll", "relative_rmse", "mse")
@@ -31,6 +32,7 @@ class Measures:
         costs: evaluations per step, memory, time, by column.
         unused: groups of the configuration that play no part in the model.
         parameters: of an equation, as they were found, by name; the nearer to the truth the better.
+        apart: what an accurate solve makes of the run, where that is not what its own solver does.
     """
 
     status: str
@@ -40,6 +42,7 @@ class Measures:
     costs: dict[str, float] = field(default_factory=dict)
     unused: Sequence[str] = ()
     parameters: dict[str, float] = field(default_factory=dict)
+    apart: Apart | None = None
 
 
 def measure(folder: RunFolder) -> Measures:
@@ -67,6 +70,7 @@ def measure(folder: RunFolder) -> Measures:
         _given(costs),
         result.get("unused", ()),
         parameters,
+        apart(metrics),
     )
 
 

@@ -78,6 +78,14 @@ def test_a_setting_that_plays_no_part_in_a_run_is_not_shown_as_its_choice(node_r
     assert row(table, "spiral")["rtol"] == "0.0001"
 
 
+def test_a_run_that_an_accurate_solve_makes_another_of_is_named(node_run: NodeRun, three: list[Path], here: Path):
+    metrics = json.loads((three[1] / "result.json").read_text())["metrics"]
+    change(three[1], "result.json", metrics={**metrics, "val/relative_rmse": 0.01, "val_tight/relative_rmse": 0.2})
+    done = node_run("compare", *map(str, three), "--plot", "figure.png")
+    assert "tight: val/relative_rmse is 0.01, and 0.2 solved accurately: bound to its solver" in done.out.splitlines()
+    assert row(done.out, "tight")["val_tight/relative_rmse"] == "0.2" and (here / "figure.png").exists()
+
+
 @pytest.mark.parametrize("place", ["outputs", "outputs/*", "outputs/t*"])
 def test_folders_and_patterns_stand_for_the_runs_in_them(node_run: NodeRun, three: list[Path], place: str):
     runs = {record["run"] for record in json.loads(node_run("compare", place, "--json").out)}
