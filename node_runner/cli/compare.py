@@ -59,9 +59,8 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     for run in runs:
         if run.measures.apart is not None:
             metric, own, accurate = run.measures.apart
-            print(
-                f"{run.name.removeprefix(common)}: val/{metric} is {own:.4g}, and {accurate:.4g} solved accurately: bound to its solver"
-            )
+            name, both = run.name.removeprefix(common), f"{own:.4g}, and {accurate:.4g} solved accurately"
+            print(f"{name}: val/{metric} is {both}: bound to its solver")
     for place in places:
         jobs = journal.read(Path(place))
         for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():
