@@ -21,9 +21,9 @@ LAYERS = [
     {"tracing", "tableaux"}, {"forms"},
     {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},
-    {"adjoints"}, {"solving"}, {"models", "stiffness"}, {"tasks"}, {"reporting"}, {"training"}, {"config"},
+    {"adjoints"}, {"solving"}, {"models", "stiffness", "trust"}, {"tasks"}, {"reporting"}, {"training"}, {"config"},
     {"assemble"},
-    {"rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"}, {"__main__"},
+    {"accurate", "rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 """Lowest first. Modules of one layer know nothing of each other."""
 
