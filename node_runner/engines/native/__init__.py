@@ -2,7 +2,9 @@
 
 source/lanes.h       vectors, exponentials
 source/activation.h  activations and their derivatives
+source/form.h        what the field is: sizes, parts, places of its parameters
 source/network.h     f(t, y) on a tile of samples, its divergence, their gradients
+source/units.h       f(t, y) on one sample, a layer's units in the lanes of a vector, and its gradient
 source/controller.h  the choice of the step size
 source/solve.cpp     the forward solve
 source/discrete.h    the gradient of the computed numbers

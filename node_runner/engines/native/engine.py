@@ -36,9 +36,11 @@ class NativeEngine(Engine):
 
     Values, accepted and rejected steps are torchdiffeq's. Gradients are those of the computed numbers, with step
     sizes as constants (torchdiffeq differentiates its estimate of the first step too), or of the continuous adjoint.
-    With solver.batching=per_sample each lane of a vector takes the steps of its own sample, and then the next sample.
+    The lanes of a vector are samples, or where these are few and the network is plain, the units of a layer. With
+    solver.batching=per_sample each lane takes the steps of its own sample, and then the next sample.
 
-    A solve uses torch's number of threads, each for some of the samples; results depend on it to rounding only.
+    A solve uses torch's number of threads, each for some of the samples where these are many; results depend on it
+    to rounding only.
     """
 
     name = "native"

@@ -134,6 +134,41 @@ def test_every_size_of_batch(batch: int, adjoint: str):
         equal(mlp(), batch=batch, adjoint=adjoint)
 
 
+def wide(activation: Activation = Activation.tanh, **settings: Any) -> MLP:
+    """A layer of which fills vectors, so that its units are in their lanes."""
+    field = MLP((DIM,), width=36, depth=2, activation=activation, **settings).double()
+    return scaled(field)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("adjoint", GRADIENTS)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_few_samples_of_a_wide_field(batch: int, adjoint: str, times: str):
+    equal(wide(time_dependent=True), batch=batch, ts=TIMES[times], adjoint=adjoint)
+
+
+@GRIDS
+@pytest.mark.parametrize("adjoint", GRADIENTS[:3])
+def test_few_samples_of_a_wide_field_in_fixed_steps(adjoint: str, options: dict[str, object]):
+    equal(wide(time_dependent=True), batch=2, adjoint=adjoint, name="rk4", **options)
+
+
+def test_few_samples_of_a_wide_field_that_sees_a_power_or_starts_at_times_of_its_own():
+    equal(wide(Activation.silu, power=2), batch=1)
+    equal(Shifted(wide(time_dependent=True), torch.linspace(0, 1, 3, dtype=torch.float64)), batch=3)
+
+
+def test_lanes_that_hold_no_number_of_the_state_have_no_part_in_its_error():
+    # Without an absolute tolerance their error is 0/0.
+    field, y0, method = wide(time_dependent=True), torch.ones(1, DIM, dtype=torch.float64), make_method("dopri5")
+    with torch.no_grad():
+        ours, theirs = (
+            engine_named(name).integrate(method, field, y0, FORWARD, rtol=1e-4, atol=0.0, norm=None)
+            for name in ("native", "torchdiffeq")
+        )
+    torch.testing.assert_close(ours.ys, theirs.ys, rtol=1e-10, atol=1e-10)
+
+
 def test_a_sample_s_result_does_not_depend_on_the_vector_that_it_is_in():
     # Fixed steps: adaptive ones are chosen for the whole batch.
     field, method = mlp(), make_method("rk4", step_size=0.1)

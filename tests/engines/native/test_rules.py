@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from node_runner.engines.native.engine import NativeEngine
 from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
+from node_runner.forms import Integral, form_of
 from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Estimate, Norm
@@ -230,7 +232,7 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_POWER": "1",
         "NODE_GATED": "0", "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16",
-        "NODE_WIDTH": "1", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
+        "NODE_WIDTH": "1", "NODE_UNITS": "0", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 
 
 @needs_compiler
@@ -312,11 +314,16 @@ def test_a_library_with_a_gradient_gives_the_same_values_without_one(monkeypatch
 
 
 def test_empty_lanes_are_few():
+    narrow, wide = (form_of(MLP((2,), width=width)) for width in (6, 64))
+    assert narrow is not None and wide is not None
     for count, dtype in ((1, torch.float32), (4, torch.float32), (2, torch.float64)):
-        assert plan.tile(torch.zeros(count, 2, dtype=dtype)) == (16, 1)
-    assert plan.tile(torch.zeros(8, 2)) == (32, 1)
-    assert plan.tile(torch.zeros(16, 2)) == (64, 1)
-    assert plan.tile(torch.zeros(33, 2)) == (64, 4)
+        assert plan.tile(narrow, torch.zeros(count, 2, dtype=dtype)) == (16, 1, False)
+    assert plan.tile(narrow, torch.zeros(8, 2)) == (32, 1, False)
+    assert plan.tile(wide, torch.zeros(16, 2)) == (64, 1, False)
+    assert plan.tile(wide, torch.zeros(33, 2)) == (64, 4, False)
+    assert plan.tile(wide, torch.zeros(8, 2)) == (64, 1, True)
+    assert plan.tile(wide, torch.zeros(8, 2), per_sample=True) == (32, 1, False)
+    assert not plan.tile(replace(wide, integrals=(Integral.kinetic,)), torch.zeros(8, 3))[2]
 
 
 @needs_compiler

@@ -25,9 +25,7 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
   Gates gates(weights, moment(t));
   std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
   std::vector<Real> time_parts(threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int i = 0; i < threads; i++) {
-    const NoSubnormals here;
+  on_threads([&](int i) {
     Net::Gathered gathered;
     std::vector<Net::Evaluation> list;
     std::vector<Vec> times(tiles * WIDTH);
@@ -46,7 +44,7 @@ void slope(Real u, const std::vector<Vec>& at_y, const std::vector<Vec>& at_a, A
     Net::gather(list.data(), int(list.size()), parts[i].data());
     Net::gather_gates(gathered, parts[i].data());
     time_parts[i] = sum(gathered.time);
-  }
+  });
   out.theta.swap(parts[0]);
   out.time = time_parts[0];
   for (int i = 1; i < threads; i++) {

@@ -5,11 +5,9 @@ static constexpr int PENDING = std::max(2, 48 / Net::C);
 
 void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int i = 0; i < threads; i++) {
-    const NoSubnormals here;
+  on_threads([&](int i) {
     gradient_of_tiles(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, parts[i].data());
-  }
+  });
   for (const auto& part : parts)
     for (int p = 0; p < PARAMETERS; p++) grad[p] += part[p];
 }

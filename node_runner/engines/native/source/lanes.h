@@ -1,4 +1,5 @@
-// Vectors as wide as the processor's registers, one sample a lane, and the functions that act on them.
+// Vectors as wide as the processor's registers, a lane for each sample (network.h) or each unit of a layer (units.h),
+// and the functions that act on them.
 //
 // NaN and infinity go through everything here as IEEE arithmetic has it; nothing may be compiled with -ffast-math.
 #pragma once

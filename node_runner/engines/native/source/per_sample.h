@@ -113,11 +113,9 @@ void per_sample(Call& o) {
 
   attempts.resize(threads);
   std::vector<Stuck> stuck(threads, Stuck{std::numeric_limits<int64_t>::max(), 0, DONE, 0, 0});
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int i = 0; i < threads; i++) {
-    const NoSubnormals here;
+  on_threads([&](int i) {
     solve_lanes(o, i, first, order, stuck[i]);
-  }
+  });
   int64_t most = 0;
   for (int64_t s = 0; s < batch; s++) most = std::max(most, o.steps[s] + o.steps[batch + s]);
   nfe += most * (o.stages - 1);
@@ -134,9 +132,7 @@ static bool earlier(const Stuck& a, const Stuck& b) {
 
 void first_steps(const Call& o, std::vector<double>& first) {
   nfe++;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int tile = 0; tile < tiles; tile++) {
-    const NoSubnormals here;
+  on_tiles([&](int tile) {
     const Vec *state = y.data() + size_t(tile) * R, *slope = k[0].data() + size_t(tile) * R;
     std::vector<Vec> moved(R), other(R);
     auto scale = [&](int r) { return Real(o.atol) + absolute(state[r]) * Real(o.rtol); };
@@ -150,7 +146,7 @@ void first_steps(const Call& o, std::vector<double>& first) {
     const Vec d2 = lane_norms([&](int r) { return (other[r] - slope[r]) / scale(r); });
     for (int l = 0; l < LANES && sample(tile, 0, l) < batch; l++)
       first[sample(tile, 0, l)] = second_guess(o, h0[l], d1[l], std::abs(d2[l] / h0[l]));
-  }
+  });
 }
 
 // Solves the samples of one thread, always the same ones. Of those that get stuck the earliest is remembered, and

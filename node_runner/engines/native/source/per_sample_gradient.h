@@ -8,16 +8,12 @@ void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   std::vector<Real> by_slope(size_t(batch) * R);
   std::fill_n(grad_y0, batch * R, Real(0));
   std::vector<std::vector<Real>> parts(threads, std::vector<Real>(PARAMETERS));
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int i = 0; i < threads; i++) {
-    const NoSubnormals here;
+  on_threads([&](int i) {
     if (o.times > 1) pull_attempts(o, attempts[i], grad_ys, grad_y0, by_slope.data(), parts[i].data());
-  }
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int i = 0; i < threads; i++) {
-    const NoSubnormals here;
+  });
+  on_threads([&](int i) {
     pull_beginnings(o, first_tile(i), first_tile(i + 1), grad_ys, grad_y0, by_slope.data(), parts[i].data());
-  }
+  });
   if (o.keep == STATES) nfe += 1 + *std::max_element(o.steps, o.steps + batch) * (o.stages - 1);
   for (const auto& part : parts)
     for (int p = 0; p < PARAMETERS; p++) grad[p] += part[p];

@@ -6,7 +6,11 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#if NODE_UNITS
+#include "units.h"
+#else
 #include "network.h"
+#endif
 #include "controller.h"
 
 // Memory of a size that is asked for again and again, once a step of every solve: kept for the next one.
@@ -56,7 +60,6 @@ constexpr int WIDTH = NODE_WIDTH;  // vectors in a row of a tile
 
 struct Solve {
   using Net = Network<WIDTH>;
-  static constexpr int TILE = WIDTH * LANES;  // samples in a tile
 
   struct Output { int64_t index; Real x; };   // an output time within a step, and where in it, 0 to 1
   struct Step {
@@ -71,7 +74,7 @@ struct Solve {
   std::vector<double> clock;             // the output times by it
   const int tiles, threads;
   const size_t size;                     // vectors in the state of all samples
-  std::vector<Vec> start, probes, mask;  // [tile][WIDTH], [tile][K][D][WIDTH], [tile][WIDTH]
+  std::vector<Vec> start, probes, mask;  // [tile][WIDTH], [tile][K][D][WIDTH], [tile][STATE]
   std::vector<Vec> y, y1, stage, scratch, first_state, first_tape;
   std::vector<std::vector<Vec>> k;
   std::vector<Vec> outputs;              // OUTPUTS: [time][size]
@@ -80,21 +83,25 @@ struct Solve {
 
   explicit Solve(const Call& o)
       : weights(o.tensors), batch(o.batch), sign(o.times > 1 && o.ts[0] > o.ts[1] ? -1 : 1), clock(o.ts, o.ts + o.times),
-        tiles(int((o.batch + TILE - 1) / TILE)),
-        threads(int(std::min<int64_t>(o.threads, tiles))), size(size_t(tiles) * Net::STATE),
-        start(tiles * WIDTH), probes(size_t(tiles) * K * D * WIDTH), mask(tiles * WIDTH), y(size), y1(size),
+        tiles(int((o.batch + Net::TILE - 1) / Net::TILE)),
+        threads(NODE_UNITS ? 1 : int(std::max<int64_t>(1, std::min<int64_t>(o.threads, tiles)))), size(size_t(tiles) * Net::STATE),
+        start(tiles * WIDTH), probes(size_t(tiles) * K * D * WIDTH), mask(size), y(size), y1(size),
         stage(size), scratch(size_t(tiles) * Net::TAPE), k(o.stages, std::vector<Vec>(size)) {
     for (double& t : clock) t *= sign;
     for (int tile = 0; tile < tiles; tile++)
       for (int c = 0; c < WIDTH; c++)
         for (int i = 0; i < LANES; i++) {
-          mask[tile * WIDTH + c][i] = sample(tile, c, i) < batch ? 1 : 0;
           if (o.start) start[tile * WIDTH + c][i] = o.start[clipped(tile, c, i)];
           for (int p = 0; p < K; p++)
             for (int j = 0; j < D; j++)
               probes[((tile * K + p) * D + j) * WIDTH + c][i] =
                   o.noise ? o.noise[clipped(tile, c, i) * D + j] : Real(p == j);
         }
+    for (size_t v = 0; v < size; v++)
+      for (int i = 0; i < LANES; i++) {
+        const int place = int(v % Net::STATE);
+        mask[v][i] = Net::row_at(place, i) < NORM_ROWS && sample(int(v / Net::STATE), place, i) < batch;
+      }
   }
   ~Solve() {
     for (Step& step : steps)
@@ -106,24 +113,42 @@ struct Solve {
   }
 
   // Lanes beyond the batch repeat its last sample, and do not count.
-  int64_t sample(int tile, int c, int lane) const { return (int64_t(tile) * WIDTH + c) * LANES + lane; }
-  int64_t clipped(int tile, int c, int lane) const { return std::min(sample(tile, c, lane), batch - 1); }
+  int64_t sample(int tile, int v, int lane) const { return int64_t(tile) * Net::TILE + Net::sample_at(v, lane); }
+  int64_t clipped(int tile, int v, int lane) const { return std::min(sample(tile, v, lane), batch - 1); }
 
-  void load(const Real* from, Vec* to, int tile, bool pad) const {  // (batch, R) -> (R, WIDTH)
-    for (int c = 0; c < WIDTH; c++)
+  void load(const Real* from, Vec* to, int tile, bool pad) const {  // (batch, R) -> the state of a tile
+    for (int v = 0; v < Net::STATE; v++)
       for (int i = 0; i < LANES; i++) {
-        bool there = sample(tile, c, i) < batch;
-        for (int r = 0; r < R; r++)
-          to[r * WIDTH + c][i] = there || pad ? from[clipped(tile, c, i) * R + r] : Real(0);
+        const int r = Net::row_at(v, i);
+        const bool there = r < R && (pad || sample(tile, v, i) < batch);
+        to[v][i] = there ? from[clipped(tile, v, i) * R + r] : Real(0);
       }
   }
   void store(const Vec* from, Real* to, int tile) const {
-    for (int c = 0; c < WIDTH; c++)
-      for (int i = 0; i < LANES && sample(tile, c, i) < batch; i++)
-        for (int r = 0; r < R; r++) to[sample(tile, c, i) * R + r] = from[r * WIDTH + c][i];
+    for (int v = 0; v < Net::STATE; v++)
+      for (int i = 0; i < LANES && Net::row_at(v, i) < R && sample(tile, v, i) < batch; i++)
+        to[sample(tile, v, i) * R + Net::row_at(v, i)] = from[v][i];
   }
   // The tiles of one of the threads: always the same ones, so that sums over them are always formed in one order.
   int first_tile(int thread) const { return int(int64_t(tiles) * thread / threads); }
+
+  // work(i) on each of the threads. One alone is not OpenMP's, which would take longer about it than about a small
+  // evaluation.
+  template <class Work>
+  void on_threads(Work work) const {
+    if (threads == 1) return work(0);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int i = 0; i < threads; i++) {
+      const NoSubnormals here;
+      work(i);
+    }
+  }
+  template <class Work>
+  void on_tiles(Work work) const {
+    on_threads([&](int i) {
+      for (int tile = first_tile(i); tile < first_tile(i + 1); tile++) work(tile);
+    });
+  }
   const Vec* probes_of(int tile) const { return probes.data() + size_t(tile) * K * D * WIDTH; }
 
   struct Clock {  // the field's time, for every sample of a tile
@@ -143,22 +168,19 @@ struct Solve {
   void evaluate(Real t, const Vec* state, Vec* out, Vec* tapes) {
     Real time = sign < 0 ? -t : t;
     Gates gates(weights, moment(time));
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int tile = 0; tile < tiles; tile++) {
-      const NoSubnormals here;
+    on_tiles([&](int tile) {
       evaluate_tile(sign, gates, time, tile, state + size_t(tile) * Net::STATE, tapes + size_t(tile) * Net::TAPE,
                     out + size_t(tile) * Net::STATE);
-    }
+    });
     nfe++;
   }
 
   Real norm(const Vec* error) const {  // RMS over the samples and the first rows of [tile][row][vector]
     Vec total = {};
-    for (int tile = 0; tile < tiles; tile++)
-      for (int v = 0; v < NORM_ROWS * WIDTH; v++) {
-        Vec e = error[size_t(tile) * Net::STATE + v] * mask[tile * WIDTH + v % WIDTH];
-        total += e * e;
-      }
+    for (size_t v = 0; v < size; v++) {
+      const Vec e = mask[v] > 0 ? error[v] : Vec{};
+      total += e * e;
+    }
     return std::sqrt(sum(total) / Real(batch * NORM_ROWS));
   }
   bool finite(const std::vector<Vec>& state) const {
