@@ -8,8 +8,8 @@
 Method. One step is: solve, mean squared error over all outputs, gradient, and an Adam update whose learning rate
 is 0, so that every step does the same work. The first step of each contestant is timed apart: it compiles. Then the
 contestants take turns in one process, in rounds of at least 0.2 seconds each; medians of the rounds. All in float32.
-The step of torchdiffeq is written as its users write it; the engines of this package are called through the same
-`Solve` that training uses, and updated by the same Adam, which is torch's fused kernel with less around it. Accuracy
+The step of torchdiffeq is written as its users write it; the step of the engines of this package is that of a run:
+the same `Solve`, gradients let go by hand, and the same Adam, torch's fused kernel with less around it. Accuracy
 stands beside speed: the relative error of each gradient against one in float64 at tolerance 1e-10 (torchdiffeq,
 backpropagation; for images its adjoint at 1e-6), since the continuous adjoint and the gradient of the computed numbers
 are different approximations of the same thing.
@@ -66,11 +66,13 @@ def engine_steps(problem: Problem, names: Sequence[str]) -> Iterator[Contestant]
 
 def contestant(name: str, problem: Problem, solve: Solve) -> Contestant:
     """One engine and gradient of this package."""
-    optimizer = FusedAdam(list(problem.field.parameters()), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+    parameters = list(problem.field.parameters())
+    optimizer = FusedAdam(parameters, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
     latest: list[SolveStats] = []
 
     def step() -> None:
-        optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         solution = solve(problem.field, problem.y0, problem.ts)
         problem.loss(solution.ys).backward()
         optimizer.step()
