@@ -101,11 +101,39 @@ def attempts(source: Source, order: int) -> Loop:
     return Loop(lambda carried, fixed: _attempt_ahead(carried, fixed)[2], body, once, f"loop of {source.about}")
 
 
+def marching(source: Source) -> Loop:
+    """Steps of given sizes: carried are state (1, ...), rows (ROWS, n, ...) as above, and number (1,) of them so far.
+
+    Fixed are scalars (ROWS, 5), and how many of them are steps, (1,).
+    """
+
+    def body(carried: Tensors, fixed: Tensors, tensors: Tensors) -> list[Tensor]:
+        """Take one step, and write its row."""
+        state, rows, number = carried
+        scalars, count = fixed
+        going = number < count
+        now = scalars.index_select(0, number.clamp(max=ROWS - 1)).squeeze(0)
+        with torch.no_grad():
+            row = torch.stack(source.call([now, state[0]], source.watched(tensors)).outputs)
+        here = (torch.arange(ROWS, device=number.device) == number) & going
+        return [
+            torch.where(going.view(-1, *[1] * (row.ndim - 1)), row[:1], state),
+            torch.where(here.view(-1, *[1] * row.ndim), row, rows),
+            number + going,
+        ]
+
+    def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return carried, [fixed[0], carried[2] + 1]
+
+    return Loop(lambda carried, fixed: (carried[2] < fixed[1])[0], body, once, f"loop of {source.about}")
+
+
 # --- gradient: carried are
-#   number (1,): how many rows are ahead; gradient (2, ...) that has reached y and its slope after them, and then
-#   that of each tensor of the field.
-# Fixed are scalars (ROWS, 5); before (ROWS, 2, ...): y and slope that each step began with; and
-# given (ROWS, 3, ...): the gradient that reaches what each step gave from the outputs.
+#   number (1,): how many rows are ahead; gradient (m, ...) that has reached the states after them which a step takes
+#   (y, and an adaptive one its slope), and then that of each tensor of the field.
+# Fixed are scalars (ROWS, 5); before (ROWS, m, ...): the states that each step began with; and
+# given (ROWS, n, ...): the gradient that reaches what each step gave, of which the first m are taken by the next one,
+# from the outputs.
 
 
 def undoing(source: Source) -> Loop:
@@ -115,12 +143,13 @@ def undoing(source: Source) -> Loop:
         number, gradient, *sums = carried
         left = (number - 1).clamp(min=0)
         scalars, before, given = (x.index_select(0, left).squeeze(0) for x in fixed)
-        result, leaves = source.tracked([scalars, before[0], before[1]], tensors)
-        tangents = torch.cat([gradient + given[:2], given[2:]])
+        taken = len(gradient)
+        result, leaves = source.tracked([scalars, *before.unbind(0)], tensors)
+        tangents = torch.cat([gradient + given[:taken], given[taken:]])
         tangents = torch.where(number > 0, tangents, torch.zeros_like(tangents))
         found = gradients(result.outputs, leaves, tangents.unbind(0))
-        pulled = torch.where(number > 0, torch.stack(found[:2]), gradient)
-        return [left, pulled, *(a + b for a, b in zip(sums, found[2:], strict=True))]
+        pulled = torch.where(number > 0, torch.stack(found[:taken]), gradient)
+        return [left, pulled, *(a + b for a, b in zip(sums, found[taken:], strict=True))]
 
     def once(carried: list[Tensor], fixed: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         return [torch.ones_like(carried[0]), *carried[1:]], fixed
@@ -141,7 +170,7 @@ def pull_one(source: Source) -> Callable[..., list[Tensor]]:
 def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[Tensor]]:
     """The gradient of recorded steps, all of them together: (carried, fixed, tensors) -> carried, as `undoing` gives.
 
-    The Jacobian J_n of each step by (y, slope) is computed as a matrix, which makes the recursion
+    The Jacobian J_n of each step by what it takes is computed as a matrix, which makes the recursion
     u_n = J_n' u_{n+1} + b_n one of small matrices that `_recursion` solves.
 
     Args:
@@ -152,13 +181,14 @@ def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[
         """Undo every row that holds a step."""
         number, gradient, *sums = carried
         scalars, before, given = fixed
+        taken = len(gradient)
 
         def one(scalars: Tensor, before: Tensor, tangents: Tensor) -> Sequence[Tensor]:
-            found: Sequence[Tensor] = pull(scalars, before[0], before[1], *tensors, *tangents.unbind(0))
+            found: Sequence[Tensor] = pull(scalars, *before.unbind(0), *tensors, *tangents.unbind(0))
             return found
 
         def by_state(scalars: Tensor, before: Tensor, tangents: Tensor) -> Tensor:
-            return torch.stack(list(one(scalars, before, tangents)[:2]))
+            return torch.stack(list(one(scalars, before, tangents)[:taken]))
 
         # Rows that hold nothing compute what the first one does, and their result is left out.
         real = torch.arange(ROWS, device=number.device) < number
@@ -169,15 +199,15 @@ def at_once(pull: fx.GraphModule) -> Callable[[Tensors, Tensors, Tensors], list[
         size = gradient.numel()
         unit = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
         units = unit.view(size, *gradient.shape)
-        units = torch.cat([units, torch.zeros_like(units[:, :1])], 1)
+        units = torch.cat([units, units.new_zeros(size, len(given[0]) - taken, *gradient.shape[1:])], 1)
         tangents = torch.cat([units.expand(ROWS, *units.shape), given[:, None]], 1)
         pulled = torch.vmap(torch.vmap(by_state, (None, None, 0)))(scalars, before, tangents).view(ROWS, size + 1, size)
         matrix = torch.where(real[:, None, None], pulled[:, :size].transpose(1, 2), unit)
         offset = torch.where(real[:, None], pulled[:, size], torch.zeros_like(pulled[:, size]))
         reached = _recursion(matrix, offset, gradient.reshape(1, size)).view(ROWS, *gradient.shape)
         after = torch.cat([reached[1:], gradient[None]])
-        tangents = torch.cat([after + given[:, :2], given[:, 2:]], 1)
-        found = torch.vmap(one)(scalars, before, torch.where(each, tangents, torch.zeros_like(tangents)))[2:]
+        tangents = torch.cat([after + given[:, :taken], given[:, taken:]], 1)
+        found = torch.vmap(one)(scalars, before, torch.where(each, tangents, torch.zeros_like(tangents)))[taken:]
         return [number * 0, reached[0], *(a + b.sum(0) for a, b in zip(sums, found, strict=True))]
 
     return compute

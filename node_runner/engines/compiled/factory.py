@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from node_runner.engines.compiled import steps
-from node_runner.engines.compiled.attempts import Loop, attempts, undoing
+from node_runner.engines.compiled.attempts import Loop, attempts, marching, undoing
 from node_runner.engines.compiled.loops import AtOnce, CapturedLoop, CompiledLoop, EagerLoop, Repeats
 from node_runner.engines.compiled.programs import CompiledProgram, EagerProgram, Kit, Program, Source
 from node_runner.engines.compiled.reading import Reading
@@ -68,37 +68,27 @@ class Factory:
 
     def __call__(self, system: System, about: str = "") -> Programs:
         """The programs of a system; `about` says what it is beside the field, and nothing for the field itself."""
+        order, options = self.method.order or 1, self.method.options
+        begin: Program | None = None
         if self.method.adaptive:
-            return self._adaptive(system, about)
-        cubic = self.method.options["interp"] == "cubic"
-        step = steps.fixed_step(system, self.tableau, cubic)
-        return Programs(
-            begin=self._make(steps.slope(system), 1, ("slope",), about),
-            step=self._make(step, 1 + cubic, ("step", self.tableau, cubic), about),
-            slope=self._make(steps.slope(system), 1, ("slope",), about),
-        )
-
-    def _adaptive(self, system: System, about: str) -> Programs:
-        order = self.method.order or 1
-        step = steps.adaptive_step(system, self.tableau)
-        own_first = self.method.options["first_step"] is not None
-        begin, kind = (steps.slope(system), "slope") if own_first else (steps.begin(system, order), "begin")
-        programs = Programs(
-            begin=self._make(begin, 1, (kind, order), about),
-            step=self._make(step, 3, ("step", self.tableau), about),
-            slope=self._make(steps.slope(system), 1, ("slope",), about),
-        )
+            step, outputs = steps.adaptive_step(system, self.tableau), 3
+            own_first = options["first_step"] is not None
+            compute, kind = (steps.slope(system), "slope") if own_first else (steps.begin(system, order), "begin")
+            begin = self._make(compute, 1, (kind, order), about)
+        else:
+            cubic = options["interp"] == "cubic"
+            step, outputs = steps.fixed_step(system, self.tableau, cubic), 3 if cubic else 1
+        programs = Programs(begin, self._make(step, outputs, ("step", self.tableau, outputs), about))
         # A continuous adjoint stops at every output, after a step or two.
-        return self._looped(programs, step, order) if self.way.looped and not about else programs
-
-    def _looped(self, programs: Programs, step: steps.Compute, order: int) -> Programs:
-        source, way = self._source(step, 3, "step", ""), (self.way.capture, self.way.compiled)
+        if not self.way.looped or about:
+            return programs
+        source, way = self._source(step, outputs, "step", ""), (outputs, self.way.capture, self.way.compiled)
         undo = self._loop(undoing(source), source, self._kit("undo", self.tableau, *way))
         if self.size <= self.way.at_once_up_to:
             book = self.way.book if self.way.compiled else None
             undo = AtOnce(source, self._kit("at once", self.tableau, *way), book, undo)
-        loop = self._loop(attempts(source, order), source, self._kit("loop", self.tableau, order, *way))
-        return programs._replace(loop=loop, undo=undo)
+        loop = attempts(source, order) if self.method.adaptive else marching(source)
+        return programs._replace(loop=self._loop(loop, source, self._kit("loop", self.tableau, order, *way)), undo=undo)
 
     def _loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
         compiled, capture, book = self.way.compiled, self.way.capture, self.way.book

@@ -170,7 +170,7 @@ class AtOnce:
 
     def _make(self, carried: list[Tensor], fixed: list[Tensor]) -> Compiled:
         scalars, before, given = fixed
-        step = [[scalars[0], before[0, 0], before[0, 1]], self.source.tensors, list(given[0].unbind(0))]
+        step = [[scalars[0], *before[0].unbind(0)], self.source.tensors, list(given[0].unbind(0))]
         pull = pull_one(self.source)
         mode = fake_mode()
         compute = at_once(trace(lambda *lists: pull(*lists), step, mode, decompose=False))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from node_runner.engines.compiled.strides import Readout, Strides
+from node_runner.engines.compiled.strides import GridStrides, Readout, Stride, Strides
 from node_runner.engines.compiled.tape import Outputs, Tape
 from node_runner.engines.compiled.walk import Adaptive, Grid, Programs, direction_of, interpolant
 from node_runner.errors import SolveFailed
@@ -72,36 +71,36 @@ class CompiledSolve:
         ys[0] = y0
         outputs = Outputs(ys[1:], interpolant(self.method))
         clock = self.times if self.direction > 0 else -self.times
-        if self.method.adaptive:
-            walk = self._adaptive(self.field.forward, self.tape, self.rtol, self.atol, self.direction, self.stats)
-            walk.end = (targets := clock.tolist())[-1]
-            walk.start(targets[0], y0)
-            j = 1
-            while isinstance(walk, Strides) and j < len(targets):
-                readout = walk.read(walk.stride(walk.end), targets, j)
-                j = readout.last
-                if j > readout.first:
-                    readout.write(ys)
-                if self.tape.keeping is not None:
-                    self.readouts.append(readout)
-            while j < len(targets):
-                walk.advance(targets[j])
-                last = bisect_right(targets, walk.t, lo=j)
-                walk.hand_on(targets[j:last], outputs)
-                j = last
+        walk = self._walk(self.field.forward, self.tape, self.rtol, self.atol, self.direction, self.stats)
+        if isinstance(walk, Strides | GridStrides):
+            self._read(walk.strides(clock, y0), clock.tolist(), ys)
         else:
-            Grid(self.method, self.field.forward, self.tape, self.direction, self.stats).march(clock, y0, outputs)
+            walk.march(clock, y0, outputs)
         outputs.finish()
         self.blocks = outputs.blocks
         self.stats.kept_bytes = self.tape.kept_bytes + sum(readout.stride.kept_bytes for readout in self.readouts)
         self.stats.seconds_forward = time.perf_counter() - began - (self.spent_compiling() - compiling)
         return ys
 
-    def _adaptive(
+    def _walk(
         self, programs: Programs, tape: Tape, rtol: float, atol: float, direction: int, stats: SolveStats
-    ) -> Adaptive:
-        arguments = (self.method, programs, tape, rtol, atol, direction, 0.0, stats)
-        return Adaptive(*arguments) if programs.loop is None else Strides(*arguments, loop=programs.loop)
+    ) -> Adaptive | Grid:
+        looped = programs.loop is not None
+        if self.method.adaptive:
+            kind = Strides if looped else Adaptive
+            return kind(self.method, programs, tape, rtol, atol, direction, stats)
+        return (GridStrides if looped else Grid)(self.method, programs, tape, direction, stats)
+
+    def _read(self, strides: Iterator[Stride], targets: Sequence[float], ys: Tensor) -> None:
+        """Write what strides give at the times (T,), and keep what a gradient needs of them."""
+        j = 1
+        for stride in strides:
+            readout = stride.read(targets, j, interpolant(self.method), self.direction)
+            j = readout.last
+            if j > readout.first:
+                readout.write(ys)
+            if self.tape.keeping is not None:
+                self.readouts.append(readout)
 
     # --- the gradient of the computed numbers
 
@@ -111,7 +110,8 @@ class CompiledSolve:
         sums = [torch.zeros_like(tensor) for tensor in self.field.tensors]
         zero = torch.zeros_like(grad_ys[0])
         if self.readouts:
-            (found["y", 0], found["slope", 0]), sums = self._undone(grad_ys, sums)
+            reached, sums = self._undone(grad_ys, sums)
+            found = {(name, 0): gradient for name, gradient in zip(("y", "slope"), reached, strict=False)}
         for step in reversed(self.tape.steps):
             tangents = [found.pop(name, zero) for name in step.gives]
             if step.states is None:
@@ -127,7 +127,7 @@ class CompiledSolve:
         return found.get(("y", 0), zero) + grad_ys[0], sums
 
     def _undone(self, grad_ys: Tensor, sums: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The gradient (2, ...) that reaches y and its slope at the start, and that of each tensor."""
+        """The gradient (m, ...) that reaches the states at the start which a step takes, and that of each tensor."""
         undo = self.field.forward.undo
         assert undo is not None
         gradient = torch.zeros_like(self.readouts[0].stride.start)
@@ -144,11 +144,9 @@ class CompiledSolve:
         """Evaluations that the gradient computes once more: those of the steps that were taken, and of the start."""
         tableau = self.method.tableau
         assert tableau is not None
-        each = tableau.stages - self.method.adaptive
-        if self.readouts:
-            return self.stats.accepted * each + (self.tape.keeping == "states")
-        others = len(self.tape.steps) - self.stats.accepted  # the slope at the start, and slopes for outputs
-        return self.stats.accepted * each + others
+        if not self.method.adaptive:
+            return self.stats.nfe_forward
+        return self.stats.accepted * (tableau.stages - 1) + (self.tape.keeping == "states")
 
     # --- the continuous adjoint
 
@@ -184,14 +182,8 @@ class CompiledSolve:
         stats, direction = SolveStats(), -self.direction
         out = Outputs(state.new_empty((1, *state.shape)), interpolant(self.method))
         interval = direction * self.times[i - 1 : i + 1].flip(0)
-        if self.method.adaptive:
-            walk = self._adaptive(programs, Tape(None), self.gradient.rtol, self.gradient.atol, direction, stats)
-            first, walk.end = interval.tolist()
-            walk.start(first, state)
-            walk.advance(walk.end)
-            walk.hand_on([walk.end], out)
-        else:
-            Grid(self.method, programs, Tape(None), direction, stats).march(interval, state, out)
+        walk = self._walk(programs, Tape(None), self.gradient.rtol, self.gradient.atol, direction, stats)
+        walk.march(interval, state, out)
         out.finish()
         self.stats.add_backward(stats)
         return out.ys[0]

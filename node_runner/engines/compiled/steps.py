@@ -94,20 +94,21 @@ def adaptive_step(system: System, tableau: Tableau) -> Compute:
     return compute
 
 
-def fixed_step(system: System, tableau: Tableau, with_slope: bool) -> Compute:
-    """(clock (4,), z) -> z1, and the slope at z for cubic interpolation.
+def fixed_step(system: System, tableau: Tableau, with_slopes: bool) -> Compute:
+    """(clock (5,), z) -> z1, and for cubic interpolation the slopes at z and at z1.
 
-    clock: time of the first stage, t, h, time of the stages at the step's end.
+    clock: time of the first stage, t, h, time of the stages at the step's end, t + h.
     """
 
     def compute(states: Sequence[Tensor], tensors: Sequence[Tensor]) -> Result:
         clock, z = states
-        start, t, h, end = clock.unbind(0)
+        start, t, h, end, after = clock.unbind(0)
         y = system.split(z)
         ks = [_slope_at(system, start, y, tensors)]
         _later_stages(system, tableau, t, h, end, y, ks, tensors)
-        z1 = system.join(tuple(part + h * change for part, change in zip(y, _sums(tableau.b, ks), strict=True)))
-        return Result([z1, system.join(ks[0])] if with_slope else [z1], [])
+        y1 = tuple(part + h * change for part, change in zip(y, _sums(tableau.b, ks), strict=True))
+        slopes = [ks[0], _slope_at(system, after, y1, tensors)] if with_slopes else []
+        return Result([system.join(parts) for parts in (y1, *slopes)], [])
 
     return compute
 

@@ -7,6 +7,7 @@ Clocks here ascend: a solve backward in time runs on -t, as in torchdiffeq. Sour
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -26,13 +27,12 @@ from node_runner.types import Method, SolveStats
 class Programs(NamedTuple):
     """The programs that a solve runs.
 
-    begin: the slope at the start, and the size of the first step unless it is given. step: one step. slope: the slope
-    at a time. loop: many attempts at a step, or None where each is a call of `step`. undo: the gradient of a loop.
+    begin: of adaptive steps, the slope at the start, and the size of the first unless it is given. step: one step.
+    loop: many of them, or attempts at them, or None where each is a call of `step`. undo: the gradient of a loop.
     """
 
-    begin: Program
+    begin: Program | None
     step: Program
-    slope: Program
     loop: Repeats | None = None
     undo: Repeats | None = None
 
@@ -56,11 +56,6 @@ class Scalars:
         real = self._real(t)
         return float(np.nextafter(real, real - self._real(1)))
 
-    def after(self, t: float) -> float:
-        """The number after t in the state's dtype."""
-        real = self._real(t)
-        return float(np.nextafter(real, real + self._real(1)))
-
 
 class Adaptive:
     """Steps that are chosen by an estimate of their error.
@@ -71,16 +66,15 @@ class Adaptive:
         tape: that writes down what a gradient needs.
         rtol, atol: tolerance.
         direction: 1, or -1 backward in time.
-        end: last time, for the sentence of a failure.
         stats: that counts.
     """
 
     def __init__(
-        self, method: Method, programs: Programs, tape: Tape, rtol: float, atol: float, direction: int, end: float,
+        self, method: Method, programs: Programs, tape: Tape, rtol: float, atol: float, direction: int,
         stats: SolveStats,
     ) -> None:  # fmt: skip
         self.method, self.programs, self.tape, self.stats = method, programs, tape, stats
-        self.rtol, self.atol, self.direction, self.end = rtol, atol, direction, end
+        self.rtol, self.atol, self.direction = rtol, atol, direction
         tableau, options = method.tableau, method.options
         assert tableau is not None and method.order is not None
         self.new_stages = tableau.stages - 1
@@ -89,16 +83,35 @@ class Adaptive:
             options[name] for name in ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor")
         )
 
-    def start(self, t: float, y: Tensor) -> None:
-        """Evaluate the slope at t, and find the first step."""
+    def march(self, times: Tensor, y: Tensor, outputs: Outputs) -> None:
+        """Step through all times (T,), which ascend, adding the states at times[1:].
+
+        Raises:
+            SolveFailed: the step underflows, the budget is spent, or the state is not finite.
+        """
+        targets = times.tolist()
+        self.start(targets, y)
+        j = 1
+        while j < len(targets):
+            while targets[j] > self.t:
+                self._attempt()
+            last = bisect_right(targets, self.t, lo=j)
+            self._hand_on(targets[j:last], outputs)
+            j = last
+
+    def start(self, targets: Sequence[float], y: Tensor) -> None:
+        """Evaluate the slope at the first time, and find the first step."""
+        t, self.end = targets[0], targets[-1]
         self.scalars = Scalars(y)
         direction = self.direction
         if self.first_step is None:
             scalars = self.scalars(direction * t, direction, self.rtol, self.atol)
         else:
             scalars = self.scalars(direction * t)
-        result = self.tape.run(self.programs.begin, [scalars, y])
-        self.tape.take(self.programs.begin, (("y", 0),), (("slope", 0),))
+        begin = self.programs.begin
+        assert begin is not None
+        result = self.tape.run(begin, [scalars, y])
+        self.tape.take(begin, (("y", 0),), (("slope", 0),))
         self.stats.nfe_forward += 2 if self.first_step is None else 1
         self.h = float(result.report[0]) if self.first_step is None else self.first_step
         self.t = self.before = t
@@ -106,15 +119,6 @@ class Adaptive:
         self.y_before, self.slope_before, self.middle = y, self.slope, y
         self.finite = True
         self.number = 0
-
-    def advance(self, target: float) -> None:
-        """Step until `target` is not ahead.
-
-        Raises:
-            SolveFailed: the step underflows, the budget is spent, or the state is not finite.
-        """
-        while target > self.t:
-            self._attempt()
 
     def bounds(self) -> tuple[float, float]:
         """The size of the next attempt, and its end.
@@ -167,7 +171,7 @@ class Adaptive:
             factor = min(self.ifactor, max(self.safety / ratio**self.exponent, 1.0 if ratio < 1 else self.dfactor))
         return min(max(h * factor, self.min_step), self.max_step)
 
-    def hand_on(self, targets: Sequence[float], outputs: Outputs) -> None:
+    def _hand_on(self, targets: Sequence[float], outputs: Outputs) -> None:
         """Add the states at times within the last step, by its interpolant, to the outputs."""
         n, size = self.number, self.t - self.before
         outputs.add(
@@ -227,40 +231,43 @@ class Grid:
         self.stages = method.tableau.stages
         self.cubic = method.options["interp"] == "cubic"
 
+    def clocks(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """The points (N + 1,) of the steps to all times (T,), and the scalars (N, 5) with which each is computed."""
+        points = _grid(times, self.method.options["step_size"])
+        t, after = points[:-1], points[1:]
+        start, end = t, after
+        if self.method.options["perturb"]:
+            start, end = torch.nextafter(t, t + 1), torch.nextafter(after, after - 1)
+        return points, self.direction * torch.stack([start, t, after - t, end, after], 1)
+
+    def count(self, steps: int, outputs: int) -> None:
+        """Book a solve of so many steps and outputs.
+
+        torchdiffeq's cubic evaluates the slope at the step's end once for each output, and so is it counted; here
+        every step of a cubic does.
+        """
+        self.stats.accepted += steps
+        self.stats.nfe_forward += self.stages * steps + self.cubic * outputs
+
     def march(self, times: Tensor, y: Tensor, outputs: Outputs) -> None:
         """Step through all times (T,), which ascend and have the dtype of y, adding the states at times[1:]."""
-        scalars, direction, perturb = Scalars(y), self.direction, self.method.options["perturb"]
-        grid = _grid(times, self.method.options["step_size"])
-        targets, points, sizes = times.tolist(), grid.tolist(), (grid[1:] - grid[:-1]).tolist()
+        grid, clocks = self.clocks(times)
+        scalars, targets, points = Scalars(y), times.tolist(), grid.tolist()
         j = 1
-        for n, h in enumerate(sizes):
+        for n, clock in enumerate(clocks.tolist()):
             t, after = points[n], points[n + 1]
-            start, end = (scalars.after(t), scalars.before(after)) if perturb else (t, after)
-            clock = scalars(direction * start, direction * t, direction * h, direction * end)
-            result = self.tape.run(self.programs.step, [clock, y])
-            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n))[: 1 + self.cubic]
-            self.tape.take(self.programs.step, (("y", n),), gives)
-            self.stats.nfe_forward += self.stages
-            self.stats.accepted += 1
-            y_before, y = y, result.outputs[0]
-            first = j
-            while j < len(targets) and after >= targets[j]:
-                j += 1
-            if j == first:
-                continue
-            names: tuple[Name, ...] = (("y", n + 1), ("y", n), ("slope", n), ("end", n))
-            values: tuple[Tensor, ...] = (y, y_before)
-            if self.cubic:
-                # torchdiffeq evaluates the slope at the step's end once for each output, and so is it counted.
-                self.stats.nfe_forward += j - first
-                values = (*values, result.outputs[1], self._end_slope(n, direction * after, y, scalars))
-            xs = [(target - t) / (after - t) for target in targets[first:j]]
-            outputs.add(names[: len(values)], values, xs, direction * (after - t))
-
-    def _end_slope(self, n: int, t: float, y: Tensor, scalars: Scalars) -> Tensor:
-        result = self.tape.run(self.programs.slope, [scalars(t), y])
-        self.tape.take(self.programs.slope, (("y", n + 1),), (("end", n),))
-        return result.outputs[0]
+            result = self.tape.run(self.programs.step, [scalars(*clock), y])
+            gives: tuple[Name, ...] = (("y", n + 1), ("slope", n), ("end", n))
+            self.tape.take(self.programs.step, (("y", n),), gives[: len(result.outputs)])
+            y_before, (y, *slopes) = y, result.outputs
+            last = bisect_right(targets, after, lo=j)
+            if last > j:
+                names: tuple[Name, ...] = (("y", n + 1), ("y", n), ("slope", n), ("end", n))
+                values = (y, y_before, *slopes)
+                xs = [(target - t) / (after - t) for target in targets[j:last]]
+                outputs.add(names[: len(values)], values, xs, self.direction * (after - t))
+            j = last
+        self.count(len(clocks), len(targets) - 1)
 
 
 def _grid(times: Tensor, step_size: float | None) -> Tensor:

@@ -74,7 +74,7 @@ WALKS = {
     "step-by-step": {"loop_up_to": 0},
     "loops": {"at_once_up_to": 0},
 }
-"""Settings of the engine for each way through an adaptive solve."""
+"""Settings of the engine for each way through a solve."""
 
 
 @pytest.mark.parametrize("walk", WALKS)
@@ -170,6 +170,23 @@ def test_what_a_solve_is_made_of_is_told_by_its_size():
 @pytest.mark.parametrize("name", FIXED)
 def test_fixed_steps(name: str, adjoint: str, options: dict[str, object], times: str):
     equal(mlp(), ts=TIMES[times], adjoint=adjoint, name=name, **options)
+
+
+FIXED_WALKS = {
+    "step-by-step": ((5, DIM), {"loop_up_to": 0}),
+    "at-once": ((1, DIM), {}),
+    "captured": ((5, DIM), {"capture": Capture.eager}),
+}
+"""The state's shape and settings of the engine, for each way through fixed steps but loops."""
+
+
+@pytest.mark.parametrize("walk", FIXED_WALKS)
+@GRIDS
+@pytest.mark.parametrize("adjoint", GRADIENTS[:2])
+def test_other_ways_through_fixed_steps(adjoint: str, options: dict[str, object], walk: str):
+    shape, settings = FIXED_WALKS[walk]
+    engine = CompiledEngine.uncompiled(**settings)
+    equal(mlp(), shape, ts=TIMES["backward"], adjoint=adjoint, name="heun3", engine=engine, **options)
 
 
 @CONTROLS
