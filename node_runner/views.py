@@ -10,10 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 
 V = TypeVar("V")
+
+EVEN = 200
+"""Times of a grid for what belongs to no series, where each series has times of its own."""
 
 
 class View(enum.Enum):
@@ -84,10 +88,11 @@ class Points:
 
 @dataclass(frozen=True)
 class Series:
-    """Series observed at some times of a common grid, in some channels.
+    """Series observed at some times, in some channels.
 
     Attributes:
-        ts: (T,) times, increasing, shared by all series.
+        ts: (T,) times, increasing, shared by all series, or (N, T) each its own. Those begin together and end together:
+            the last time is repeated as often as a series has fewer than T, and nothing is seen or known there.
         ys: (N, T, D) measured values, 0 where nothing was measured.
         seen: (N, T, D) true where a model may look.
         known: (N, T, D) true where a prediction can be held against something.
@@ -109,6 +114,24 @@ class Series:
     def target(self) -> Tensor:
         """(N, T, D) what predictions are held against, where `known`."""
         return self.ys if self.truth is None else self.truth
+
+    @property
+    def times(self) -> Tensor:
+        """(N, T) of each series, shared or not."""
+        return self.ts if self.ts.dim() == 2 else self.ts.expand(len(self), -1)
+
+    @property
+    def grid(self) -> Tensor:
+        """(T,) times for what belongs to no series, such as draws: those that are shared, or evenly spaced ones."""
+        if self.ts.dim() == 1:
+            return self.ts
+        begin, end = float(self.ts[0, 0]), float(self.ts[0, -1])
+        return torch.linspace(begin, end, EVEN, dtype=self.ts.dtype, device=self.ts.device)
+
+    @property
+    def last_seen(self) -> float:
+        """The last time at which anything may be seen in any series; the first of all where nothing may."""
+        return float(torch.where(self.seen.any(dim=2), self.times, self.times.min()).max())
 
     def to(self, *args: Any) -> Series:
         ys = self.ys.to(*args)
@@ -201,6 +224,7 @@ class DataSpec:
         entropy: of the density that points come from, in nats (None: not known).
         law: of the process that series are drawn from (None: not known).
         graph: of the nodes that the state (n * features,) belongs to, node by node (None: there are no nodes).
+        times: most that a training series has, where each series has times of its own (0: they share them).
     """
 
     dataset: str
@@ -222,6 +246,7 @@ class DataSpec:
     entropy: float | None = None
     law: Law | None = None
     graph: Graph | None = None
+    times: int = 0
 
     @property
     def numel(self) -> int:
@@ -304,18 +329,32 @@ class Lesson(NamedTuple):
 
 
 class SeriesBatch(NamedTuple):
-    """Series to be predicted. ts: (T,), values: (T, B, D), 0 where not seen, seen: (T, B, D), and what is taught."""
+    """Series to be predicted.
+
+    ts: (T,), or (T, B) where each has times of its own (see `Series`); values: (T, B, D), 0 where not seen; seen:
+    (T, B, D); and what is taught.
+    """
 
     ts: Tensor
     values: Tensor
     seen: Tensor
     lesson: Lesson
 
+    @property
+    def times(self) -> Tensor:
+        """(T, B) of each series, shared or not."""
+        return self.ts if self.ts.dim() == 2 else self.ts.unsqueeze(1).expand(self.values.shape[:2])
+
 
 class PathBatch(NamedTuple):
-    """Series to be classified. ts: (T,), values: (T, B, D), 0 where not seen, seen: (T, B, D), y: (B,)."""
+    """Series to be classified. ts, values and seen as of a `SeriesBatch`, y: (B,)."""
 
     ts: Tensor
     values: Tensor
     seen: Tensor
     y: Tensor
+
+    @property
+    def times(self) -> Tensor:
+        """(T, B) of each series, shared or not."""
+        return self.ts if self.ts.dim() == 2 else self.ts.unsqueeze(1).expand(self.values.shape[:2])

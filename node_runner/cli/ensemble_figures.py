@@ -80,19 +80,20 @@ def chosen(forecast: Forecast) -> list[tuple[int, str]]:
 
 
 def _bands(axes: Axes, forecast: Forecast, row: int, axis: int, level: float) -> None:
-    ts, mean = forecast.ts, forecast.mean[row, :, axis]
-    half = forecast.half_width(level)[row, :, axis]
-    if ts[-1] > forecast.horizon:
-        axes.axvspan(forecast.horizon, ts[-1], color=SHADE, linewidth=0, label="beyond the training data")
+    where = ~np.isnan(forecast.mean[row, :, axis])  # the times of this series
+    ts, mean = forecast.ts[where], forecast.mean[row, where, axis]
+    half = forecast.half_width(level)[row, where, axis]
+    if forecast.ts[-1] > forecast.horizon:
+        axes.axvspan(forecast.horizon, forecast.ts[-1], color=SHADE, linewidth=0, label="beyond the training data")
     axes.fill_between(ts, mean - half, mean + half, color=LEARNED, alpha=0.25, linewidth=0, label=f"{level:.0%} band")
-    for place, member in enumerate(forecast.members[:, row, :, axis]):
+    for place, member in enumerate(forecast.members[:, row][:, where, axis]):
         axes.plot(ts, member, color=LEARNED, linewidth=0.5, alpha=0.6, label=None if place else "members")
     axes.plot(ts, mean, color=LEARNED, linewidth=1.4, label="mean")
-    true = forecast.true[row, :, axis]
+    true = forecast.true[row, where, axis]
     every = max(1, int(np.isfinite(true).sum()) // 60)
     seen = np.flatnonzero(np.isfinite(true))[::every]
     axes.plot(ts[seen], true[seen], ".", color="0.15", markersize=3, markeredgewidth=0, label="truth")
-    axes.set_xlim(ts[0], ts[-1])
+    axes.set_xlim(forecast.ts[0], forecast.ts[-1])
 
 
 def _over_time(axes: Axes, forecast: Forecast, name: str) -> None:

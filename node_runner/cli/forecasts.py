@@ -15,7 +15,7 @@ from torch import Tensor
 
 from node_runner.cli.sample_files import numpy
 from node_runner.cli.saved import Saved
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
 
 
@@ -32,7 +32,7 @@ class Forecast:
     Attributes:
         ts: (T,) times.
         true: (N, T, D) true states; NaN where they are not known, or given to the model.
-        members: (M, N, T, D) predictions.
+        members: (M, N, T, D) predictions; NaN at times that are not those of a series, where each has its own.
         horizon: time up to which the members have seen data.
     """
 
@@ -86,8 +86,8 @@ def predict(members: Sequence[Saved], name: str, until: float | None = None) -> 
     if isinstance(part, Series):
         ys = [_series(member, name) for member in members]
         true = torch.where(part.known, part.target, torch.nan)
-        last = max(0, last_seen(part))
-        return Forecast(numpy(part.ts), numpy(true), np.stack(ys), float(part.ts[last]))
+        forecast = Forecast(numpy(part.ts), numpy(true), np.stack(ys), part.last_seen)
+        return forecast if part.ts.dim() == 1 else _together(forecast)
     ts = extended(part.ts, until)
     ys = [_trajectories(member, name, ts) for member in members]
     true = torch.full((len(part), len(ts), part.ys.shape[2]), torch.nan, dtype=torch.float64)
@@ -124,6 +124,17 @@ def _series(member: Saved, name: str) -> Array:
     return numpy(output.value.transpose(0, 1))
 
 
+def _together(forecast: Forecast) -> Forecast:
+    """Of series that have times of their own, (N, T): on the grid of all, NaN where nothing is known of a series."""
+    ts, places = np.unique(forecast.ts, return_inverse=True)
+    series, time = np.nonzero(np.isfinite(forecast.true).any(axis=2))
+    place = places.reshape(forecast.ts.shape)[series, time]
+    count, _, axes = forecast.true.shape
+    true, members = (np.full((*lead, count, len(ts), axes), np.nan) for lead in ((), (len(forecast.members),)))
+    true[series, place], members[:, series, place] = forecast.true[series, time], forecast.members[:, series, time]
+    return replace(forecast, ts=ts, true=true, members=members)
+
+
 def score(forecast: Forecast, level: float) -> dict[str, Any]:
     """Errors, spread and calibration over all states that are known, errors in the data's units.
 
@@ -158,9 +169,13 @@ def over_time(forecast: Forecast) -> dict[str, Array]:
     known = np.isfinite(forecast.true)
     squares = np.where(known, forecast.mean - forecast.true, 0) ** 2
     counts = known.sum(axis=(0, 2))
-    error = np.full(len(forecast.ts), np.nan)
+    error, spread = np.full((2, len(forecast.ts)), np.nan)
     error[counts > 0] = np.sqrt(squares.sum(axis=(0, 2))[counts > 0] / counts[counts > 0])
-    return {"t": forecast.ts, "spread": np.sqrt((forecast.std**2).mean(axis=(0, 2))), "rmse_mean": error}
+    predicted = np.isfinite(forecast.mean)
+    some = predicted.any(axis=(0, 2))
+    variance = np.where(predicted, forecast.std**2, 0).sum(axis=(0, 2))
+    spread[some] = np.sqrt(variance[some] / predicted.sum(axis=(0, 2))[some])
+    return {"t": forecast.ts, "spread": spread, "rmse_mean": error}
 
 
 def _rms(values: Array) -> float:

@@ -54,7 +54,7 @@ def great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 
 
 def interpolate_series(model: Any, series: Series, steps: int) -> Tensor:
-    """(steps, N, T, D) from the first half of 2 N series to the second.
+    """(steps, N, T, D) from the first half of 2 N series to the second, at the times of their grid.
 
     Lines between the means of their posteriors, which need no shell to keep to.
     """
@@ -63,7 +63,7 @@ def interpolate_series(model: Any, series: Series, steps: int) -> Tensor:
     starts, ends = mean.chunk(2)
     shares = torch.linspace(0, 1, steps, dtype=mean.dtype, device=mean.device)
     return torch.stack(
-        [model.decode(model.trajectory(torch.lerp(starts, ends, s), batch.ts)).transpose(0, 1) for s in shares]
+        [model.decode(model.trajectory(torch.lerp(starts, ends, s), series.grid)).transpose(0, 1) for s in shares]
     )
 
 

@@ -50,14 +50,14 @@ def draw_trajectories(
     """Trajectories (N, T, D) over time; for two dimensions in the plane too.
 
     Args:
-        ts: (T,) times.
+        ts: (T,) times, or (N, T) those of each.
         ys: predicted states.
         labels: of the axes of the state.
         horizon: time up to which the model was trained, or saw anything; a line marks it.
         run: whose samples they are, for the title.
         ending: what that line is called.
     """
-    plane = ys.shape[2] == 2
+    plane, times = ys.shape[2] == 2, np.broadcast_to(ts, ys.shape[:2])
     with style():
         figure = sheet(8.4 if plane else 5.4, 3.8, f"{run}: {len(ys)} predicted trajectories")
         panels = list(figure.subplots(1, 2)) if plane else [figure.subplots()]
@@ -65,8 +65,8 @@ def draw_trajectories(
         for axis, label in enumerate(labels):
             for row, path in enumerate(ys):
                 colour = PALETTE[axis % len(PALETTE)]
-                over_time.plot(ts, path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
-        if ts[-1] > horizon * (1 + 1e-6):
+                over_time.plot(times[row], path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
+        if ts.max() > horizon * (1 + 1e-6):
             over_time.axvline(horizon, color="0.5", linestyle=":", label=ending)
         over_time.set(xlabel="time", ylabel="state")
         legend_below(figure, [over_time])

@@ -32,9 +32,13 @@ def write_npz(file: Path, **arrays: Any) -> None:
 
 
 def one_row_a_time(ts: Array, ys: Array) -> Array:
-    """Series (N, T, D) at ts (T,) as a table (N T, 2 + D): which series, time, state."""
-    number = np.repeat(np.arange(len(ys)), len(ts))
-    return np.column_stack((number, np.tile(ts, len(ys)), ys.reshape(-1, ys.shape[2])))
+    """Series (N, T, D) at ts (T,) or (N, T) as a table (rows, 2 + D): which series, time, state.
+
+    The padding of series that have times of their own, where the last one is repeated, is left out.
+    """
+    times = np.broadcast_to(ts, ys.shape[:2])
+    kept = np.diff(times, axis=1, prepend=times[:, :1] - 1) != 0
+    return np.column_stack((np.nonzero(kept)[0], times[kept], ys[kept]))
 
 
 def numpy(values: Tensor) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from node_runner.cli.interpolation import STEPS, draw_series, interpolate_series
 from node_runner.cli.sample_figures import draw_trajectories
 from node_runner.cli.sample_files import numpy, one_row_a_time, write_csv, write_npz
 from node_runner.cli.saved import Saved
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
+from node_runner.views import Series
 
 
 DRAWS = 8
@@ -27,7 +27,7 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
     model: Any = saved.experiment.model
     part = saved.experiment.splits.test
     batch = series_batch(part, torch.arange(min(count, len(part)), device=part.ys.device))
-    ts, seen = numpy(batch.ts), batch.seen.transpose(0, 1).cpu().numpy()
+    ts, seen = numpy(batch.ts.t()), batch.seen.transpose(0, 1).cpu().numpy()
     ys = numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
     labels = saved.experiment.spec.names("y", ys.shape[2])
     if file.suffix == ".csv":
@@ -39,8 +39,7 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
             generator = torch.Generator().manual_seed(seed)
             drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
         write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
-    end = float(ts[max(0, last_seen(part))])
-    figure = draw_trajectories(ts, ys, labels, end, saved.title, "nothing is seen from here on")
+    figure = draw_trajectories(ts, ys, labels, part.last_seen, saved.title, "nothing is seen from here on")
     write_figure(figure, file.with_suffix(".png"))
 
 
@@ -48,14 +47,15 @@ def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
     """Series that lie between the test series `rows` (2 N,), N starts and N ends, in a latent space."""
     spec, test = saved.experiment.spec, saved.experiment.splits.test
     rows = rows.to(test.ys.device)
-    some = replace(test, ys=test.ys[rows], seen=test.seen[rows], known=test.known[rows], labels=None, truth=None)
+    ts = test.ts if test.ts.dim() == 1 else test.ts[rows]
+    some = Series(ts, test.ys[rows], test.seen[rows], test.known[rows])
     paths = numpy(interpolate_series(saved.experiment.model, some, STEPS))
-    ts, labels = numpy(test.ts), spec.names("y", paths.shape[3])
+    times, labels = numpy(test.grid), spec.names("y", paths.shape[3])
     if file.suffix == ".csv":
-        pair, share, time = np.meshgrid(np.arange(paths.shape[1]), np.linspace(0, 1, STEPS), ts, indexing="ij")
+        pair, share, time = np.meshgrid(np.arange(paths.shape[1]), np.linspace(0, 1, STEPS), times, indexing="ij")
         states = paths.transpose(1, 0, 2, 3).reshape(-1, paths.shape[3])
         table = np.column_stack((pair.ravel(), share.ravel(), time.ravel(), states))
         write_csv(file, ["pair", "share", "t", *labels], table)
     else:
-        write_npz(file, ts=ts, paths=paths)
-    write_figure(draw_series(paths, ts, labels, spec.dataset), file.with_suffix(".png"))
+        write_npz(file, ts=times, paths=paths)
+    write_figure(draw_series(paths, times, labels, spec.dataset), file.with_suffix(".png"))

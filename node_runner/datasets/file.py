@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
+from node_runner.datasets.file_series import FileSeries, classes_of
 from node_runner.datasets.grid import Grid, Layout, make_grid
-from node_runner.datasets.irregular import first_times, hide, known_mean_std, seen_until, some_series
-from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
+from node_runner.datasets.irregular import known_mean_std
+from node_runner.datasets.parts import TRAIN, mean_std, not_offered, stream
 from node_runner.datasets.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtMost, Between, CountOrZero, Positive
@@ -34,7 +35,8 @@ class File:
     and their like) have every value that is there, each channel with gaps of its own. Trajectories (model=node and its
     like) and their states as points count as observed where all values are there; a series begins at its first such
     row, since a model starts from it. Rows of different series may alternate, but those of one must be in the order of
-    time. Times may be irregular and differ from series to series: the grid has all of them, or multiples of `step`.
+    time. Times may be irregular and differ from series to series: trajectories are put on a grid of all of them, or of
+    multiples of `step`, and of series, paths and processes each keeps its own.
     With a `label` the series have classes, or the rows are labelled examples; with `time=null` they are points. Of
     examples and points, rows with missing values are left out. Whatever is left out is counted in the log; a cell that
     is wrong (no number, infinite, times that do not increase, a missing id) ends the run with its line.
@@ -51,8 +53,9 @@ class File:
         delimiter: what stands between the cells of a CSV file.
         relative: count the times of each series from its first observation. If not, all trajectories must begin at
             the same time, as those of a system that is driven from outside do.
-        step: spacing of the grid of times, to which times are rounded (null: none are). Rows of a series that meet
-            are refused, as states, or averaged, in series, paths and processes.
+        step: times are rounded to its multiples (null: none are), which makes the grid of trajectories even, and times
+            of different series the same. Rows of a series that meet are refused, as states, or averaged, in series,
+            paths and processes.
         cut: length in time of the pieces that series are cut into, each then a series of its own (null: whole).
         until: time at which training, validation and test trajectories end. The test series to their ends are then
             the long-horizon test "test_long". Of series nothing later is seen by a model or taught in training, and
@@ -122,7 +125,8 @@ class File:
         mean, std = known_mean_std(part) if isinstance(part, Series) else mean_std(part.x)
         classes = tuple(self._classes) if view in (View.labelled, View.paths) else ()
         names = tuple(self._values)
-        return DataSpec("file", view, (len(names),), mean, std, num_classes=len(classes), classes=classes, labels=names)
+        times = part.ts.shape[1] if isinstance(part, Series) and part.ts.dim() == 2 else 0
+        return DataSpec("file", view, (len(names),), mean, std, len(classes), classes, labels=names, times=times)
 
     # --- what is read ------------------------------------------------------------------------------
 
@@ -197,7 +201,8 @@ class File:
             "rows with missing values": grid.counts.unusable,
             "series of fewer than two complete rows": grid.counts.short,
         }
-        log.info("%s", self._in_words(grid, end, left_out, float(seen.mean())))
+        gaps = "" if seen.all() else f", {seen.mean():.1%} of it observed"
+        log.info("%s", self._in_words(grid, end, left_out, gaps))
 
         def part(rows: NDArray[np.int64], end: int) -> Trajectories:
             mask = torch.from_numpy(seen[rows, :end])
@@ -214,53 +219,29 @@ class File:
         return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
 
     @functools.cached_property
-    def _on_grid(self) -> tuple[Grid, int, Series]:
-        """All series with every value that there is, their grid, and how much of it comes up to `until`."""
+    def _on_their_times(self) -> FileSeries:
+        """All series with every value that there is."""
         y = self._values_read
         grid = self._grid(~np.all(np.isnan(y), axis=1), states=False)
-        known, ys = (torch.from_numpy(x) for x in grid.values(y))
         end = self._end(grid)
         left_out = {
             "rows without a value": grid.counts.early + grid.counts.unusable,
             "series of fewer than two rows with a value": grid.counts.short,
         }
-        log.info("%s", self._in_words(grid, end, left_out, float(known.double().mean())))
-        labels = None if self.label is None else torch.from_numpy(self._classes_of(grid))
-        return grid, end, Series(torch.from_numpy(grid.ts), ys, known, known, labels)
+        most = int(np.bincount(grid.owner).max())
+        log.info("%s", self._in_words(grid, end, left_out, f", of a series up to {most:,}"))
+        labels = None
+        if self.label is not None:
+            labels = classes_of(grid, self._table, self.label, self._numbered, self._classes)
+        return FileSeries(grid, y, end, self.hidden, self.seed, labels)
 
     def _series(self, view: View) -> Splits[Series]:
-        """Parts whose training knows nothing after `until`; what validation and test may see depends on the view."""
-        grid, end, whole = self._on_grid
-        train, val, test = self._choice(len(grid.names), "series", "dataset.cut or dataset.id")
-        early = first_times(whole, end)
-        if view is View.paths:
-            return Splits(some_series(early, train), some_series(early, val), some_series(early, test))
-        if view is View.processes:
-            return Splits(some_series(early, train), some_series(early, val), seen_until(some_series(whole, test), end))
+        series = self._on_their_times
+        return series.splits(view, *self._choice(len(series.grid.names), "series", "dataset.cut or dataset.id"))
 
-        def later(rows: NDArray[np.int64], key: int) -> Series:
-            return hide(seen_until(some_series(whole, rows), end), self.hidden, stream(self.seed, key))
-
-        return Splits(some_series(early, train), later(val, VAL), later(test, TEST))
-
-    def _classes_of(self, grid: Grid) -> NDArray[np.int64]:
-        """(N,) class of each series, which all its rows must name."""
-        assert self.label is not None
-        of_row = self._numbered
-        first = np.flatnonzero(np.diff(grid.owner, prepend=-1))
-        classes: NDArray[np.int64] = of_row[grid.rows[first]]
-        wrong = of_row[grid.rows] != classes[grid.owner]
-        if wrong.any():
-            row, series = int(grid.rows[wrong].min()), int(grid.owner[wrong][grid.rows[wrong].argmin()])
-            here, first_one = (self._classes[number] for number in (of_row[row], classes[series]))
-            raise self._table.refuse(row, self.label, f"class '{here}' of series '{grid.names[series]}', whose first "
-                                     f"is '{first_one}'; use one class a series")  # fmt: skip
-        return classes
-
-    def _in_words(self, grid: Grid, end: int, left_out: dict[str, int], share: float) -> str:
+    def _in_words(self, grid: Grid, end: int, left_out: dict[str, int], gaps: str) -> str:
         counts = grid.counts
         notes = [f"{number:,} {what}" for what, number in left_out.items() if number]
-        gaps = "" if share == 1 else f", {share:.1%} of it observed"
         moved = f", times rounded by up to {counts.moved:.3g}" if self.step is not None and counts.moved else ""
         met = f", {counts.met:,} rows averaged with others at their point" if counts.met else ""
         cut = "" if self.until is None else f", training up to t={grid.ts[end - 1]:g}"
@@ -268,7 +249,7 @@ class File:
         return (
             f"{self.path}: {counts.rows:,} rows, {counts.series:,} series of {', '.join(self._values)}; "
             f"{missing:,} missing values; left out: {', '.join(notes) or 'nothing'}; "
-            f"a grid of {len(grid.ts):,} times from {grid.ts[0]:g} to {grid.ts[-1]:g}{gaps}{moved}{met}{cut}"
+            f"{len(grid.ts):,} times from {grid.ts[0]:g} to {grid.ts[-1]:g}{gaps}{moved}{met}{cut}"
         )
 
     # --- examples ----------------------------------------------------------------------------------

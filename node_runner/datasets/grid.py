@@ -1,4 +1,4 @@
-"""Rows of observations, put on a common grid of times: from a long table to trajectories and series."""
+"""Rows of observations and their times: from a long table to trajectories on common times, and series on their own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Integers = NDArray[Any]
 Flags = NDArray[np.bool_]
 
 MOST = 500_000_000
-"""Numbers that the grid of all series may have."""
+"""Numbers that all series together may have."""
 
-SAME = 1e-9
-"""Times nearer to one another than this share of the whole span are one time."""
+SAME = 2.5e-7
+"""Times nearer to one another than this share of the whole span are one time: float32 tells no nearer ones apart."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Grid:
-    """Series on common times.
+    """Series, and all of their times.
 
     Attributes:
         names: (N) of the series, in the order of the file.
@@ -73,30 +73,48 @@ class Grid:
             ys = np.take_along_axis(ys, before[:, :, None], axis=1)
         return seen, ys
 
-    def values(self, y: Array) -> tuple[Flags, Array]:
-        """Where each value is known (N, T, D), and values (N, T, D), their mean where rows meet and 0 where none is.
+    def values(self, y: Array, chosen: Integers, end: int) -> tuple[Array, Flags, Array]:
+        """Times, where values are known (N, K, D), and values, their mean where rows meet and 0 where none is.
+
+        The times are those of each series (N, K) with the first and the last of the grid, which is repeated in padding;
+        or (K,), the whole grid, where every series has all of it.
 
         Args:
             y: (rows of the table, D), NaN where missing.
+            chosen: (N,) which series, in order.
+            end: how many times of the grid there are for them.
         """
-        given = y[self.rows]
-        ys = np.zeros((len(self.names), len(self.ts), y.shape[1]))
+        inside = np.isin(self.owner, chosen) & (self.place < end)
+        row, given = np.searchsorted(chosen, self.owner[inside]), y[self.rows[inside]]
+        # Series and time as one number each.
+        keys = row * end + self.place[inside]
+        ends = end * np.arange(len(chosen))
+        every = np.unique(np.concatenate((keys, ends, ends + end - 1)))
+        owner, place = np.divmod(every, end)
+        counts = np.bincount(owner, minlength=len(chosen))
+        nth = np.arange(len(every)) - (np.cumsum(counts) - counts)[owner]
+        places = np.full((len(chosen), int(counts.max())), end - 1)
+        places[owner, nth] = place
+        ts = self.ts[:end] if (counts == end).all() else self.ts[places]
+
+        at = row, nth[np.searchsorted(every, keys)]
+        ys = np.zeros((*places.shape, y.shape[1]))
         number = np.zeros(ys.shape, dtype=np.int32)
-        np.add.at(ys, (self.owner, self.place), np.nan_to_num(given))
-        np.add.at(number, (self.owner, self.place), ~np.isnan(given))
-        return number > 0, ys / np.maximum(number, 1)
+        np.add.at(ys, at, np.nan_to_num(given))
+        np.add.at(number, at, ~np.isnan(given))
+        return ts.copy(), number > 0, ys / np.maximum(number, 1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows become series on a grid of times.
+    """How rows become series.
 
     Attributes:
         series: column of words that tells series apart (None: the rows are one series).
         time: column of times.
         relative: count the times of each series from its first observation.
         states: rows are the states of a system, of which one point of the grid has one only, and of which all series
-            have one at the beginning. If not, rows at one point are averaged.
+            have one at the beginning. If not, rows of a series at one time are averaged.
         step: spacing of the grid, to whose points times are rounded (None: the times of all series together).
         cut: cut the series into pieces of this length, each a series of its own (None: leave them whole).
     """
@@ -144,10 +162,18 @@ def make_grid(table: Table, usable: Flags, width: int, layout: Layout) -> Grid:
     same = layout.states and not layout.relative
     starts = _starts(table, time, names, order, owner_of, same=same)
     times = t[order] - starts[owner_of] if layout.relative else t[order]
-    ts, place = _places(times, layout.step, MOST // (len(names) * width))
-    if ts is None:
-        raise ConfigError(f"{table.path}: {len(names):,} series of {width} values are too many for a common "
-                          "grid of times; use a larger dataset.step, to which times are rounded")  # fmt: skip
+    most = MOST // (len(names) * width)
+    if layout.states:
+        ts, place = _places(times, layout.step, most)
+        if ts is None:
+            raise ConfigError(f"{table.path}: {len(names):,} series of {width} values are too many for a common "
+                              "grid of times; use a larger dataset.step, to which times are rounded")  # fmt: skip
+    else:
+        ts, place = _places_taken(times, layout.step)
+        longest = int(np.bincount(owner_of).max())
+        if longest > most:
+            raise ConfigError(f"{table.path}: {len(names):,} series of {width} values, the longest of {longest:,} rows, "
+                              "are too many; use dataset.cut, or fewer dataset.values")  # fmt: skip
     counts.moved = float(np.abs(ts[place] - times).max())
     if layout.states:
         _check_apart(table, time, order, owner_of, place)
@@ -264,6 +290,15 @@ def _places(times: Array, step: float | None, most: int) -> tuple[Array | None, 
         place = np.rint((times - low) / step).astype(np.int64)
         # Multiples of one number are as even as float64 allows.
         return low + step * np.arange(place.max() + 1), place
+    ts, place = _places_taken(times, None)
+    return ts if len(ts) <= most else None, place
+
+
+def _places_taken(times: Array, step: float | None) -> tuple[Array, Integers]:
+    """The times (T,) that there are, in order, rounded to multiples of `step`, and the place (n,) of each among them."""
+    if step is not None:
+        multiples, place = np.unique(np.rint((times - times.min()) / step), return_inverse=True)
+        return times.min() + step * multiples, place
     every = np.unique(times)
-    ts = every[np.diff(every, prepend=-np.inf) > SAME * (every[-1] - low)]
-    return ts if len(ts) <= most else None, np.searchsorted(ts, times, side="right") - 1
+    ts = every[np.diff(every, prepend=-np.inf) > SAME * np.ptp(every)]
+    return ts, np.searchsorted(ts, times, side="right") - 1

@@ -20,21 +20,9 @@ def some_of(generator: np.random.Generator, series: int, times: int, kept: int) 
     return chosen
 
 
-def some_series(part: Series, rows: NDArray[np.int64]) -> Series:
-    """Those of `rows`."""
-    chosen = torch.from_numpy(rows)
-    labels = None if part.labels is None else part.labels[chosen]
-    return Series(part.ts, part.ys[chosen], part.seen[chosen], part.known[chosen], labels)
-
-
-def first_times(part: Series, end: int) -> Series:
-    """The first `end` times, as if there were no others."""
-    return replace(part, ts=part.ts[:end], ys=part.ys[:, :end], seen=part.seen[:, :end], known=part.known[:, :end])
-
-
-def seen_until(part: Series, end: int) -> Series:
-    """Nothing is seen after the first `end` times."""
-    return replace(part, seen=part.seen & (torch.arange(len(part.ts)) < end).view(-1, 1))
+def seen_until(part: Series, end: float) -> Series:
+    """Nothing is seen after the time `end`."""
+    return replace(part, seen=part.seen & (part.times <= end).unsqueeze(2))
 
 
 def hide(part: Series, share: float, generator: np.random.Generator) -> Series:

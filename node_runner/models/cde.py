@@ -44,24 +44,30 @@ class Driven(nn.Module):
     Args:
         response: F.
         control: X.
+        begin: () time from which the first channel of X counts, where F is told the time of each series (None: it is
+            told that of the solve).
     """
 
     time_dependent = True
 
-    def __init__(self, response: nn.Module, control: Control) -> None:
+    def __init__(self, response: nn.Module, control: Control, begin: Tensor | None = None) -> None:
         super().__init__()
         self.response = response
         self.control = control
+        self.begin = begin
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """t: (), z: (B, H) -> (B, H)."""
-        return torch.bmm(self.response(t, z), self.control.slope(t).unsqueeze(2)).squeeze(2)
+        told = t if self.begin is None else self.begin + self.control.value(t)[:, 0]
+        return torch.bmm(self.response(told, z), self.control.slope(t).unsqueeze(2)).squeeze(2)
 
 
 @MODELS.register("cde", "neural controlled differential equation: classifies the path that drives it")
 @learns_from(View.paths)
 class NeuralCDE(nn.Module):
     """z(t0) = g(X(t0)), dz = F(z) dX, logits from z at the end; X has time, values and observation counts.
+
+    Each series' path has its knots at its own times, whatever those of its neighbours.
 
     Source: Kidger, Morrill, Foster, Lyons, Neural Controlled Differential Equations for Irregular Time Series (2020).
 
@@ -91,7 +97,7 @@ class NeuralCDE(nn.Module):
     ) -> None:
         super().__init__()
         controls = 1 + 2 * spec.shape[0]
-        self.path = path
+        self.path, self.times = path, spec.times
         self.block = ODEBlock(lambda shape: Response(make_field, shape[0], controls), solve, regularisers, (hidden,))
         self.begin = nn.Linear(controls, hidden)
         self.head = nn.Linear(hidden, spec.num_classes)
@@ -99,11 +105,12 @@ class NeuralCDE(nn.Module):
         self.register_buffer("std", spec.std.clone())
 
     def control(self, ts: Tensor, values: Tensor, seen: Tensor) -> Control:
-        """The path X of series ts (T,), values (T, B, D), seen (T, B, D)."""
-        return through(ts, channels(ts, (values - self.mean) / self.std, seen), self.path)
+        """The path X of series ts (T,) or (T, B), values (T, B, D), seen (T, B, D)."""
+        most = self.times or len(ts)
+        return through(ts, channels(ts, (values - self.mean) / self.std, seen, most), self.path)
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> ModelOutput:
-        """ts: (T,), values: (T, B, D), seen: (T, B, D) -> logits (B, C)."""
+        """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> logits (B, C)."""
         logits, output = self._logits(ts, values, seen)
         return output._replace(value=logits[-1])
 
@@ -115,7 +122,11 @@ class NeuralCDE(nn.Module):
 
     def _logits(self, ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, ModelOutput]:
         control = self.control(ts, values, seen)
+        own = ts.dim() == 2 and getattr(self.block.field, "time_dependent", True)
+        begin = ts[0, 0] if own else None
         # Asked for at every knot: a solver with fixed steps makes them end where the pieces of the path do.
-        flow = self.block(self.begin(control.x[0]), ts, around=lambda response: Driven(response, control))
+        flow = self.block(
+            self.begin(control.x[0]), control.ts, around=lambda response: Driven(response, control, begin)
+        )
         logits = self.head(flow.ys)
         return logits, ModelOutput(logits, [flow.stats], flow.penalties)

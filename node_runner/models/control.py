@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from node_runner.models.observations import of_each
 from node_runner.settings import ControlPath
 
 
 @dataclass(eq=False)  # and no tuple: engine=compiled puts the tensors of another batch in the place of these
 class Control:
-    """A path of a batch, piece by piece. ts: (T,) knots; x: (T, B, C) values there; secant, tangent: (T - 1, B, C).
+    """A path of a batch, piece by piece. ts: (T,) knots of the solve; x: (T, B, C) values there; secant, tangent:
+    (T - 1, B, C).
 
     Between t_i and t_i+1, at u = (t - t_i)/h, its slope is tangent + (secant - tangent)(4u - 3u^2): a cubic that has
     slope `tangent` at u = 0 and `secant` at u = 1. Where both are the same it is straight.
@@ -45,22 +47,32 @@ class Control:
 
 
 def through(ts: Tensor, x: Tensor, kind: ControlPath) -> Control:
-    """The path through x (T, B, C) at ts (T,).
+    """The path through x (T, B, C) at ts (T,) or (T, B).
+
+    Where each series has times of its own, the solve has others: what is driven by a path depends on where that goes
+    and not on how fast (Kidger et al. 2020), so that from each knot to the next all go at a pace of their own and
+    arrive together. In padding a path stands still.
 
     hermite: at each knot it leaves with the slope with which it arrived, the backward difference, so that it is once
     differentiable and knows one observation ahead only (Morrill, Kidger, Yang, Lyons, Neural Controlled Differential
     Equations for Online Prediction Tasks, 2021). linear: straight lines.
     """
-    secant = x.diff(dim=0) / ts.diff().view(-1, 1, 1)
+    gaps = of_each(ts, x.shape[1]).diff(dim=0).unsqueeze(2)
+    secant = x.diff(dim=0) / torch.where(gaps > 0, gaps, 1)
     tangent = secant if kind is ControlPath.linear else torch.cat((secant[:1], secant[:-1]))
-    return Control(ts, x, secant, tangent)
+    if ts.dim() == 1:
+        return Control(ts, x, secant, tangent)
+    knots = torch.lerp(ts[0, 0], ts[-1, 0], torch.linspace(0, 1, len(ts), dtype=ts.dtype, device=ts.device))
+    pace = gaps / knots.diff().view(-1, 1, 1)
+    return Control(knots, x, pace * secant, pace * tangent)
 
 
 def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     """Values (T, B, D) with straight lines through those that are seen, and the nearest one beyond them.
 
-    A channel of which nothing is seen is 0. ts: (T,), values and seen: (T, B, D).
+    A channel of which nothing is seen is 0. ts: (T,) or (T, B), values and seen: (T, B, D).
     """
+    times = of_each(ts, values.shape[1]).unsqueeze(2).expand_as(values)
     places = torch.arange(len(ts), device=ts.device).view(-1, 1, 1).expand_as(values)
     end = len(ts) - 1
     before = torch.where(seen, places, -1).cummax(dim=0).values
@@ -68,17 +80,19 @@ def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     none = (before < 0) & (after > end)
     left = torch.where(before < 0, after, before).clamp(max=end)
     right = torch.where(after > end, left, after).clamp(max=end)
-    span = ts[right] - ts[left]
-    share = torch.where(span > 0, (ts.view(-1, 1, 1) - ts[left]) / torch.where(span > 0, span, 1), 0)
+    begin = times.gather(0, left)
+    span = times.gather(0, right) - begin
+    share = torch.where(span > 0, (times - begin) / torch.where(span > 0, span, 1), 0)
     low, high = values.gather(0, left), values.gather(0, right)
     return torch.where(none, 0, low + share * (high - low))
 
 
-def channels(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, and the share of the times seen so far.
+def channels(ts: Tensor, values: Tensor, seen: Tensor, most: int) -> Tensor:
+    """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, and times seen so far as shares of `most`.
 
     The counts tell the equation how often it was observed, which is information too (Kidger et al. 2020).
+    ts: (T,) or (T, B), values and seen: (T, B, D).
     """
-    time = (ts - ts[0]).view(-1, 1, 1).expand(-1, values.shape[1], 1)
-    counts = seen.to(values.dtype).cumsum(dim=0) / len(ts)
+    time = of_each(ts - ts[0], values.shape[1]).unsqueeze(2)
+    counts = seen.to(values.dtype).cumsum(dim=0) / most
     return torch.cat((time, filled(ts, values, seen), counts), dim=2)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from node_runner.models.observations import of_each
+from node_runner.models.together import Together
 from node_runner.views import Lesson
 
 
-def cut_short(seen: Tensor, lesson: Lesson | None, share: float) -> Tensor:
-    """What is seen, (T, B, D): in a `share` of the batches that are taught, nothing after a place drawn uniformly.
+def cut_short(ts: Tensor, seen: Tensor, lesson: Lesson | None, share: float) -> Tensor:
+    """What is seen, (T, B, D): in a `share` of the batches that are taught, nothing from a time on.
 
-    At least the first place of the grid is kept. What is taught does not change, so that values after the place have
+    That is drawn uniformly among the times of the batch, ts (T,) or (T, B), but for the first. What is taught does not change, so that values after the place have
     to be forecast, as in the extrapolation of Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series
-    (2019), where the first half of each series is read and the second predicted; here the place varies.
+    (2019), where the first half of each series is read and the second predicted; here the time varies.
     """
     if lesson is None or not share or float(torch.rand(())) >= share:
         return seen
-    place = int(torch.randint(1, len(seen), ())) if len(seen) > 1 else 1
-    return torch.cat((seen[:place], torch.zeros_like(seen[place:])))
+    grid = Together(ts).ts
+    if len(grid) == 1:
+        return seen
+    early = of_each(ts, seen.shape[1]) < grid[int(torch.randint(1, len(grid), ()))]
+    return seen & early.unsqueeze(2)

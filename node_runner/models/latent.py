@@ -15,6 +15,7 @@ from node_runner.models.cut import cut_short
 from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
 from node_runner.models.observations import backwards
 from node_runner.models.recurrence import MovingMemory, StillMemory, costs
+from node_runner.models.together import on_one_grid
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
@@ -86,6 +87,7 @@ class LatentODE(nn.Module):
         self.register_buffer("mean", spec.mean.clone())
         self.register_buffer("std", spec.std.clone())
 
+    @on_one_grid
     def posterior(
         self, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow] | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -100,10 +102,11 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior_head(self.memory.told(read.end, read.left)).chunk(2, dim=1)
         return mean, log_std
 
+    @on_one_grid
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught."""
         flows: list[Flow] = []
-        mean, log_std = self.posterior(ts, values, cut_short(seen, lesson, self.cut), flows)
+        mean, log_std = self.posterior(ts, values, cut_short(ts, seen, lesson, self.cut), flows)
         z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
         flow = self.block(z0, ts - ts[0])
         disagreement = None
@@ -153,6 +156,7 @@ class LatentODE(nn.Module):
         return self.decoder(z) * self.std + self.mean
 
     @torch.no_grad()
+    @on_one_grid
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
     ) -> Tensor:

@@ -16,6 +16,7 @@ from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
 from node_runner.models.observations import Observations, backwards, observations
 from node_runner.models.recurrence import StillMemory
 from node_runner.models.stochastic import Diagonal, Equation, Guided, normal_draws, path_key
+from node_runner.models.together import on_one_grid
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, CountOrZero, Positive, Share
@@ -100,6 +101,7 @@ class LatentSDE(nn.Module):
         """(D,) deviation of an observation in the data's units."""
         return self.log_noise.exp() * self.std
 
+    @on_one_grid
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,), values: (T, B, D), seen: (T, B, D) -> states (T, B, D), and the bound where taught."""
         if lesson is None:
@@ -140,6 +142,7 @@ class LatentSDE(nn.Module):
         return ModelOutput(self.decoder(solution.ys) * self.std + self.mean, [solution.stats], {})
 
     @torch.no_grad()
+    @on_one_grid
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
     ) -> Tensor:

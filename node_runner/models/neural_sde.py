@@ -14,6 +14,7 @@ from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.gaussian import gaussian_nll
 from node_runner.models.stochastic import Diagonal, Equation, normal_draws, path_key
+from node_runner.models.together import on_one_grid
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.unused import makes_no_use_of
 from node_runner.models.views import learns_from
@@ -81,6 +82,7 @@ class NeuralSDE(nn.Module):
         """(D,) zeros: states are what is observed."""
         return torch.zeros_like(self.std)
 
+    @on_one_grid
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,), values: (T, B, D), seen: (T, B, D) -> at each time the last state that is seen, and the objective.
 
@@ -124,6 +126,7 @@ class NeuralSDE(nn.Module):
         return ModelOutput(solution.ys * self.std + self.mean, [solution.stats], {})
 
     @torch.no_grad()
+    @on_one_grid
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
     ) -> Tensor:

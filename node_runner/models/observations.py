@@ -22,34 +22,39 @@ class Observations(NamedTuple):
     gaps: Tensor
 
 
+def of_each(ts: Tensor, count: int) -> Tensor:
+    """Times (T, B) of each of `count` series: ts (T,), which they share, or (T, B)."""
+    return ts if ts.dim() == 2 else ts.unsqueeze(1).expand(-1, count)
+
+
 def observations(ts: Tensor, values: Tensor, seen: Tensor) -> Observations:
-    """Those of series on a common grid: ts (T,), values (T, B, D), seen (T, B, D).
+    """Those of series at ts (T,) or (T, B): values (T, B, D), seen (T, B, D).
 
     A time at which any channel is seen is an observation. Series without any have padding only.
     """
-    some = seen.any(dim=2)
+    ts, some = of_each(ts, seen.shape[1]), seen.any(dim=2)
     most = max(1, int(some.sum(dim=0).max()))
     order = (~some).to(torch.uint8).argsort(dim=0, stable=True)[:most]  # seen times first, in their order
     valid = some.gather(0, order)
     places = order.unsqueeze(-1).expand(-1, -1, seen.shape[2])
-    times = torch.where(valid, ts[order], ts[0])
+    times = torch.where(valid, ts.gather(0, order), ts[0])
     last = torch.where(valid, times, times.max(dim=0).values)
     gaps = torch.cat((torch.zeros_like(last[:1]), last.diff(dim=0)))
     return Observations(last, values.gather(0, places), seen.gather(0, places), valid, gaps)
 
 
 def last_before(ts: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """How many observations lie before each time of the grid, and when the last of them was, (T, B) each.
+    """How many observations lie before each of the times, and when the last of them was, (T, B) each.
 
-    ts: (T,), seen: (T, B, D). That is ts[0] where there is none.
+    ts: (T,) or (T, B), seen: (T, B, D). That is ts[0] where there is none.
     """
     some = seen.any(dim=2)
     counts = some.cumsum(dim=0) - some.long()
     places = torch.arange(len(ts), device=ts.device).unsqueeze(1)
     last = torch.where(some, places, 0).cummax(dim=0).values
-    return counts, ts[torch.cat((torch.zeros_like(last[:1]), last[:-1]))]
+    return counts, of_each(ts, some.shape[1]).gather(0, torch.cat((torch.zeros_like(last[:1]), last[:-1])))
 
 
 def backwards(ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same series with time running back from the last of ts: (T,) from 0 on, (T, B, D), (T, B, D)."""
+    """The same series with time running back from the last of ts: (T,) or (T, B) from 0 on, (T, B, D), (T, B, D)."""
     return ts[-1] - ts.flip(0), values.flip(0), seen.flip(0)

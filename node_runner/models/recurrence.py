@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import Flow, ODEBlock
-from node_runner.models.observations import last_before, observations
+from node_runner.models.observations import last_before, observations, of_each
+from node_runner.models.together import Together
 from node_runner.types import SolveStats
 
 
 class Memory(NamedTuple):
     """What is remembered of a batch.
 
-    before: (T, B, H) at each time of the grid, from the observations before that time; since: (T, B) time since the
+    before: (T, B, H) at each of the times, from the observations before that time; since: (T, B) time since the
     last of them, since ts[0] where there is none; end, left: (B, H) and (B,) likewise at the last time, an observation
     there included; flows: what lies between observations.
     """
@@ -30,7 +31,7 @@ class Memory(NamedTuple):
 class StillMemory(nn.Module):
     """h jumps at each observation by a GRU that is told the time since the last one, and stands still in between.
 
-    Its steps are those of the series with most observations, whatever the length of the grid.
+    Its steps are those of the series with most observations, however many times there are.
 
     Args:
         channels: D of the observations.
@@ -44,7 +45,7 @@ class StillMemory(nn.Module):
         self.width = hidden + 1
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
-        """Read ts (T,), values (T, B, D), seen (T, B, D)."""
+        """Read ts (T,) or (T, B), values (T, B, D), seen (T, B, D)."""
         known = observations(ts, values, seen)
         inputs = torch.cat((known.values, known.seen.to(values.dtype), known.gaps.unsqueeze(2)), dim=2)
         h = self.start.expand(values.shape[1], -1)
@@ -56,7 +57,7 @@ class StillMemory(nn.Module):
         count, times = last_before(ts, seen)
         before = states.gather(0, count.unsqueeze(-1).expand(-1, -1, h.shape[1]))
         end = states[known.valid.sum(dim=0), torch.arange(values.shape[1], device=ts.device)]
-        since = ts.unsqueeze(1) - times
+        since = of_each(ts, values.shape[1]) - times
         left = torch.where(seen[-1].any(dim=1), 0, since[-1])
         return Memory(before, since, end, left, [])
 
@@ -72,8 +73,9 @@ class StillMemory(nn.Module):
 class MovingMemory(nn.Module):
     """h jumps at each observation by a GRU, and follows dh/dt = f(t, h) in between.
 
-    All series of a batch share the solve from one time of the grid to the next: a solver with fixed steps takes one in
-    each interval, so that what becomes of a series does not depend on its neighbours.
+    All series of a batch share the solve from one of their times to the next. A solver with fixed steps takes one in
+    each interval, so that where the series share their times, what becomes of one does not depend on its neighbours;
+    where they do not, it does as far as the steps are too long for the field.
 
     Source: Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series (2019).
 
@@ -91,7 +93,9 @@ class MovingMemory(nn.Module):
         self.width = hidden
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
-        """Read ts (T,), values (T, B, D), seen (T, B, D): a solve up to each time at which anything is seen."""
+        """Read ts (T,) or (T, B), values (T, B, D), seen (T, B, D): a solve up to each time at which any is seen."""
+        grid = Together(ts)
+        ts, values, seen = grid.ts, grid.spread(values), grid.spread(seen)
         some = seen.any(dim=2)
         stops = some.any(dim=1).nonzero().flatten().tolist()
         inputs = torch.cat((values, seen.to(values.dtype)), dim=2)
@@ -106,7 +110,8 @@ class MovingMemory(nn.Module):
             h = torch.where(some[stop].unsqueeze(1), self.cell(inputs[stop], h), h)
         _, times = last_before(ts, seen)
         since = ts.unsqueeze(1) - times
-        return Memory(torch.cat(before), since, h, torch.where(some[-1], 0, since[-1]), flows)
+        left = torch.where(some[-1], 0, since[-1])
+        return Memory(grid.of_each(torch.cat(before)), grid.of_each(since), h, left, flows)
 
     def told(self, h: Tensor, since: Tensor) -> Tensor:
         """Input of the decoder (..., H): the memory, which has followed the time since the last observation."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.models.cut import cut_short
+from node_runner.models.observations import of_each
 from node_runner.models.recurrence import Memory, MovingMemory, StillMemory, costs
 from node_runner.views import DataSpec, Lesson, View
 
@@ -15,7 +16,7 @@ from node_runner.views import DataSpec, Lesson, View
 class Recurrent(nn.Module):
     """A memory of observations, and a decoder of it.
 
-    Series: the value at every time of the grid from the observations before that time, those of the same time left
+    Series: the value at every time of each from the observations before that time, those of the same time left
     out. A memory that moves goes on by itself after the last observation; one that stands still reads its own
     predictions there, as often as it was given observations. Paths: logits from the memory at the end.
 
@@ -44,28 +45,28 @@ class Recurrent(nn.Module):
         self.register_buffer("std", spec.std.clone())
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
-        """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D) or logits (B, C)."""
-        seen = cut_short(seen, lesson, self.cut)
+        """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D) or logits (B, C)."""
+        seen = cut_short(ts, seen, lesson, self.cut)
         read = self.memory(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
         if self.view is View.paths:
             return ModelOutput(self.decoder(self.memory.told(read.end, read.left)), *costs(read.flows))
         ys = self.decoder(self.memory.told(read.before, read.since))
         if isinstance(self.memory, StillMemory):
-            ys = self._onward(self.memory, read, ys, ts, seen)
+            ys = self._onward(self.memory, read, ys, of_each(ts, seen.shape[1]), seen)
         return ModelOutput(ys * self.std + self.mean, *costs(read.flows))
 
     def _onward(self, memory: StillMemory, read: Memory, ys: Tensor, ts: Tensor, seen: Tensor) -> Tensor:
         """Predictions ys (T, B, D), made anew after each series' last observation.
 
-        As many places of the grid after it as lay between its observations on average, a series reads its prediction
-        there as if it had been observed, and so on.
+        As many of its times after it as lay between its observations on average, a series reads its prediction there
+        as if it had been observed, and so on. ts: (T, B).
         """
         some = seen.any(dim=2)
         places = torch.arange(len(ts), device=ts.device).unsqueeze(1)
         last = torch.where(some, places, -1).max(dim=0).values
         every = (last.clamp(min=0) / some.sum(dim=0).clamp(min=1)).round().long().clamp(min=1)
         first = int(last.min()) + 1
-        h, heard = read.end, ts[last.clamp(min=0)]
+        h, heard = read.end, ts.gather(0, last.clamp(min=0).unsqueeze(0))[0]
         found = list(ys[:first])
         for place in range(first, len(ts)):
             after = place - last

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.tasks.classification import Classification
+from node_runner.tasks.series import times_of
 from node_runner.views import PathBatch, Series, View
 
 
@@ -39,6 +40,6 @@ def path_batch(part: Series, rows: Tensor) -> PathBatch:
     """
     if part.labels is None:
         raise ConfigError("these series have no classes; use a data set that offers the view 'paths'")
-    seen = part.seen.index_select(0, rows).transpose(0, 1)
-    values = torch.where(seen, part.ys.index_select(0, rows).transpose(0, 1), 0)
-    return PathBatch(part.ts, values, seen, part.labels.index_select(0, rows))
+    ts = times_of(part, rows)
+    ys, seen = (x.index_select(0, rows)[:, : len(ts)].transpose(0, 1) for x in (part.ys, part.seen))
+    return PathBatch(ts, torch.where(seen, ys, 0), seen, part.labels.index_select(0, rows))

@@ -14,7 +14,7 @@ from node_runner.settings import TrainerConfig
 from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.law import given, increment, log_likelihood, marginal, wasserstein
 from node_runner.tasks.penalty import penalised
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
 from node_runner.views import DataSpec, Lesson, Series, SeriesBatch, View
 
 
@@ -62,12 +62,12 @@ class ProcessLearning:
     def evaluate(self, model: Any, part: Series, batch_size: int) -> dict[str, float]:
         """Loss and nll, distances from the law where it is known, and the evaluations of a solve of draws."""
         found = self._likelihood(model, part, batch_size)
-        drawn = model.generate(part.ts, DRAWS)
+        drawn = model.generate(part.grid, DRAWS)
         if self.spec.law is not None:
             paths = self._observed(model, drawn.value.transpose(0, 1))
             for name, law, draws in (
-                ("marginal_w1", marginal(self.spec.law, part.ts), paths),
-                ("increment_w1", increment(self.spec.law, part.ts), paths.diff(dim=1)),
+                ("marginal_w1", marginal(self.spec.law, part.grid), paths),
+                ("increment_w1", increment(self.spec.law, part.grid), paths.diff(dim=1)),
             ):
                 channels = [wasserstein(draws[..., i], law).mean() for i in range(draws.shape[2])]
                 found[name] = float(torch.stack(channels).mean())
@@ -97,24 +97,26 @@ class ProcessLearning:
         return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, learned, true, strict=True)}
 
     def _forecasts(self, model: ProcessModel, part: Series) -> dict[str, float]:
-        end = last_seen(part)
-        after = part.known[:, end + 1 :]
-        if not after.any():
+        end = part.last_seen
+        after = int((part.known & (part.times > end).unsqueeze(2)).sum())
+        if not after:
             return {}
         covered, distance, places = 0.0, 0.0, 0
         for rows in torch.arange(len(part), device=part.ys.device).split(ROWS):
-            batch = process_batch(part, rows)
+            batch = series_batch(part, rows)
+            later = batch.times > end
+            some = later.any(dim=1)
             states = model.imagine(batch.ts, batch.values, batch.seen, FORECASTS)
-            draws = self._observed(model, states[:, end + 1 :])
-            target, known = (x[rows, end + 1 :].transpose(0, 1) for x in (part.ys, part.known))
+            draws = self._observed(model, states[:, some])
+            target, known = batch.lesson.target[some], (batch.lesson.known & later.unsqueeze(2))[some]
             low, high = (draws.kthvalue(round(share * FORECASTS), dim=0).values for share in (0.05, 0.95))
             covered += float(((target >= low) & (target <= high) & known).sum())
             if self.spec.law is not None:
                 law = given(self.spec.law, batch.ts, batch.values, batch.seen)
-                exact = type(law)(law.mean[end + 1 :], law.std[end + 1 :])
+                exact = type(law)(law.mean[some], law.std[some])
                 distance += float(wasserstein(draws, exact).sum())
                 places += target.numel()
-        shares = {"coverage": covered / float(after.sum())}
+        shares = {"coverage": covered / after}
         return shares if self.spec.law is None else {"forecast_w1": distance / places, **shares}
 
     def _observed(self, model: ProcessModel, states: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class SeriesRegression:
     def evaluate(self, model: nn.Module, part: Series, batch_size: int) -> dict[str, float]:
         """Loss, mse and its shares, the error of extrapolation as a root, and the mean evaluations of a batch."""
         sums = torch.zeros(5, 2, dtype=torch.float64)  # of squares and of counts: loss, mse and its three shares
-        inside = (torch.arange(len(part.ts), device=part.ts.device) <= last_seen(part)).view(-1, 1, 1)
+        end = part.last_seen
         nfe, batches = 0, 0
         for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
             batch = series_batch(part, rows)
@@ -63,6 +63,7 @@ class SeriesRegression:
             target, known, _ = batch.lesson
             error = output.value.double() - target.double()
             scaled = error / self.spec.std.to(error)
+            inside = (batch.times <= end).unsqueeze(2)
             shares = (known & inside, known & ~inside, known & batch.seen)
             terms = [(scaled, known), (error, known), *((error, share) for share in shares)]
             found = [torch.stack((torch.where(where, x, 0).pow(2).sum(), where.sum())) for x, where in terms]
@@ -76,15 +77,19 @@ class SeriesRegression:
         return {**means, "nfe": nfe / max(batches, 1)}
 
 
-def last_seen(part: Series) -> int:
-    """The last place in time at which anything may be seen in any series; -1 where nothing may."""
-    places = part.seen.any(dim=2).any(dim=0).nonzero()
-    return int(places[-1]) if len(places) else -1
+def times_of(part: Series, rows: Tensor) -> Tensor:
+    """Times (T,) that are shared, or (T, B) of series `rows` (B,), T the most that any of these has."""
+    if part.ts.dim() == 1:
+        return part.ts
+    ts = part.ts.index_select(0, rows)
+    most = int((ts < ts[:, -1:]).sum(dim=1).max()) + 1
+    return ts[:, :most].T
 
 
 def series_batch(part: Series, rows: Tensor, progress: float = 1.0) -> SeriesBatch:
     """Series `rows` (B,), (T, B, D), with nothing left of the values that a model may not see."""
-    seen = part.seen.index_select(0, rows).transpose(0, 1)
-    values = torch.where(seen, part.ys.index_select(0, rows).transpose(0, 1), 0)
-    target, known = (x.index_select(0, rows).transpose(0, 1) for x in (part.target, part.known))
-    return SeriesBatch(part.ts, values, seen, Lesson(target, known, progress))
+    ts = times_of(part, rows)
+    ys, seen, target, known = (
+        x.index_select(0, rows)[:, : len(ts)].transpose(0, 1) for x in (part.ys, part.seen, part.target, part.known)
+    )
+    return SeriesBatch(ts, torch.where(seen, ys, 0), seen, Lesson(target, known, progress))

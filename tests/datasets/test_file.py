@@ -212,7 +212,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path):
 
 def values(part: Series, mask: torch.Tensor) -> set[tuple[float, int, float]]:
     """(time, channel, value) where `mask` (N, T, D) says."""
-    return {(float(part.ts[k]), c, float(part.ys[i, k, c])) for i, k, c in mask.nonzero().tolist()}
+    return {(float(part.times[i, k]), c, float(part.ys[i, k, c])) for i, k, c in mask.nonzero().tolist()}
 
 
 def test_series_have_every_value_that_is_there_each_channel_with_gaps_of_its_own(
@@ -229,7 +229,7 @@ def test_series_have_every_value_that_is_there_each_channel_with_gaps_of_its_own
     assert found == expected - {(0.0, 0, 0.0), (2.0, 0, 12.0), (1.0, 0, 21.0), (1.0, 1, -21.0)}
     assert all(torch.equal(part.seen, part.known) for _, part in splits.items())
     (line,) = [record.message for record in caplog.records]
-    assert "4 missing values; left out: 1 rows without a value; a grid of 5 times from 0 to 4, 93.3% of it obs" in line
+    assert "4 missing values; left out: 1 rows without a value; 5 times from 0 to 4, of a series up to 5" in line
 
 
 def test_what_comes_after_until_is_neither_taught_nor_seen_and_some_of_what_comes_before_is_hidden(tmp_path: Path):

@@ -11,6 +11,7 @@ from node_runner.views import Lesson, View
 from tests.models.builders import field_factory, make_model, spec
 
 
+TS = torch.linspace(0, 3, 7)
 SEEN = torch.rand(7, 3, 2, generator=torch.Generator().manual_seed(1)) > 0.3
 LESSON = Lesson(torch.zeros(7, 3, 2), SEEN, 0.5)
 
@@ -19,7 +20,7 @@ def test_what_is_kept_of_series_that_are_cut_short_is_their_beginning():
     torch.manual_seed(0)
     ends = set()
     for _ in range(60):
-        kept = cut_short(SEEN, LESSON, 1.0)
+        kept = cut_short(TS, SEEN, LESSON, 1.0)
         (end,) = [k for k in range(1, 7) if kept[:k].equal(SEEN[:k]) and not kept[k:].any()]
         ends.add(end)
     assert ends == set(range(1, 7))
@@ -27,9 +28,9 @@ def test_what_is_kept_of_series_that_are_cut_short_is_their_beginning():
 
 def test_nothing_is_cut_short_outside_of_training_and_in_the_rest_of_its_steps():
     torch.manual_seed(0)
-    assert cut_short(SEEN, None, 1.0) is SEEN
-    assert cut_short(SEEN, LESSON, 0.0) is SEEN
-    whole = sum(cut_short(SEEN, LESSON, 0.25) is SEEN for _ in range(400))
+    assert cut_short(TS, SEEN, None, 1.0) is SEEN
+    assert cut_short(TS, SEEN, LESSON, 0.0) is SEEN
+    whole = sum(cut_short(TS, SEEN, LESSON, 0.25) is SEEN for _ in range(400))
     assert 260 <= whole <= 340
 
 

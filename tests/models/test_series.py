@@ -168,7 +168,7 @@ def test_gaps_are_filled_by_straight_lines_and_ends_by_the_nearest_value():
     expected = torch.tensor([2, 2, 2 + 2 * (0.1 / 0.7), 4, 4, 4], dtype=torch.float64)
     torch.testing.assert_close(filled(TS, values, seen).flatten(), expected)
     assert filled(TS, values, torch.zeros_like(seen)).eq(0).all()
-    control = channels(TS, values, seen)[:, 0]
+    control = channels(TS, values, seen, 6)[:, 0]
     torch.testing.assert_close(control[:, 0], TS)
     assert control[:, 2].tolist() == pytest.approx([0, 1 / 6, 1 / 6, 2 / 6, 2 / 6, 2 / 6])
 

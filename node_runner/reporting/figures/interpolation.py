@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import TRUE, clean, height, limits, planar, sheet, window
 from node_runner.reporting.figures.trajectories import axis_names
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
 
 
 AMONG, STEPS, MOST_AXES = 200, 7, 4
@@ -26,19 +26,19 @@ def draw(scene: Scene) -> Figure | None:
         return None
     part = scene.series
     batch = series_batch(part, torch.arange(min(AMONG, len(part)), device=part.ys.device))
-    ts = batch.ts[: max(2, last_seen(part) + 1)]
+    ts = part.grid[: max(2, int((part.grid <= part.last_seen).sum()))]
     mean, _ = scene.model.posterior(batch.ts, batch.values, batch.seen)
     first, last = divmod(int(torch.cdist(mean, mean).argmax()), len(mean))
     share = torch.linspace(0, 1, STEPS, dtype=mean.dtype, device=mean.device).unsqueeze(1)
     codes = torch.lerp(mean[first], mean[last], share)
     decoded = host(scene.model.decode(scene.model.trajectory(codes, ts)))
-    seen, values = (x[: len(ts), [first, last]] for x in (batch.seen, batch.values))
-    observed = host(torch.where(seen, values, torch.nan))
+    ends = [first, last]
+    observed = host(torch.where(batch.seen, batch.values, torch.nan)[:, ends])
     heading = f"{scene.spec.dataset}: between the codes of two test series, decoded (black: its beginning)"
     return (
         _plane(scene, decoded, observed, heading)
         if scene.spec.shape == (2,)
-        else _times(scene, host(ts), decoded, observed, heading)
+        else _times(scene, host(ts), decoded, (host(batch.times[:, ends]), observed), heading)
     )
 
 
@@ -63,8 +63,16 @@ def _plane(scene: Scene, decoded: Array, observed: Array, heading: str) -> Figur
     return figure
 
 
-def _times(scene: Scene, ts: Array, decoded: Array, observed: Array, heading: str) -> Figure:
-    """A row for each axis, a line for each code. ts: (T,), decoded: (T, STEPS, D), observed: (T, 2, D)."""
+def _times(scene: Scene, ts: Array, decoded: Array, ends: tuple[Array, Array], heading: str) -> Figure:
+    """A row for each axis, a line for each code.
+
+    Args:
+        scene: whose axes they are.
+        ts, decoded: (T,), (T, STEPS, D).
+        ends: times (S, 2) and observations (S, 2, D) of the series at both ends.
+        heading: of the figure.
+    """
+    times, observed = ends
     names = axis_names(scene)[:MOST_AXES]
     figure = sheet(5.6, 1.75 * len(names) + 1.0, heading)
     rows = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
@@ -74,7 +82,7 @@ def _times(scene: Scene, ts: Array, decoded: Array, observed: Array, heading: st
         for place, name in enumerate(_names()):
             axes.plot(ts, decoded[:, place, axis], color=colours[place], label=name)
         for place in (0, 1):
-            axes.plot(ts, observed[:, place, axis], ".", color=colours[place * (STEPS - 1)], markersize=5)
+            axes.plot(times[:, place], observed[:, place, axis], ".", color=colours[place * (STEPS - 1)], markersize=5)
     rows[-1].set_xlabel("time")
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")

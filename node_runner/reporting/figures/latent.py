@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import BEYOND, LEARNED, clean, legend_below, planar, sheet, window
 from node_runner.reporting.figures.trajectories import axis_names
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
 
 
 MOST, PATHS = 500, 40
@@ -49,10 +49,10 @@ def draw(scene: Scene) -> Figure | None:
     mean, log_std = scene.model.posterior(batch.ts, batch.values, batch.seen)
     if mean.shape[1] < 2:
         return None
-    states = host(scene.model.trajectory(mean, batch.ts))
+    states = host(scene.model.trajectory(mean, part.grid))
     if not np.isfinite(states).all():
         return None
-    inside = last_seen(part) + 1
+    inside = int((part.grid <= part.last_seen).sum())
     plane = plane_of(states[: max(inside, 1)])
     names = [f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(plane.shares)]
     uncertain = float(log_std.exp().mean())

@@ -19,8 +19,7 @@ from node_runner.reporting.figures.style import (
 )
 from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.law import given, increment, marginal
-from node_runner.tasks.processes import process_batch
-from node_runner.tasks.series import last_seen
+from node_runner.tasks.series import series_batch
 
 
 DRAWN, PATHS, COLUMNS = 2000, 6, 3
@@ -38,29 +37,30 @@ def draw_forecasts(scene: Scene) -> Figure | None:
 
     None where nothing is known after what is seen.
     """
-    part, end = scene.series, last_seen(scene.series)
-    if end + 1 >= len(part.ts) or not part.known[:, end + 1 :].any():
+    part, end = scene.series, scene.series.last_seen
+    if not part.known[part.times > end].any():
         return None
     rows = torch.arange(min(COLUMNS, len(part)), device=part.ys.device)
-    batch = process_batch(part, rows)
+    batch = series_batch(part, rows)
     generator = torch.Generator().manual_seed(0)
     draws = observed(scene, scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWN, generator=generator))
-    ts, names = host(part.ts), axis_names(scene)
+    times, names = host(batch.times), axis_names(scene)
     exact = None if scene.spec.law is None else given(scene.spec.law, batch.ts, batch.values, batch.seen)
     figure = sheet(3.2 * len(rows) + 0.4, 2.3 * len(names) + 0.9, title(scene, "forecasts", "forecast_w1", "coverage"))
     grid = figure.subplots(len(names), len(rows), sharex=True, sharey="row", squeeze=False)
-    for column in range(len(rows)):
+    for column, ts in enumerate(times.T):
         for axis, name in enumerate(names):
             axes = clean(grid[axis, column])
-            axes.axvspan(ts[end], ts[-1], color=SHADE, linewidth=0, label="nothing is seen here")
+            axes.axvspan(end, ts[-1], color=SHADE, linewidth=0, label="nothing is seen here")
             fan(axes, ts, draws[:, :, column, axis])
             if exact is not None:
                 law(axes, ts, host(exact.mean[:, column, axis]), host(exact.std[:, column, axis]))
+            known, target = batch.lesson.known, batch.lesson.target
             for where, face, label in (
-                (part.seen, "black", "seen"), (part.known & ~part.seen, "white", "not seen"),
+                (batch.seen, "black", "seen"), (known & ~batch.seen, "white", "not seen"),
             ):  # fmt: skip
-                place = host(where[column, :, axis]) > 0
-                values = host(part.ys[column, :, axis])[place]
+                place = host(where[:, column, axis]) > 0
+                values = host(target[:, column, axis])[place]
                 axes.plot(ts[place], values, "o", color="black", markerfacecolor=face, markersize=3, label=label)
             if column == 0:
                 axes.set_ylabel(name)
@@ -73,8 +73,8 @@ def draw_process(scene: Scene) -> Figure:
     """Paths drawn from nothing with the band of the exact law, and deviations of values and of steps over time."""
     part, names = scene.series, axis_names(scene)
     generator = torch.Generator().manual_seed(0)
-    states = scene.model.generate(part.ts, DRAWN, generator=generator).value.transpose(0, 1)
-    draws, ts = observed(scene, states), host(part.ts)
+    states = scene.model.generate(part.grid, DRAWN, generator=generator).value.transpose(0, 1)
+    draws, ts = observed(scene, states), host(part.grid)
     figure = sheet(9.6, 2.6 * len(names) + 0.7, title(scene, "draws", "marginal_w1", "increment_w1"))
     grid = figure.subplots(len(names), 3, squeeze=False)
     known = scene.spec.law
@@ -84,7 +84,7 @@ def draw_process(scene: Scene) -> Figure:
         spread.plot(ts, draws[:, :, axis].std(axis=0), color=LEARNED, label="learned")
         steps.plot(ts[1:], np.diff(draws[:, :, axis], axis=1).std(axis=0), color=LEARNED, label="learned")
         if known is not None:
-            at, between = marginal(known, part.ts), increment(known, part.ts)
+            at, between = marginal(known, part.grid), increment(known, part.grid)
             law(paths, ts, host(at.mean), host(at.std))
             spread.plot(ts, host(at.std), color="black", linestyle="--", label="exact")
             steps.plot(ts[1:], host(between.std), color="black", linestyle="--", label="exact")

@@ -24,7 +24,7 @@ from node_runner.reporting.figures.style import (
     sheet,
 )
 from node_runner.reporting.figures.trajectories import axis_names
-from node_runner.tasks.series import last_seen, series_batch
+from node_runner.tasks.series import series_batch
 
 
 MOST, DRAWS, MOST_AXES = 200, 8, 4
@@ -34,7 +34,7 @@ MOST, DRAWS, MOST_AXES = 200, 8, 4
 class Continued(NamedTuple):
     """Series as seen, true and predicted.
 
-    ts: (T,); seen, true and learned: (N, T, D), NaN where there is nothing; drawn: (S, N, T, D) of a posterior, S = 0
+    ts: (N, T); seen, true and learned: (N, T, D), NaN where there is nothing; drawn: (S, N, T, D) of a posterior, S = 0
     where the model has none; end: the last time at which anything may be seen.
     """
 
@@ -53,8 +53,8 @@ class Continued(NamedTuple):
         """
         after = self.ts > self.end
         where = after if after.any() else np.ones_like(after)
-        known = np.isfinite(self.true[:, where])
-        squares = np.where(known, (self.learned - self.true)[:, where] ** 2, 0).sum(axis=(1, 2))
+        known = np.isfinite(self.true) & where[..., None]
+        squares = np.where(known, (self.learned - self.true) ** 2, 0).sum(axis=(1, 2))
         count = known.sum(axis=(1, 2))
         return np.where(count > 0, np.nan_to_num(squares, nan=np.inf) / np.maximum(count, 1), np.nan)
 
@@ -73,9 +73,11 @@ def continued(scene: Scene) -> Continued:
     values, target, known, seen = (
         x.transpose(0, 1) for x in (batch.values, batch.lesson.target, batch.lesson.known, batch.seen)
     )
-    end = float(part.ts[max(0, last_seen(part))])
+    ts = batch.times.t()
     observed, true = (host(torch.where(where, x, torch.nan)) for where, x in ((seen, values), (known, target)))
-    return Continued(host(part.ts), observed, true, host(output.value.transpose(0, 1)), drawn, end)
+    padding = (ts.diff(dim=1, prepend=ts[:, :1] - 1) <= 0).unsqueeze(2)
+    learned = host(torch.where(padding, torch.nan, output.value.transpose(0, 1)))
+    return Continued(host(ts), observed, true, learned, drawn, part.last_seen)
 
 
 def draw_times(scene: Scene) -> Figure:
@@ -90,9 +92,9 @@ def draw_times(scene: Scene) -> Figure:
         grid[-1, place].set_xlabel("time")
         for axis, label in enumerate(names):
             axes = clean(grid[axis, place])
-            if found.ts[-1] > found.end:
-                axes.axvspan(found.end, found.ts[-1], color=SHADE, linewidth=0, label="nothing is seen here")
-            _lines(axes, found, row, functools.partial(_in_time, found.ts, axis))
+            if found.ts.max() > found.end:
+                axes.axvspan(found.end, found.ts.max(), color=SHADE, linewidth=0, label="nothing is seen here")
+            _lines(axes, found, row, functools.partial(_in_time, found.ts[row], axis))
             if place == 0:
                 axes.set_ylabel(label)
     for axis in range(len(names)):
@@ -157,7 +159,7 @@ def _lines(
     for number, states in enumerate(found.drawn[:, row]):
         label = "draws of the posterior" if number == 0 else None
         axes.plot(*view(states), color=LEARNED, linewidth=0.6, alpha=0.45, label=label)
-    inside = found.ts <= found.end
+    inside = found.ts[row] <= found.end
     if apart:
         within, after = found.learned[row].copy(), found.learned[row].copy()
         within[~inside], after[: max(0, inside.sum() - 1)] = np.nan, np.nan

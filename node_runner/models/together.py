@@ -1,0 +1,73 @@
+"""One grid of times for series that have times of their own, for models that solve all of a batch together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from node_runner.learning import ModelOutput
+from node_runner.views import Lesson
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Together:
+    """The times of all series of a batch, in their order, each once.
+
+    Attributes:
+        ts: (U,) times, increasing.
+
+    Args:
+        ts: (T,) times that the series share, which then are the grid, or (T, B) those of each.
+    """
+
+    def __init__(self, ts: Tensor) -> None:
+        self.ts, self._places = (ts, None) if ts.dim() == 1 else torch.unique(ts, return_inverse=True)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(T, B, D) at the times of the series -> (U, B, D) on the grid, 0 or false between them.
+
+        Where a series has a time twice, as it has the last one in its padding, what is not 0 counts.
+        """
+        if self._places is None:
+            return x
+        numbers = x.to(torch.uint8) if x.dtype is torch.bool else x
+        places = self._places.unsqueeze(2).expand_as(x)
+        return numbers.new_zeros(len(self.ts), *x.shape[1:]).scatter_add(0, places, numbers).to(x.dtype)
+
+    def of_each(self, y: Tensor) -> Tensor:
+        """(U, B, ...) on the grid -> (T, B, ...) at the times of the series."""
+        if self._places is None:
+            return y
+        return y[self._places, torch.arange(y.shape[1], device=y.device)]
+
+
+def on_one_grid(method: Method) -> Method:
+    """Puts series that have times of their own, ts (T, B), on one grid (T,) for a method of a model that needs one.
+
+    Args:
+        method: of ts, values and seen, and whatever more. Its result is a `ModelOutput`, draws (S, T, B, D), which are
+            given back at the times of the series, or a tuple of what has no times.
+    """
+
+    @functools.wraps(method)
+    def called(self: Any, ts: Tensor, values: Tensor, seen: Tensor, *more: Any, **named: Any) -> Any:
+        if ts.dim() == 1:
+            return method(self, ts, values, seen, *more, **named)
+        grid = Together(ts)
+        told = [_taught(grid, each) if isinstance(each, Lesson) else each for each in more]
+        result = method(self, grid.ts, grid.spread(values), grid.spread(seen), *told, **named)
+        if isinstance(result, ModelOutput):
+            return result._replace(value=grid.of_each(result.value))
+        return result if isinstance(result, tuple) else torch.stack([grid.of_each(draw) for draw in result])
+
+    return called  # type: ignore[return-value]
+
+
+def _taught(grid: Together, lesson: Lesson) -> Lesson:
+    return lesson._replace(target=grid.spread(lesson.target), known=grid.spread(lesson.known))
