@@ -172,8 +172,8 @@ def make_grid(table: Table, usable: Flags, width: int, layout: Layout) -> Grid:
         ts, place = _places_taken(times, layout.step)
         longest = int(np.bincount(owner_of).max())
         if longest > most:
-            raise ConfigError(f"{table.path}: {len(names):,} series of {width} values, the longest of {longest:,} rows, "
-                              "are too many; use dataset.cut, or fewer dataset.values")  # fmt: skip
+            raise ConfigError(f"{table.path}: {len(names):,} series of {width} values, the longest of {longest:,} "
+                              "rows, are too many; use dataset.cut, or fewer dataset.values")  # fmt: skip
     counts.moved = float(np.abs(ts[place] - times).max())
     if layout.states:
         _check_apart(table, time, order, owner_of, place)
@@ -295,7 +295,7 @@ def _places(times: Array, step: float | None, most: int) -> tuple[Array | None, 
 
 
 def _places_taken(times: Array, step: float | None) -> tuple[Array, Integers]:
-    """The times (T,) that there are, in order, rounded to multiples of `step`, and the place (n,) of each among them."""
+    """The times (T,) that there are, rounded to multiples of `step` and in order, and the place (n,) of each."""
     if step is not None:
         multiples, place = np.unique(np.rint((times - times.min()) / step), return_inverse=True)
         return times.min() + step * multiples, place

@@ -66,6 +66,7 @@ class ODEBlock(nn.Module):
         ts: Tensor,
         t0: Tensor | None = None,
         around: Callable[[nn.Module], nn.Module] | None = None,
+        pace: Callable[[nn.Module], nn.Module] | None = None,
     ) -> Flow:
         """Solve from y0 at ts.
 
@@ -74,6 +75,7 @@ class ODEBlock(nn.Module):
             ts: (T,) times, from the start of each sample.
             t0: (B,) time at which each sample starts, for fields that depend on time.
             around: what is put around the field for this solve, such as a control.
+            pace: what is put around that and all that is integrated, such as `UnitTime`.
 
         Returns:
             States with their augmented dimensions, (T, B, D + augment...).
@@ -85,9 +87,9 @@ class ODEBlock(nn.Module):
         if around is not None:
             field = around(field)
         if not (self.regularisers and self.training):
-            solution = self.solve(field, y0, ts)
+            solution = self.solve(field if pace is None else pace(field), y0, ts)
             return Flow(solution.ys, {}, solution.stats)
-        solved = penalised_solve(self.solve, field, self.state_shape, y0, ts, self.regularisers)
+        solved = penalised_solve(self.solve, field, self.state_shape, y0, ts, self.regularisers, pace=pace)
         return Flow(solved.ys, solved.penalties, solved.stats)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:

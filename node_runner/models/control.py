@@ -88,7 +88,7 @@ def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:
 
 
 def channels(ts: Tensor, values: Tensor, seen: Tensor, most: int) -> Tensor:
-    """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, and times seen so far as shares of `most`.
+    """[time, values, counts] (T, B, 1 + 2 D): time since ts[0], filled values, times seen so far as shares of `most`.
 
     The counts tell the equation how often it was observed, which is information too (Kidger et al. 2020).
     ts: (T,) or (T, B), values and seen: (T, B, D).

@@ -13,9 +13,10 @@ from node_runner.views import Lesson
 def cut_short(ts: Tensor, seen: Tensor, lesson: Lesson | None, share: float) -> Tensor:
     """What is seen, (T, B, D): in a `share` of the batches that are taught, nothing from a time on.
 
-    That is drawn uniformly among the times of the batch, ts (T,) or (T, B), but for the first. What is taught does not change, so that values after the place have
-    to be forecast, as in the extrapolation of Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series
-    (2019), where the first half of each series is read and the second predicted; here the time varies.
+    That is drawn uniformly among the times of the batch, ts (T,) or (T, B), but for the first. What is taught does not
+    change, so that later values have to be forecast, as in the extrapolation of Rubanova, Chen, Duvenaud, Latent ODEs
+    for Irregularly-Sampled Time Series (2019), where the first half of each series is read and the second predicted;
+    here the time varies.
     """
     if lesson is None or not share or float(torch.rand(())) >= share:
         return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -185,6 +185,7 @@ def penalised_solve(
     ts: Tensor,
     regularisers: Mapping[str, Regulariser],
     own: Sequence[Integrand] = (),
+    pace: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Penalised:
     """Solve with what regularisers integrate beside the state, which does not steer the steps, or note of the steps.
 
@@ -196,6 +197,7 @@ def penalised_solve(
         ts: (T,) times.
         regularisers: by name.
         own: integrands of the model, part of the answer, which steer the step size.
+        pace: what is put around the field and the integrands for samples that have times of their own, as `UnitTime`.
     """
     integrated = {name: r.begin(y0) for name, r in regularisers.items() if isinstance(r, IntegralRegulariser)}
     noting = {name: r for name, r in regularisers.items() if isinstance(r, StepRegulariser)}
@@ -203,6 +205,8 @@ def penalised_solve(
     wide = Widened(field, shape, [*own, *integrated.values()])
     widened = bool(own or integrated)
     f: nn.Module = wide if widened else field
+    if pace is not None:
+        f = pace(f)
     noted = Noted(f, noting) if noting else None
     norm = leading_norm(numel + len(own)) if integrated else None
     solution = solve(f if noted is None else noted, wide.begin(y0) if widened else y0, ts, norm=norm)

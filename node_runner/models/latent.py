@@ -13,9 +13,9 @@ from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
 from node_runner.models.cut import cut_short
 from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
-from node_runner.models.observations import backwards
+from node_runner.models.observations import backwards, onward
 from node_runner.models.recurrence import MovingMemory, StillMemory, costs
-from node_runner.models.together import on_one_grid
+from node_runner.models.together import Together
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
@@ -87,13 +87,12 @@ class LatentODE(nn.Module):
         self.register_buffer("mean", spec.mean.clone())
         self.register_buffer("std", spec.std.clone())
 
-    @on_one_grid
     def posterior(
         self, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the deviation (B, latent) of z at ts[0]; its solves are added to `flows`.
 
-        ts: (T,), values: (T, B, D), seen: (T, B, D).
+        ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D).
         """
         z = torch.where(seen, (values - self.mean) / self.std, 0)
         read = self.memory(*backwards(ts, z, seen))
@@ -102,18 +101,23 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior_head(self.memory.told(read.end, read.left)).chunk(2, dim=1)
         return mean, log_std
 
-    @on_one_grid
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
-        """ts: (T,), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught."""
+        """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught.
+
+        One solve has the times of all series of the batch.
+        """
         flows: list[Flow] = []
         mean, log_std = self.posterior(ts, values, cut_short(ts, seen, lesson, self.cut), flows)
         z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
-        flow = self.block(z0, ts - ts[0])
+        grid = Together(ts)
+        flow = self.block(z0, grid.ts - grid.ts[0])
         disagreement = None
         if lesson is not None and self.agreement:
-            disagreement = self._disagreement(flow.ys, ts, values, seen, flows)
+            place = int(torch.randint(len(grid.ts), ()))
+            later = onward(ts, values, seen, grid.ts[place])
+            disagreement = self._disagreement(flow.ys[place], *later, flows)
         solves, penalties = costs([*flows, flow])
-        predicted = self.decoder(flow.ys)
+        predicted = self.decoder(grid.of_each(flow.ys))
         ys = predicted * self.std + self.mean
         if lesson is None:
             return ModelOutput(ys, solves, penalties)
@@ -130,10 +134,9 @@ class LatentODE(nn.Module):
         return ModelOutput(ys, solves, penalties, objective, scalars)
 
     def _disagreement(self, z: Tensor, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow]) -> Tensor:
-        """-log q(z(t) | observations from t on) (), mean over series, at a random t of the grid; z: (T, B, Z)."""
-        place = int(torch.randint(len(ts), ()))
-        mean, log_std = self.posterior(ts[place:], values[place:], seen[place:], flows)
-        return gaussian_nll(z[place] - mean, log_std, torch.ones_like(mean, dtype=torch.bool)) / len(mean)
+        """-log q(z | observations) (), mean over series: z (B, Z) at ts[0], where all begin."""
+        mean, log_std = self.posterior(ts, values, seen, flows)
+        return gaussian_nll(z - mean, log_std, torch.ones_like(mean, dtype=torch.bool)) / len(mean)
 
     @property
     def observation_std(self) -> Tensor:
@@ -156,7 +159,6 @@ class LatentODE(nn.Module):
         return self.decoder(z) * self.std + self.mean
 
     @torch.no_grad()
-    @on_one_grid
     def imagine(
         self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -164,4 +166,6 @@ class LatentODE(nn.Module):
         mean, log_std = self.posterior(ts, values, seen)
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
-        return self.decode(self.trajectory(z0, ts)).unflatten(1, (count, -1)).transpose(0, 1)
+        grid = Together(ts)
+        paths = self.trajectory(z0, grid.ts).unflatten(1, (count, -1)).transpose(1, 2)
+        return self.decode(grid.of_each(paths)).permute(2, 0, 1, 3)

@@ -55,6 +55,14 @@ def last_before(ts: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     return counts, of_each(ts, some.shape[1]).gather(0, torch.cat((torch.zeros_like(last[:1]), last[:-1])))
 
 
+def onward(ts: Tensor, values: Tensor, seen: Tensor, begin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same series from the time `begin` () on, which is one of those of the batch: ts, values and seen."""
+    if ts.dim() == 1:
+        place = int((ts < begin).sum())
+        return ts[place:], values[place:], seen[place:]
+    return ts.clamp(min=begin), values, seen & (ts >= begin).unsqueeze(2)
+
+
 def backwards(ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same series with time running back from the last of ts: (T,) or (T, B) from 0 on, (T, B, D), (T, B, D)."""
     return ts[-1] - ts.flip(0), values.flip(0), seen.flip(0)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.models.block import Flow, ODEBlock
+from node_runner.models.dynamics import UnitTime
 from node_runner.models.observations import last_before, observations, of_each
-from node_runner.models.together import Together
 from node_runner.types import SolveStats
 
 
@@ -73,9 +73,9 @@ class StillMemory(nn.Module):
 class MovingMemory(nn.Module):
     """h jumps at each observation by a GRU, and follows dh/dt = f(t, h) in between.
 
-    All series of a batch share the solve from one of their times to the next. A solver with fixed steps takes one in
-    each interval, so that where the series share their times, what becomes of one does not depend on its neighbours;
-    where they do not, it does as far as the steps are too long for the field.
+    All series of a batch share the solve from one time to the next, or where each has times of its own, that from its
+    k-th to the one after it. A solver with fixed steps takes one in each interval, so that what becomes of a series
+    does not depend on its neighbours.
 
     Source: Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series (2019).
 
@@ -94,24 +94,29 @@ class MovingMemory(nn.Module):
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> Memory:
         """Read ts (T,) or (T, B), values (T, B, D), seen (T, B, D): a solve up to each time at which any is seen."""
-        grid = Together(ts)
-        ts, values, seen = grid.ts, grid.spread(values), grid.spread(seen)
         some = seen.any(dim=2)
-        stops = some.any(dim=1).nonzero().flatten().tolist()
+        stops = some.any(dim=1).nonzero().flatten().tolist() if ts.dim() == 1 else range(len(ts))
         inputs = torch.cat((values, seen.to(values.dtype)), dim=2)
         h = self.start.expand(values.shape[1], -1)
         before, flows, place = [h.unsqueeze(0)], [], 0
         for stop in dict.fromkeys((*stops, len(ts) - 1)):
             if stop > place:
-                flow = self.block(h, ts[place : stop + 1])
+                flow = self._follow(h, ts[place : stop + 1])
                 flows.append(flow)
                 before.append(flow.ys[1:])
                 h, place = flow.ys[-1], stop
             h = torch.where(some[stop].unsqueeze(1), self.cell(inputs[stop], h), h)
         _, times = last_before(ts, seen)
-        since = ts.unsqueeze(1) - times
-        left = torch.where(some[-1], 0, since[-1])
-        return Memory(grid.of_each(torch.cat(before)), grid.of_each(since), h, left, flows)
+        since = of_each(ts, len(h)) - times
+        return Memory(torch.cat(before), since, h, torch.where(some[-1], 0, since[-1]), flows)
+
+    def _follow(self, h: Tensor, ts: Tensor) -> Flow:
+        """From h (B, H) at ts[0] to the other times: (T,), or (2, B), each series from one to the next."""
+        if ts.dim() == 1:
+            return self.block(h, ts)
+        begin, end = ts
+        unit = torch.arange(2, dtype=ts.dtype, device=ts.device)
+        return self.block(h, unit, pace=lambda field: UnitTime(field, end - begin, begin))
 
     def told(self, h: Tensor, since: Tensor) -> Tensor:
         """Input of the decoder (..., H): the memory, which has followed the time since the last observation."""

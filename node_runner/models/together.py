@@ -27,7 +27,10 @@ class Together:
     """
 
     def __init__(self, ts: Tensor) -> None:
-        self.ts, self._places = (ts, None) if ts.dim() == 1 else torch.unique(ts, return_inverse=True)
+        self.ts: Tensor = ts
+        self._places: Tensor | None = None
+        if ts.dim() == 2:
+            self.ts, self._places = torch.unique(ts, return_inverse=True)
 
     def spread(self, x: Tensor) -> Tensor:
         """(T, B, D) at the times of the series -> (U, B, D) on the grid, 0 or false between them.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import TRUE, class_colours, clean, limits, sheet
@@ -13,17 +16,21 @@ from node_runner.tasks.paths import path_batch
 from node_runner.views import PathBatch
 
 
-COLUMNS = 4
+Flags = NDArray[np.bool_]
+
+COLUMNS, MOST_AXES = 4, 4
+"""Paths and axes that are shown."""
 
 
-def draw(scene: Scene) -> Figure | None:
-    """Paths in the plane above, the probability of each class below; of models that say how a verdict forms, over time.
+def draw(scene: Scene) -> Figure:
+    """Paths above, the probability of each class below; of models that say how a verdict forms, over time.
 
     Two paths of which the model is surest and two of which it is most wrongly sure, or least sure where it makes no
-    mistakes. None where the state has other than two axes.
+    mistakes. Those of two axes that are mostly observed together are drawn in the plane, others over time, a panel an
+    axis.
     """
-    if scene.spec.shape != (2,):
-        return None
+    names, seen = axis_names(scene)[:MOST_AXES], scene.series.seen
+    plane = scene.spec.shape == (2,) and 2 * int(seen.all(dim=2).sum()) > int(seen.any(dim=2).sum())
     labels = scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)
     own = scene.probabilities[np.arange(len(labels)), labels]
@@ -32,34 +39,54 @@ def draw(scene: Scene) -> Figure | None:
     batch = path_batch(scene.series, torch.as_tensor(np.array(rows), device=scene.series.ys.device))
     shares = _shares(scene, batch, scene.probabilities[rows])
     colours, classes = class_colours(scene.spec.num_classes), scene.spec.class_names
-    figure = sheet(2.5 * len(rows) + 0.4, 5.0, f"{scene.spec.dataset}: {scene.accuracy}")
-    grid = figure.subplots(2, len(rows), height_ratios=(1.7, 1), squeeze=False)
-    ts = host(batch.ts)
+    heights = (1.7, 1) if plane else (1,) * (len(names) + 1)
+    figure = sheet(2.5 * len(rows) + 0.4, 1.75 * sum(heights) + 0.3, f"{scene.spec.dataset}: {scene.accuracy}")
+    grid = figure.subplots(len(heights), len(rows), height_ratios=heights, squeeze=False)
     for place, row in enumerate(rows):
-        seen = batch.seen[:, place].all(dim=1).cpu().numpy()
-        points = host(batch.values[:, place])[seen]
-        upper, lower = clean(grid[0, place]), clean(grid[1, place])
-        upper.plot(*points.T, color=TRUE, linewidth=0.8)
-        shown = upper.scatter(
-            points[:, 0], points[:, 1], c=ts[seen], cmap="viridis", s=14, linewidths=0, zorder=3,
-            vmin=ts[0], vmax=ts[-1],
-        )  # fmt: skip
-        (left, right), (low, high) = limits(points[:, 0], 0.1), limits(points[:, 1], 0.1)
-        x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
-        upper.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
-        upper.set_aspect("equal")
+        ts, values = host(batch.times[:, place]), host(batch.values[:, place])
+        seen = batch.seen[:, place].cpu().numpy()
+        if plane:
+            shown = _in_the_plane(clean(grid[0, place]), ts, values, seen)
+        else:
+            for axis in range(len(names)):
+                _over_time(clean(grid[axis, place]), ts, values[:, axis], seen[:, axis])
         verdict = "right" if predicted[row] == labels[row] else f"taken for class {classes[predicted[row]]}"
-        upper.set_title(f"class {classes[labels[row]]}, {verdict}\n{own[row]:.1%} for its class")
+        grid[0, place].set_title(f"class {classes[labels[row]]}, {verdict}\n{own[row]:.1%} for its class")
+        lower = clean(grid[-1, place])
         for kind, colour in enumerate(colours):
             lower.plot(ts, shares[:, place, kind], color=colour, label=f"class {classes[kind]}")
         lower.set(ylim=(-0.03, 1.03), xlabel="time")
-    names = axis_names(scene)
-    grid[0, 0].set(xlabel=names[0], ylabel=names[1])
-    grid[1, 0].set_ylabel("probability")
-    handles, texts = grid[1, 0].get_legend_handles_labels()
+    grid[-1, 0].set_ylabel("probability")
+    handles, texts = grid[-1, 0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts))
-    figure.colorbar(shown, ax=grid[0, :], label="time of observation", shrink=0.8)
+    if plane:
+        grid[0, 0].set(xlabel=names[0], ylabel=names[1])
+        figure.colorbar(shown, ax=grid[0, :], label="time of observation", shrink=0.8)
+    else:
+        for axis, name in enumerate(names):
+            grid[axis, 0].set_ylabel(name)
     return figure
+
+
+def _in_the_plane(axes: Axes, ts: Array, values: Array, seen: Flags) -> PathCollection:
+    """Where both axes (T, 2) were observed, coloured by time (T,)."""
+    whole = seen.all(axis=1)
+    points = values[whole]
+    axes.plot(*points.T, color=TRUE, linewidth=0.8)
+    shown = axes.scatter(
+        points[:, 0], points[:, 1], c=ts[whole], cmap="viridis", s=14, linewidths=0, zorder=3, vmin=ts[0], vmax=ts[-1]
+    )
+    (left, right), (low, high) = limits(points[:, 0], 0.1), limits(points[:, 1], 0.1)
+    x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
+    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
+    axes.set_aspect("equal")
+    return shown
+
+
+def _over_time(axes: Axes, ts: Array, values: Array, seen: Flags) -> None:
+    """What was observed of one axis (T,), a dot each."""
+    axes.plot(ts[seen], values[seen], ".-", color=TRUE, linewidth=0.8, markersize=5, markeredgewidth=0)
+    axes.set_xlim(ts[0] - 0.03 * np.ptp(ts), ts[-1] + 0.03 * np.ptp(ts))
 
 
 def _shares(scene: Scene, batch: PathBatch, final: Array) -> Array:
