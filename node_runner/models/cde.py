@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField, ODEBlock
-from node_runner.models.control import Control, channels, through
+from node_runner.models.control import Control, channels, knots, through
 from node_runner.models.views import learns_from
 from node_runner.settings import ControlPath, Count
 from node_runner.types import Integrate
@@ -67,7 +67,8 @@ class Driven(nn.Module):
 class NeuralCDE(nn.Module):
     """z(t0) = g(X(t0)), dz = F(z) dX, logits from z at the end; X has time, values and observation counts.
 
-    Each series' path has its knots at its own times, whatever those of its neighbours.
+    Each series' path has its knots at its own times, whatever those of its neighbours. Where these differ, the solve's
+    time is the same for the k-th knot of all, and regularisers are integrated along that.
 
     Source: Kidger, Morrill, Foster, Lyons, Neural Controlled Differential Equations for Irregular Time Series (2020).
 
@@ -107,7 +108,7 @@ class NeuralCDE(nn.Module):
     def control(self, ts: Tensor, values: Tensor, seen: Tensor) -> Control:
         """The path X of series ts (T,) or (T, B), values (T, B, D), seen (T, B, D)."""
         most = self.times or len(ts)
-        return through(ts, channels(ts, (values - self.mean) / self.std, seen, most), self.path)
+        return through(knots(ts), channels(ts, (values - self.mean) / self.std, seen, most), self.path)
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> logits (B, C)."""

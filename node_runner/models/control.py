@@ -47,24 +47,26 @@ class Control:
 
 
 def through(ts: Tensor, x: Tensor, kind: ControlPath) -> Control:
-    """The path through x (T, B, C) at ts (T,) or (T, B).
-
-    Where each series has times of its own, the solve has others: what is driven by a path depends on where that goes
-    and not on how fast (Kidger et al. 2020), so that from each knot to the next all go at a pace of their own and
-    arrive together. In padding a path stands still.
+    """The path through x (T, B, C) at ts (T,). Where x stays the same from one knot to the next, it stands still.
 
     hermite: at each knot it leaves with the slope with which it arrived, the backward difference, so that it is once
     differentiable and knows one observation ahead only (Morrill, Kidger, Yang, Lyons, Neural Controlled Differential
     Equations for Online Prediction Tasks, 2021). linear: straight lines.
     """
-    gaps = of_each(ts, x.shape[1]).diff(dim=0).unsqueeze(2)
-    secant = x.diff(dim=0) / torch.where(gaps > 0, gaps, 1)
+    secant = x.diff(dim=0) / ts.diff().view(-1, 1, 1)
     tangent = secant if kind is ControlPath.linear else torch.cat((secant[:1], secant[:-1]))
+    return Control(ts, x, secant, torch.where((secant != 0).any(dim=2, keepdim=True), tangent, 0))
+
+
+def knots(ts: Tensor) -> Tensor:
+    """(T,) times of the solve at which the paths of series at ts, (T,) or (T, B), have their knots.
+
+    What is driven by a path depends on where that goes and not on how fast (Kidger et al. 2020). So series that have
+    times of their own share evenly spaced knots: the k-th of each is that of its k-th time, which is in the path itself.
+    """
     if ts.dim() == 1:
-        return Control(ts, x, secant, tangent)
-    knots = torch.lerp(ts[0, 0], ts[-1, 0], torch.linspace(0, 1, len(ts), dtype=ts.dtype, device=ts.device))
-    pace = gaps / knots.diff().view(-1, 1, 1)
-    return Control(knots, x, pace * secant, pace * tangent)
+        return ts
+    return torch.lerp(ts[0, 0], ts[-1, 0], torch.linspace(0, 1, len(ts), dtype=ts.dtype, device=ts.device))
 
 
 def filled(ts: Tensor, values: Tensor, seen: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Clock(nn.Module):
     time_dependent = True
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return t.expand_as(y)
+        return t.reshape(-1, 1).expand_as(y)
 
 
 def test_the_field_of_a_moving_memory_is_told_the_time_of_the_series():

@@ -118,7 +118,7 @@ def draw_plane(scene: Scene) -> Figure | None:
         axes.set(
             xlim=x, ylim=y, xlabel=axis_names(scene)[0], title=f"{name}\nmse {figure_of(float(found.errors[row]))}"
         )
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", adjustable="datalim")  # panels of one size
     panels[0].set_ylabel(axis_names(scene)[1])
     legend_below(figure, panels)
     return figure
