@@ -62,7 +62,7 @@ def knots(ts: Tensor) -> Tensor:
     """(T,) times of the solve at which the paths of series at ts, (T,) or (T, B), have their knots.
 
     What is driven by a path depends on where that goes and not on how fast (Kidger et al. 2020). So series that have
-    times of their own share evenly spaced knots: the k-th of each is that of its k-th time, which is in the path itself.
+    times of their own share evenly spaced knots: the k-th of each is at its k-th time, which the path itself tells.
     """
     if ts.dim() == 1:
         return ts

@@ -104,7 +104,7 @@ class LatentODE(nn.Module):
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught.
 
-        One solve has the times of all series of the batch.
+        One solve has the times of all series of the batch, and a solver with fixed steps takes one to each.
         """
         flows: list[Flow] = []
         mean, log_std = self.posterior(ts, values, cut_short(ts, seen, lesson, self.cut), flows)

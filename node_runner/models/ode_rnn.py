@@ -36,7 +36,8 @@ def ode_rnn(
     Args:
         spec: of the data; its view decides whether series are continued or classified.
         make_field: makes the field of the memory.
-        solve: the differentiable solve, up to each time at which any series of the batch is observed.
+        solve: the differentiable solve, up to each time at which any series of the batch is observed, or of all series
+            from one to the next where each has times of its own.
         regularisers: integrated along all solves.
         hidden: width of the memory and of the decoder.
         cut: share of the training steps in which nothing is seen after a random time, so that the field learns to go

@@ -47,6 +47,24 @@ def exchangeable(members: int, spread: float = 1.0) -> Forecast:
     return Forecast(np.arange(50.0), centre + rng.normal(size=shape), draws, 20.0)
 
 
+def test_series_with_times_of_their_own_are_scored_where_they_are_known():
+    ts = np.array([[0, 1, 2.0], [0, 1.5, 2]])
+    true = np.array([[0, 1, np.nan], [0, 3, 4]])[..., None]
+    members = np.stack([np.full((2, 3, 1), 1.0), np.full((2, 3, 1), 3.0)])
+    found = forecasts._together(Forecast(ts, true, members, 1.0))
+    assert found.ts.tolist() == [0, 1, 1.5, 2]
+    assert np.array_equal(found.true[..., 0], [[0, 1, np.nan, np.nan], [0, np.nan, 3, 4]], equal_nan=True)
+    assert np.array_equal(np.isnan(found.members[0]), np.isnan(found.true))
+    assert forecasts.score(found, 0.9)["rmse_mean"] == pytest.approx(math.sqrt((4 + 1 + 4 + 1 + 4) / 5))
+    later = found.beyond()
+    assert later is not None and later.ts.tolist() == [1.5, 2]
+    assert forecasts.over_time(found)["rmse_mean"].tolist() == [2, 1, 1, 2]
+    assert forecasts.over_time(found)["spread"].tolist() == pytest.approx([math.sqrt(2)] * 4)
+    figure = draw_forecast(("test", found), {"test": [0.0] * len(forecasts.LEVELS)}, "file", ["x"], 0.9)
+    band = figure.axes[0].lines[0]  # of the worst or the median series, at its own times
+    assert np.isfinite(band.get_ydata()).all() and len(band.get_xdata()) in (2, 3)
+
+
 @pytest.mark.parametrize("members", [2, 5, 20])
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_bands_hold_what_they_promise_where_the_truth_is_like_a_member(members: int, level: float):

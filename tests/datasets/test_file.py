@@ -289,6 +289,69 @@ def test_series_may_begin_at_different_times_where_time_is_absolute(tmp_path: Pa
     assert splits.train.ts.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def irregular(series: int = 6, times: int = 4) -> list[str]:
+    """x = 10 i + k at the k-th time of series i, which no two series share but for the first, and y in every other."""
+    return [
+        f"s{i},{k + i / 7 * (k > 0)},{10 * i + k},{'' if (i + k) % 2 else k}"
+        for i in range(series)
+        for k in range(times + i % 2)
+    ]
+
+
+def test_series_keep_times_of_their_own_between_the_first_and_the_last_of_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    data = File(path=str(write(tmp_path, irregular())), hidden=0)
+    with caplog.at_level(logging.INFO, logger="node_runner"):
+        splits = data.splits(View.series)
+    end = 4 + 5 / 7
+    assert "22 times from 0 to 4.71429, of a series up to 5" in caplog.text
+    for _, part in splits.items():
+        assert part.ts.shape == part.ys.shape[:2]
+        assert part.times is part.ts
+        for ts, ys, known in zip(part.ts, part.ys, part.known, strict=True):
+            number = int(ys[0, 0]) // 10
+            count = 4 + number % 2
+            own = [k + number / 7 * (k > 0) for k in range(count)]
+            assert ts.tolist() == pytest.approx(own + [end] * (len(ts) - count))
+            assert ys[:count, 0].tolist() == [10 * number + k for k in range(count)]
+            assert known.tolist() == [[k < count, k < count and (number + k) % 2 == 0] for k in range(len(ts))]
+    assert data.spec(View.series).times == splits.train.ts.shape[1] == 6
+
+
+def test_series_that_all_have_the_same_times_share_them(tmp_path: Path):
+    data = File(path=str(write(tmp_path, rows_of())), hidden=0)
+    assert data.splits(View.series).train.ts.tolist() == [0, 1, 2, 3, 4]
+    assert data.spec(View.series).times == 0
+
+
+def test_training_series_end_together_where_nothing_later_is_taught(tmp_path: Path):
+    splits = File(path=str(write(tmp_path, irregular())), until=2.5, hidden=0).splits(View.series)
+    train, test = splits.train, splits.test
+    assert train.ts.max() <= 2.5 < test.ts.max()
+    assert train.ts[:, -1].unique().tolist() == [test.last_seen] == [pytest.approx(2 + 3 / 7)]
+    assert not test.seen[test.ts > 2.5].any() and bool(test.known[test.ts > 2.5].any())
+
+
+def test_absolute_times_begin_and_end_with_those_of_all(tmp_path: Path):
+    lines = [f"s{i},{0.1 * i + k},{k},{k}" for i in range(4) for k in range(3)]
+    part = File(path=str(write(tmp_path, lines)), relative=False, hidden=0).splits(View.series).train
+    assert part.ts[:, 0].eq(0).all() and part.ts[:, -1].eq(2.3).all()
+    assert int(part.known.any(dim=2).sum()) == 3 * len(part)
+
+
+def test_thousands_of_different_times_cost_no_grid(tmp_path: Path):
+    lines = [f"s{i},{k + 1e-4 * i},{k},{k}" for i in range(300) for k in range(4)]
+    path = write(tmp_path, lines)
+    assert File(path=str(path)).splits(View.series).train.ys.shape[1] <= 5
+    assert File(path=str(path), step=1e-9, relative=False).splits(View.series).train.ys.shape[1] <= 6
+    long = [*lines, *(f"long,{k},0,0" for k in range(2000))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node_runner.datasets.grid.MOST", 10**6)
+        refused = message(write(tmp_path, long), View.series)
+    assert "301 series of 2 values, the longest of 2,000 rows, are too many; use dataset.cut" in refused
+
+
 # --- which row is to blame -------------------------------------------------------------------------
 
 WRONG = {
@@ -364,3 +427,19 @@ def test_a_file_with_gaps_is_learned_from(tmp_path: Path, node_run: NodeRun):  #
     assert node_run(*SHORT, "dataset=file", f"dataset.path={path}", "hydra.run.dir=a").code == 0
     refused = node_run(*SHORT, "dataset=file", f"dataset.path={path}", "trainer.window=2", "hydra.run.dir=b")
     assert "trajectories have gaps and uneven times; use trainer.window=null" in refused.last
+
+
+@pytest.mark.parametrize("model", ["rnn", "ode_rnn", "latent", "cde"])
+def test_series_with_times_of_their_own_are_learned_from(tmp_path: Path, node_run: NodeRun, model: str):  # noqa: F811
+    label = ["dataset.label=kind"] if model == "cde" else []
+    rows = [*irregular(8), "s8,0,1,1", "s8,1.00000001,1,1"]  # a time that is that of another series in float32
+    lines = [f"{row},{('odd', 'even')[int(row[1]) % 2]}" for row in rows]
+    path = write(tmp_path, lines, "id,t,x,y,kind")
+    data = ("dataset=file", f"dataset.path={path}", "dataset.values=[x,y]", *label)
+    done = node_run(*SHORT, *data, f"model={model}", "engine=torchdiffeq", "hydra.run.dir=a")
+    assert done.code == 0, done.err
+    if model == "latent":
+        assert node_run("sample", "a", "--count", "2", "--out", "b.csv").code == 0
+        times = [tuple(map(float, row.split(",")[:2])) for row in Path("b.csv").read_text().splitlines()[1:]]
+        assert times == sorted(set(times))  # each once, without padding
+        assert node_run("sample", "a", "--interpolate", "--count", "1", "--out", "c.npz").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,6 +99,40 @@ def test_every_pair_gets_figures_that_show_something_and_name_their_axes(dataset
         if (dataset, name) not in IMAGES:
             assert any(axes.get_xlabel() for axes in figure.axes), f"{name} has no label below"
             assert any(axes.get_ylabel() for axes in figure.axes), f"{name} has no label at the side"
+
+
+OWN_TIMES = {
+    "latent": ["series", "latent", "interpolation"],
+    "rnn": ["series"],
+    "neural_sde": ["forecasts", "process"],
+    "cde": ["paths", "confusion"],
+}
+
+
+@pytest.mark.parametrize(("model", "names"), OWN_TIMES.items(), ids=list(OWN_TIMES))
+def test_series_of_three_channels_with_times_of_their_own_have_figures(
+    tmp_path: Path, model: str, names: list[str]
+) -> None:
+    rows = [
+        f"s{i},{k + 0.1 * i * (k > 0)},{i},{k},{'' if (i + k) % 3 else 1},c{i % 2}" for i in range(9) for k in range(5)
+    ]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["id,t,x,y,z,kind", *rows]) + "\n", encoding="utf-8")
+    settings: dict[str, Any] = {"label": "kind"} if model == "cde" else {"until": 3.0}
+    settings |= {"path": str(path), "values": ["x", "y", "z"]}
+    more = {"solver": "euler_maruyama", "engine": "torchsde"} if model == "neural_sde" else {}
+    built = experiment("file", model, **more, **{f"dataset__{key}": value for key, value in settings.items()})
+    figures = draw_all(built)
+    assert list(figures) == names
+    for name, figure in figures.items():
+        assert pixels(figure).std() > 0.02, f"{name} is blank"
+    if model == "cde":
+        upper = np.array(figures["paths"].axes).reshape(4, 4)
+        assert [axes.get_ylabel() for axes in upper[:, 0]] == ["x", "y", "z", "probability"]
+        # What is drawn are the values of the series at its own times.
+        line = upper[1, 0].lines[0]
+        assert line.get_ydata().tolist() == [0, 1, 2, 3, 4]
+        assert (np.diff(line.get_xdata())[1:] == pytest.approx(1)) and line.get_xdata()[0] == 0
 
 
 def test_the_title_of_the_energy_gives_the_drift_that_was_measured_or_else_measures_it() -> None:

@@ -16,6 +16,7 @@ from node_runner.tasks.law import given, log_likelihood, marginal
 from node_runner.tasks.processes import process_batch
 from node_runner.types import SolveStats
 from node_runner.views import DataSpec, Lesson, Series, View
+from tests.models.builders import spec as make_spec
 
 
 class Exact(nn.Module):
@@ -105,6 +106,33 @@ def test_without_anything_known_after_what_is_seen_there_is_no_forecast():
     found = ProcessLearning(spec, {}).evaluate(Exact(spec), train, 100)
     assert "forecast_w1" not in found
     assert "coverage" not in found
+
+
+class Still:
+    """A model whose draws lie evenly in -1..1, whatever was seen."""
+
+    observation_std = torch.zeros(1, dtype=torch.float64)
+
+    def __call__(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
+        return ModelOutput(values, [], {}, values.new_zeros(()))
+
+    def generate(self, ts: Tensor, count: int) -> ModelOutput:
+        return ModelOutput(ts.new_zeros(len(ts), count, 1), [], {})
+
+    def imagine(self, ts: Tensor, values: Tensor, seen: Tensor, count: int) -> Tensor:
+        draws = torch.linspace(-1, 1, count, dtype=values.dtype)
+        return draws.view(-1, 1, 1, 1).expand(-1, *values.shape)
+
+
+def test_forecasts_of_series_with_times_of_their_own_are_of_what_comes_after_all_that_is_seen():
+    ts = torch.tensor([[0, 1, 2, 3, 5.0], [0, 2.5, 4, 5, 5], [0, 1, 1.5, 2, 5]], dtype=torch.float64)
+    ys = torch.tensor([[9, 9, 0, 0.2, 0], [9, 9, 7, 0, 0], [9, 9, 9, 9, 0]], dtype=torch.float64).unsqueeze(2)
+    known = ys != 0
+    # The last time at which anything is seen is 2: then come 0.2, and 9 and 7, which no draw comes near.
+    part = Series(ts, ys, known & (ts <= 2).unsqueeze(2), known)
+    assert (part.last_seen, part.grid[0], part.grid[-1]) == (2, 0, 5)
+    found = ProcessLearning(make_spec(View.processes, (1,)), {}).evaluate(Still(), part, 2)
+    assert found["coverage"] == pytest.approx(1 / 3)
 
 
 def test_a_step_takes_the_model_s_objective():

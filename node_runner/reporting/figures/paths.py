@@ -29,8 +29,8 @@ def draw(scene: Scene) -> Figure:
     mistakes. Those of two axes that are mostly observed together are drawn in the plane, others over time, a panel an
     axis.
     """
-    names, seen = axis_names(scene)[:MOST_AXES], scene.series.seen
-    plane = scene.spec.shape == (2,) and 2 * int(seen.all(dim=2).sum()) > int(seen.any(dim=2).sum())
+    names, where = axis_names(scene)[:MOST_AXES], scene.series.seen
+    plane = scene.spec.shape == (2,) and 2 * int(where.all(dim=2).sum()) > int(where.any(dim=2).sum())
     labels = scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)
     own = scene.probabilities[np.arange(len(labels)), labels]
