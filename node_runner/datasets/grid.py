@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +74,16 @@ class Grid:
             ys = np.take_along_axis(ys, before[:, :, None], axis=1)
         return seen, ys
 
+    @functools.cached_property
+    def shared(self) -> bool:
+        """Whether every series has all of the times."""
+        return len(np.unique(self.owner * len(self.ts) + self.place)) == len(self.names) * len(self.ts)
+
     def values(self, y: Array, chosen: Integers, end: int) -> tuple[Array, Flags, Array]:
         """Times, where values are known (N, K, D), and values, their mean where rows meet and 0 where none is.
 
         The times are those of each series (N, K) with the first and the last of the grid, which is repeated in padding;
-        or (K,), the whole grid, where every series has all of it.
+        or (K,), those of the grid, where every series of the file has all of them.
 
         Args:
             y: (rows of the table, D), NaN where missing.
@@ -95,7 +101,7 @@ class Grid:
         nth = np.arange(len(every)) - (np.cumsum(counts) - counts)[owner]
         places = np.full((len(chosen), int(counts.max())), end - 1)
         places[owner, nth] = place
-        ts = self.ts[:end] if (counts == end).all() else self.ts[places]
+        ts = self.ts[:end] if self.shared else self.ts[places]
 
         at = row, nth[np.searchsorted(every, keys)]
         ys = np.zeros((*places.shape, y.shape[1]))

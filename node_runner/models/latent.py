@@ -167,5 +167,5 @@ class LatentODE(nn.Module):
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
         grid = Together(ts)
-        paths = self.trajectory(z0, grid.ts).unflatten(1, (count, -1)).transpose(1, 2)
-        return self.decode(grid.of_each(paths)).permute(2, 0, 1, 3)
+        paths = self.trajectory(z0, grid.ts).unflatten(1, (count, -1))  # (U, count, B, latent)
+        return self.decode(grid.of_each(paths.transpose(1, 2)).transpose(1, 2)).transpose(0, 1)

@@ -105,15 +105,15 @@ class ProcessLearning:
         for rows in torch.arange(len(part), device=part.ys.device).split(ROWS):
             batch = series_batch(part, rows)
             later = batch.times > end
-            some = later.any(dim=1)
+            first = int((~later.any(dim=1)).sum())
             states = model.imagine(batch.ts, batch.values, batch.seen, FORECASTS)
-            draws = self._observed(model, states[:, some])
-            target, known = batch.lesson.target[some], (batch.lesson.known & later.unsqueeze(2))[some]
+            draws = self._observed(model, states[:, first:])
+            target, known = batch.lesson.target[first:], (batch.lesson.known & later.unsqueeze(2))[first:]
             low, high = (draws.kthvalue(round(share * FORECASTS), dim=0).values for share in (0.05, 0.95))
             covered += float(((target >= low) & (target <= high) & known).sum())
             if self.spec.law is not None:
                 law = given(self.spec.law, batch.ts, batch.values, batch.seen)
-                exact = type(law)(law.mean[some], law.std[some])
+                exact = type(law)(law.mean[first:], law.std[first:])
                 distance += float(wasserstein(draws, exact).sum())
                 places += target.numel()
         shares = {"coverage": covered / after}

@@ -323,6 +323,9 @@ def test_series_that_all_have_the_same_times_share_them(tmp_path: Path):
     data = File(path=str(write(tmp_path, rows_of())), hidden=0)
     assert data.splits(View.series).train.ts.tolist() == [0, 1, 2, 3, 4]
     assert data.spec(View.series).times == 0
+    # In all parts or in none: a path would else be one thing in training and another in the test.
+    splits = File(path=str(write(tmp_path, rows_of()[:-1])), hidden=0).splits(View.series)
+    assert {part.ts.dim() for _, part in splits.items()} == {2}
 
 
 def test_training_series_end_together_where_nothing_later_is_taught(tmp_path: Path):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from node_runner.reporting.figures.scene import Array, Scene, host
-from node_runner.reporting.figures.style import TRUE, class_colours, clean, limits, sheet
+from node_runner.reporting.figures.style import TRUE, class_colours, clean, sheet, square
 from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.paths import path_batch
 from node_runner.views import PathBatch
@@ -76,9 +76,8 @@ def _in_the_plane(axes: Axes, ts: Array, values: Array, seen: Flags) -> PathColl
     shown = axes.scatter(
         points[:, 0], points[:, 1], c=ts[whole], cmap="viridis", s=14, linewidths=0, zorder=3, vmin=ts[0], vmax=ts[-1]
     )
-    (left, right), (low, high) = limits(points[:, 0], 0.1), limits(points[:, 1], 0.1)
-    x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
-    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
+    x, y = square(points, margin=0.1)
+    axes.set(xlim=x, ylim=y)
     axes.set_aspect("equal")
     return shown
 

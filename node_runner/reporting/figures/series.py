@@ -22,6 +22,7 @@ from node_runner.reporting.figures.style import (
     legend_below,
     limits,
     sheet,
+    square,
 )
 from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.series import series_batch
@@ -114,11 +115,11 @@ def draw_plane(scene: Scene) -> Figure | None:
     for axes, (name, row) in zip(panels, columns, strict=True):
         clean(axes)
         _lines(axes, found, row, lambda states: (states[..., 0], states[..., 1]), apart=True)
-        x, y = (limits(found.true[row, :, axis], margin=0.25) for axis in (0, 1))
+        x, y = square(found.true[row], margin=0.25)
         axes.set(
             xlim=x, ylim=y, xlabel=axis_names(scene)[0], title=f"{name}\nmse {figure_of(float(found.errors[row]))}"
         )
-        axes.set_aspect("equal", adjustable="datalim")  # panels of one size
+        axes.set_aspect("equal")
     panels[0].set_ylabel(axis_names(scene)[1])
     legend_below(figure, panels)
     return figure

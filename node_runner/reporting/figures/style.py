@@ -109,6 +109,13 @@ def limits(values: NDArray[np.float64], margin: float = 0.08, tails: float = 0.0
     return (low - room, high + room)
 
 
+def square(points: NDArray[np.float64], margin: float = 0.08) -> tuple[Range, Range]:
+    """The ranges of both axes, equally long, that hold points (N, 2)."""
+    (left, right), (low, high) = limits(points[:, 0], margin), limits(points[:, 1], margin)
+    x, y, reach = (left + right) / 2, (low + high) / 2, max(right - left, high - low) / 2
+    return (x - reach, x + reach), (y - reach, y + reach)
+
+
 def window(points: NDArray[np.float64], tails: float = 0.0) -> tuple[Range, Range]:
     """The ranges of both axes that hold points (N, 2)."""
     return limits(points[:, 0], tails=tails), limits(points[:, 1], tails=tails)
