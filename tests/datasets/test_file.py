@@ -286,7 +286,7 @@ def test_rows_of_a_series_that_meet_on_the_grid_are_averaged_and_counted(
 def test_series_may_begin_at_different_times_where_time_is_absolute(tmp_path: Path):
     late = write(tmp_path, rows_of()[:-5] + [f"s5,{k + 1},{k},0" for k in range(5)])
     splits = File(path=str(late), relative=False).splits(View.series)
-    assert splits.train.ts.tolist() == [0, 1, 2, 3, 4, 5]
+    assert splits.train.ts.unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def irregular(series: int = 6, times: int = 4) -> list[str]:
