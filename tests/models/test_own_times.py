@@ -15,8 +15,10 @@ from node_runner.models.latent_sde import LatentSDE
 from node_runner.models.recurrence import MovingMemory
 from node_runner.models.together import Together, on_one_grid
 from node_runner.settings import ControlPath
+from node_runner.tasks.paths import path_batch
+from node_runner.tasks.series import series_batch
 from node_runner.types import Integrate
-from node_runner.views import Lesson, View
+from node_runner.views import Lesson, Series, View
 from tests.models.builders import accurate_solve, field_factory, make_model, spec
 from tests.models.test_series import Clock
 from tests.problems import differentiable, make_method
@@ -191,3 +193,12 @@ def test_series_with_times_of_their_own_are_cut_short_at_one_time():
         assert kept.equal(seen & (ts <= last).unsqueeze(2))
         ends.add(last)
     assert ends == {0, 0.3, 0.4, 0.7, 1.0, 1.2, 1.5}
+
+
+def test_a_batch_has_the_times_of_its_series_and_no_longer_padding():
+    ts, values, seen = (x.transpose(0, 1).contiguous() for x in each_its_own())
+    part = Series(ts, values, seen, seen, labels=torch.tensor([0, 1, 2]))
+    for batch in (series_batch(part, torch.tensor([1])), path_batch(part, torch.tensor([1]))):
+        assert batch.ts.tolist() == [[0], [1.5], [2]] and batch.times is batch.ts
+        assert batch.values.shape == batch.seen.shape == (3, 1, 2)
+    assert series_batch(part, torch.tensor([1, 0])).lesson.known.equal(seen[[1, 0]].transpose(0, 1))
