@@ -110,7 +110,7 @@ def draw_plane(scene: Scene) -> Figure | None:
         return None
     found = continued(scene)
     columns = chosen(found)
-    figure = sheet(3.4 * len(columns) + 0.3, 4.1, title(scene))
+    figure = sheet(3.4 * len(columns) + 0.3, 4.9, title(scene))
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axes, (name, row) in zip(panels, columns, strict=True):
         clean(axes)
