@@ -18,9 +18,10 @@ torch.set_num_threads(1)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster.
 
-    It is compiled quickly, but for tests/engines/native.
+    It is compiled quickly, but where tests/engines/native is about the code that users get.
     """
-    os.environ.setdefault("NODE_RUNNER_CXXFLAGS", "-O1")
+    os.environ.setdefault("NODE_RUNNER_CXXFLAGS", "-Og")
+    os.environ.setdefault("TORCHINDUCTOR_DEBUG_COMPILE", "1")
     cache = getattr(config, "cache", None)
     if cache is not None:
         os.environ.setdefault("NODE_RUNNER_CACHE", str(cache.mkdir("node-runner")))

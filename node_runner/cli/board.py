@@ -36,10 +36,10 @@ def board(folder: Path, port: int, host: str) -> None:
         address = server.launch()
     except (SystemExit, program.TensorBoardServerException) as error:
         raise ConfigError(f"TensorBoard cannot listen on {host}:{port or 6006}: {error}; try another --port") from error
-    print(f"{len(runs)} run{'s' * (len(runs) != 1)} below {folder}: {address}  (Ctrl-C ends)", flush=True)
     # A shell starts background programs with Ctrl-C ignored; this one is to be ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        print(f"{len(runs)} run{'s' * (len(runs) != 1)} below {folder}: {address}  (Ctrl-C ends)", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print("TensorBoard has ended")

@@ -19,6 +19,7 @@ from tests.problems import differentiable, engine_named, make_method
 
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+as_shipped = pytest.mark.usefixtures("as_shipped")
 
 
 def assert_equal_to_lanes(
@@ -40,6 +41,7 @@ def assert_equal_to_lanes(
     return ours
 
 
+@as_shipped
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on", "seminorm"])
 @pytest.mark.parametrize("name", ["dopri5", "dopri8", "bosh3", "fehlberg2"])
@@ -50,11 +52,13 @@ def test_methods_and_gradients(name: str, adjoint: str, times: str):
     assert name == "dopri8" or len(set(steps[0].tolist())) > 1  # lanes took different numbers of steps
 
 
+@as_shipped
 @pytest.mark.parametrize("batch", [1, 2, 9, 100])
 def test_every_size_of_batch(batch: int):
     assert_equal_to_lanes(mlp(), batch=batch)
 
 
+@as_shipped
 @pytest.mark.parametrize("activation", [Activation.softplus, Activation.relu])
 def test_other_activations(activation: Activation):
     assert_equal_to_lanes(mlp(activation), first_step=0.7)
@@ -70,6 +74,7 @@ def test_the_divergence(exact: bool):
     assert_equal_to_lanes(with_divergence(mlp(), 37, exact), columns=DIM + 1)
 
 
+@as_shipped
 def test_samples_that_start_at_times_of_their_own():
     assert_equal_to_lanes(Shifted(mlp(), torch.linspace(0, 1, 37, dtype=torch.float64)))
 
@@ -78,10 +83,12 @@ def test_velocities_that_move_positions():
     assert_equal_to_lanes(accelerating(), columns=4)
 
 
+@as_shipped
 def test_many_outputs_in_a_step_and_none_in_others():
     assert_equal_to_lanes(mlp(), ts=torch.cat((torch.linspace(0, 0.1, 9), torch.tensor([3.0]))).double())
 
 
+@as_shipped
 def test_one_sample_takes_the_steps_of_the_reference():
     field = mlp()
     per_sample = make_method("dopri5", batching=Batching.per_sample)
@@ -93,6 +100,7 @@ def test_one_sample_takes_the_steps_of_the_reference():
     assert (mine.nfe_forward, mine.accepted, mine.rejected) == (other.nfe_forward, other.accepted, other.rejected)
 
 
+@as_shipped
 def test_a_sample_s_result_is_that_of_solving_it_alone():
     field, y0 = mlp(), torch.randn(40, DIM, dtype=torch.float64) * 3
     solve = differentiable(make_method("dopri5", batching=Batching.per_sample), engine="native")
@@ -102,6 +110,7 @@ def test_a_sample_s_result_is_that_of_solving_it_alone():
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
 
 
+@as_shipped
 @pytest.mark.parametrize("adjoint", ["off", "checkpoint"])
 def test_the_order_of_samples_changes_nothing_but_the_order_of_sums(adjoint: str):
     # One that takes many steps among many that take few, wherever it stands; lanes are filled more than once.
@@ -126,6 +135,7 @@ def test_the_order_of_samples_changes_nothing_but_the_order_of_sums(adjoint: str
             torch.testing.assert_close(mine, first, rtol=1e-11, atol=1e-14)
 
 
+@as_shipped
 def test_what_a_solve_keeps():
     field, y0, kept = mlp(), torch.randn(20, DIM, dtype=torch.float64), []
     for adjoint in ("off", "checkpoint", "on"):
@@ -137,6 +147,7 @@ def test_what_a_solve_keeps():
     assert kept[0] > kept[1] > kept[2] > 0
 
 
+@as_shipped
 def test_threads_change_nothing_but_the_order_of_sums():
     answers = []
     for threads in (1, 2, 2):
@@ -157,6 +168,7 @@ CASES = {
 }
 
 
+@as_shipped
 @pytest.mark.parametrize("ts", [[0.0, 5.0], [5.0, 0.0]], ids=["forward", "backward"])
 @pytest.mark.parametrize("case", CASES)
 def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: list[float]):
@@ -175,6 +187,7 @@ def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: 
     assert native == (shared if shared == "solved" else f"{shared} (sample 0 of 3)")
 
 
+@as_shipped
 @pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
 def test_gates_of_a_time_for_each_sample(adjoint: str):
     assert_equal_to_lanes(with_divergence(gated(), 37, exact=False), columns=DIM + 1, adjoint=adjoint)
@@ -184,6 +197,7 @@ def test_gates_with_the_clock_running_back():
     assert_equal_to_lanes(gated(), ts=TIMES["backward"], name="bosh3")
 
 
+@as_shipped
 def test_penalties_do_not_steer_the_steps_of_a_sample():
     integrands = [divergence_exact, Energy(), Norm()]
     field = Widened(mlp(), (DIM,), integrands)

@@ -35,6 +35,7 @@ from tests.runs import make_run, trainer_of
 
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+as_shipped = pytest.mark.usefixtures("as_shipped")
 TS = torch.tensor([0.0, 0.5, 1.0])
 
 
@@ -138,6 +139,7 @@ CASES = {
 }
 
 
+@as_shipped
 @needs_compiler
 @pytest.mark.parametrize("ts", [[0.0, 5.0], [5.0, 0.0]], ids=["forward", "backward"])
 @pytest.mark.parametrize("case", CASES)
@@ -154,6 +156,7 @@ def test_failures_are_those_of_the_reference(case: str, ts: list[float]):
     assert said[0] == said[1]
 
 
+@as_shipped
 @needs_compiler
 def test_a_backward_solve_that_fails_says_that_it_is_one():
     field = steep(1.0)
@@ -217,6 +220,7 @@ def test_a_gradient_sees_the_parameters_of_its_own_forward_solve():
         assert torch.equal(before, after)
 
 
+@as_shipped
 @needs_compiler
 def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere_else():
     # Linear in y: the gradient by y0 is the weight times the one that is handed in.
