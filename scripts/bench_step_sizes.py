@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -196,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of each training")
     options, record = parse(__doc__ or "", __file__, arguments, parser, BENCHMARKS / "step_sizes")
     about = problems(2 if options.quick else options.steps)
+    if options.quick:
+        about = {name: replace(problem, others=problem.steps) for name, problem in about.items()}
     found = {name: measure(problem) for name, problem in about.items()}
     record.add("Errors", figures={"step_sizes": draw(found, about)})
     for name, problem in about.items():

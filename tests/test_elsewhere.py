@@ -21,30 +21,33 @@ LEFT_OUT = ["latent_sde", "neural_sde"]
 ROOT = Path(__file__).parents[1]
 
 
-def on_it(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Tests run in a process in which every run is on the other device."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.elsewhere", "-p", "no:cacheprovider", "-q", "--tb=short"]
-    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+LEFT = """
+import torch
+
+
+def test_left():
+    layer = torch.nn.Linear(2, 2).to("elsewhere")
+    layer(torch.ones(1, 2, device="elsewhere")).sum().backward()
+    assert layer.weight.grad.device.type == "elsewhere"
+    layer(torch.ones(1, 2))
+"""
 
 
 def test_every_model_is_looked_at():
     assert sorted([*(model for _, model in PAIRS), *LEFT_OUT]) == sorted(MODELS.names())
 
 
-def test_every_model_trains_on_a_device_that_is_not_the_cpu():
+def test_every_model_trains_on_a_device_that_is_not_the_cpu_and_a_tensor_that_was_left_there_is_found(tmp_path: Path):
+    (tmp_path / "test_left.py").write_text(LEFT)
     contract = "tests/contracts/test_pairs.py::test_every_pair_of_data_set_and_model_trains_or_is_refused"
-    done = on_it(*(f"{contract}[{dataset}-{model}]" for dataset, model in PAIRS))
-    assert done.returncode == 0, done.stdout[-4000:]
-
-
-def test_a_tensor_that_was_left_on_the_cpu_is_found(tmp_path: Path):
-    (tmp_path / "test_left.py").write_text(
-        "import torch\n\n\n"
-        "def test_left():\n"
-        "    layer = torch.nn.Linear(2, 2).to('elsewhere')\n"
-        "    layer(torch.ones(1, 2, device='elsewhere')).sum().backward()\n"
-        "    assert layer.weight.grad.device.type == 'elsewhere'\n"
-        "    layer(torch.ones(1, 2))\n"
-    )
-    done = on_it(str(tmp_path / "test_left.py"))
+    # In a process in which every run is on the other device.
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-p", "tests.elsewhere", "-p", "no:cacheprovider",
+            "-q", "--tb=short", *(f"{contract}[{dataset}-{model}]" for dataset, model in PAIRS),
+            str(tmp_path / "test_left.py"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert f"1 failed, {len(PAIRS)} passed" in done.stdout, done.stdout[-4000:]
     assert "RuntimeError: Expected all tensors to be on the same device" in done.stdout

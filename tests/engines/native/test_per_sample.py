@@ -106,7 +106,7 @@ def test_a_sample_s_result_is_that_of_solving_it_alone():
     solve = differentiable(make_method("dopri5", batching=Batching.per_sample), engine="native")
     with torch.no_grad():
         together = solve(field, y0, FORWARD).ys
-        alone = torch.cat([solve(field, part, FORWARD).ys for part in y0.split(1)], dim=1)
+    alone = torch.cat([solve(field, part, FORWARD).ys for part in y0.split(1)], dim=1)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
 
 

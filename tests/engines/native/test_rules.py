@@ -336,7 +336,8 @@ def test_empty_lanes_are_few():
 def test_a_library_has_no_memory_that_others_of_the_process_would_share(
     per_sample: bool, gradient: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # A static variable of a template is one for all libraries that have its name, whatever vectors each computes with.
+    # A static variable of a template is one for all libraries that have its name, whatever vectors each computes with;
+    # so is a static member that something refers to, where the compiler does not see through that.
     monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
     small = {"NODE_SIZES": "{2,5,2}", "NODE_PER_SAMPLE": str(int(per_sample)), "NODE_GRADIENT": str(gradient)}
     build.build(TINY | small, "small")

@@ -15,7 +15,8 @@ void gradient(Call& o, const Real* grad_ys, Real* grad_y0, Real* grad) {
 void gradient_of_tiles(Call& o, int from, int to, const Real* grad_ys, Real* grad_y0, Real* grad) {
   Net::Gathered gathered;
   const int stages = int(o.stages), first = o.adaptive ? 1 : 0, evaluations = stages - first;
-  const int room = std::max(PENDING, evaluations + 2);
+  // By value: a static member that something refers to is one for all libraries of a process.
+  const int room = std::max(int(PENDING), evaluations + 2);
   std::vector<Vec> pulls(size_t(room) * Net::PULL), times(room * WIDTH), tapes;
   if (o.keep == STATES) tapes.resize(size_t(room) * Net::TAPE);
   std::vector<Net::Evaluation> list;

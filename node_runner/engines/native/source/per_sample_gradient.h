@@ -68,7 +68,7 @@ static void fetch(const Vec* tape) {
 void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* grad_ys, Real* grad_y0, Real* by_slope,
                    Real* grad) const {
   const int stages = int(o.stages);
-  Pending pending(*this, std::max(PENDING, stages), o.keep == STATES, grad);
+  Pending pending(*this, std::max(int(PENDING), stages), o.keep == STATES, grad);  // by value, see discrete.h
   Lanes lanes(*this);
   std::vector<Vec> ay(R), af(R), a0(R), into(R), from(R), to(R);
   std::vector<std::vector<Vec>> ak(stages, std::vector<Vec>(R)), ks(stages, std::vector<Vec>(R));
