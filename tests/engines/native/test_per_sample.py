@@ -58,7 +58,6 @@ def test_every_size_of_batch(batch: int):
     assert_equal_to_lanes(mlp(), batch=batch)
 
 
-@as_shipped
 @pytest.mark.parametrize("activation", [Activation.softplus, Activation.relu])
 def test_other_activations(activation: Activation):
     assert_equal_to_lanes(mlp(activation), first_step=0.7)
@@ -197,7 +196,6 @@ def test_gates_with_the_clock_running_back():
     assert_equal_to_lanes(gated(), ts=TIMES["backward"], name="bosh3")
 
 
-@as_shipped
 def test_penalties_do_not_steer_the_steps_of_a_sample():
     integrands = [divergence_exact, Energy(), Norm()]
     field = Widened(mlp(), (DIM,), integrands)
