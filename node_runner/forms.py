@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from node_runner.settings import Activation
-from node_runner.tracing import Chain, chain_of
+from node_runner.tracing import SLOPE, Chain, chain_of
 from node_runner.types import Dynamics
 
 
 class Layer(NamedTuple):
-    """One layer of a network: weight (m, n) and bias (m,), and what gates it by time, if anything does.
+    """One layer of a network: weight (m, n) and bias (m,) or None, and what gates it by time, if anything does.
 
     gate_weight (m, 1), gate_bias (m,), shift_weight (m, 1): (W x + b) * sigmoid(g t + c) + h t.
     """
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     gate_weight: Tensor | None = None
     gate_bias: Tensor | None = None
     shift_weight: Tensor | None = None
@@ -49,12 +50,14 @@ class Integral(enum.Enum):
 
 @dataclass(frozen=True)
 class FieldForm:
-    """Layers with an activation between them, and what is done around them.
+    """Layers with activations after them, and what is done around them.
 
     Attributes:
         layers: first to last.
-        activation: between layers.
-        time_input: whether the first layer's last input is the time.
+        activations: after each layer, the last included (None: nothing is done).
+        time_input: whether the first layer has one more input, the time, after the state.
+        time_first: whether that input is before the state instead.
+        slope: of the leaky activations below 0.
         power: of each number of the state, which the first layer sees.
         start: (B,) added to the time of each sample (None: nothing).
         integrals: what is integrated beside the state, in the order of its columns.
@@ -63,8 +66,10 @@ class FieldForm:
     """
 
     layers: tuple[Layer, ...]
-    activation: Activation
+    activations: tuple[Activation | None, ...]
     time_input: bool
+    time_first: bool = False
+    slope: float = SLOPE
     power: int = 1
     start: Tensor | None = None
     integrals: tuple[Integral, ...] = ()
@@ -75,6 +80,11 @@ class FieldForm:
     def parameters(self) -> list[Tensor]:
         """Every tensor of every layer, in order."""
         return [tensor for layer in self.layers for tensor in layer if tensor is not None]
+
+
+def between(layers: Sequence[Layer], activation: Activation) -> tuple[Activation | None, ...]:
+    """The activations of layers that have one between them and none after the last."""
+    return (*[activation] * (len(layers) - 1), None)
 
 
 def form_of(field: Dynamics) -> FieldForm | None:
@@ -90,4 +100,6 @@ def form_of(field: Dynamics) -> FieldForm | None:
 def form_of_chain(chain: Chain) -> FieldForm:
     """The form of a module that was recognised."""
     layers = tuple(Layer(linear.weight, linear.bias) for linear in chain.linears)
-    return FieldForm(layers, chain.activation, chain.time_input, chain.power)
+    return FieldForm(
+        layers, chain.activations, chain.time_input, time_first=chain.time_first, slope=chain.slope, power=chain.power
+    )

@@ -8,15 +8,15 @@ any other to torchdiffeq unchanged; `node_runner.explain` says which and why, an
 NODE_RUNNER_FAST=0 in the environment, sends every call to torchdiffeq.
 
 An engine serves a call whose state is one real tensor (..., D), whose method is an explicit Runge-Kutta method, whose
-field is a chain of linear layers with one activation, of the state or a power of it, with the time or without (see
+field is a chain of linear layers and activations, of the state or a power of it, with the time or without (see
 `node_runner.tracing`), and whose options, norms and tolerances are plain. Then:
 
 - values are torchdiffeq's to rounding, and steps the same; in float32 rounding moves the step sizes a little, and
   with them the values, by far less than the tolerance;
 - the gradient of `odeint` is that of the computed numbers with the step sizes as constants. torchdiffeq differentiates
   its estimate of the first step too; with options={"first_step": ...} the two are the same;
-- the field's forward is not called, so that a field that counts its calls (`self.nfe += 1`), has hooks or callbacks,
-  or does anything else beside computing, is never served;
+- the field's forward is not called, so that a field that has hooks or callbacks, or does anything else beside
+  computing, is never served; but one that counts its calls, `self.nfe += 1`, is, and counts as ever;
 - with `create_graph=True` the gradient of `odeint` is torchdiffeq's, which then solves again; that of
   `odeint_adjoint` cannot be differentiated again, as torchdiffeq's cannot;
 - a solve that an engine gives up goes to torchdiffeq, whose error the script knows.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.drop_in.counting import Counter, counters_of
 from node_runner.drop_in.flattened import Flattened, flat
 from node_runner.drop_in.switch import is_on
 from node_runner.engines import ENGINES
@@ -55,7 +56,7 @@ class Request:
 
 
 class Plan(NamedTuple):
-    """How an engine serves a call, with its state as (B, D)."""
+    """How an engine serves a call, with its state as (B, D). counters: that rise with each evaluation."""
 
     engine: Engine
     field: Dynamics
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     rtol: float
     atol: float
     gradient: Gradient
+    counters: tuple[Counter, ...] = ()
 
 
 class _Not(Exception):
@@ -78,9 +80,11 @@ def decide(request: Request) -> Plan | str:
         if t.dtype != y0.dtype and not (method.adaptive and y0.dtype is torch.float64):
             raise _Not("t and the state differ in dtype")
         rtol, atol = _number("rtol", request.rtol), _number("atol", request.atol)
-        field = _field(request.func, y0)
+        field, counters = _field(request.func, y0, discrete=request.adjoint is None)
+        if counters and request.adjoint is not None and method.options.get("interp") == "cubic":
+            raise _Not("it counts the calls of an adjoint whose cubics no engine evaluates at all ends")
         gradient = Gradient() if request.adjoint is None else _gradient(request, request.adjoint, rtol, atol)
-        return Plan(_engine(method, field, flat(y0), gradient), field, method, rtol, atol, gradient)
+        return Plan(_engine(method, field, flat(y0), gradient), field, method, rtol, atol, gradient, counters)
     except _Not as reason:
         return str(reason)
 
@@ -179,8 +183,8 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
         raise _Not(str(error)) from error
 
 
-def _field(func: Callable[..., Any], y0: Tensor) -> Dynamics:
-    """The field as an engine is handed it, for states (B, D)."""
+def _field(func: Callable[..., Any], y0: Tensor, *, discrete: bool) -> tuple[Dynamics, tuple[Counter, ...]]:
+    """The field as an engine is handed it, for states (B, D), and what it counts. discrete: no adjoint is solved."""
     for name in CALLBACKS:
         if hasattr(func, name):
             raise _Not(f"the field has {name}")
@@ -188,11 +192,13 @@ def _field(func: Callable[..., Any], y0: Tensor) -> Dynamics:
     if callable(getattr(func, "form", None)):  # it says itself what it is made of
         if y0.ndim != 2:
             raise _Not(f"{name} is for states (B, D), and the state is of shape {tuple(y0.shape)}")
-        return func
-    chain = chain_of(func, y0.shape[:-1]) if isinstance(func, nn.Module) else "it is no nn.Module"
+        return func, ()
+    if not isinstance(func, nn.Module):
+        raise _Not(f"{name} is not known to be linear layers with activations: it is no nn.Module")
+    chain = chain_of(func, y0.shape[:-1], counting=True, discrete=discrete)
     if isinstance(chain, str):
-        raise _Not(f"{name} is not known to be linear layers with one activation: {chain}")
-    return Flattened(func, y0.shape, form_of_chain(chain))
+        raise _Not(f"{name} is not known to be linear layers with activations: {chain}")
+    return Flattened(func, y0.shape, form_of_chain(chain)), counters_of(func, chain.counts)
 
 
 def _gradient(request: Request, adjoint: Adjoint, rtol: float, atol: float) -> Gradient:

@@ -9,6 +9,7 @@ import torchdiffeq
 from torch import Tensor
 
 from node_runner.drop_in.continuous import continuous
+from node_runner.drop_in.counting import count
 from node_runner.drop_in.decision import Adjoint, Plan, Request, decide
 from node_runner.drop_in.flattened import flat
 from node_runner.drop_in.second import differentiable_twice
@@ -165,8 +166,13 @@ def _served(plan: Plan, request: Request) -> Tensor:
         plan.method, plan.field, flat(request.y0), request.t, rtol=plan.rtol, atol=plan.atol, norm=None,
         gradient=plan.gradient,
     )  # fmt: skip
+    stats = solution.stats
+    count(plan.counters, stats.nfe_forward)
+    made = solution.ys.grad_fn
+    if plan.counters and request.adjoint is not None and made is not None:
+        made.register_hook(lambda *_: count(plan.counters, stats.nfe_backward))  # after each backward solve
     ys = solution.ys.view(len(request.t), *request.y0.shape)
-    return ys if request.adjoint is not None else differentiable_twice(request, ys)
+    return ys if request.adjoint is not None else differentiable_twice(request, ys, plan.counters)
 
 
 def _home(method: str | None) -> Any:

@@ -19,6 +19,8 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.elu: F.elu,
     Activation.sin: torch.sin,
     Activation.relu: torch.relu,
+    Activation.leaky_relu: F.leaky_relu,
+    Activation.sigmoid: torch.sigmoid,
 }
 
 
@@ -26,6 +28,7 @@ STEEPEST: dict[Activation, float] = {
     **dict.fromkeys(Activation, 1.0),
     Activation.silu: 1.0998393194,
     Activation.gelu: 1.1289042001,
+    Activation.sigmoid: 0.25,
 }
 """The largest slope of each, by which it may stretch differences."""
 

@@ -11,7 +11,7 @@ from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
 from node_runner.fields.spectral import bounds, cap
-from node_runner.forms import FieldForm, Layer
+from node_runner.forms import FieldForm, Layer, between
 from node_runner.settings import Activation, Count, Positive
 
 
@@ -96,4 +96,4 @@ class ConcatSquash(nn.Module):
             Layer(layer.linear.weight, layer.linear.bias, layer.gate.weight, layer.gate.bias, layer.shift.weight)
             for layer in (*self.hidden, self.out)
         )
-        return FieldForm(layers, self.kind, time_input=False)
+        return FieldForm(layers, between(layers, self.kind), time_input=False)

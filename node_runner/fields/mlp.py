@@ -11,7 +11,7 @@ from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
 from node_runner.fields.spectral import bounds, cap
-from node_runner.forms import FieldForm, Layer
+from node_runner.forms import FieldForm, Layer, between
 from node_runner.settings import Activation, Count, Positive, Power
 
 
@@ -85,4 +85,4 @@ class MLP(nn.Module):
     def form(self) -> FieldForm:
         """What it is made of, for engines that write it out."""
         layers = tuple(Layer(layer.weight, layer.bias) for layer in (*self.hidden, self.out))
-        return FieldForm(layers, self.kind, time_input=self.time_dependent, power=self.power)
+        return FieldForm(layers, between(layers, self.kind), time_input=self.time_dependent, power=self.power)

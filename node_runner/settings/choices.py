@@ -15,6 +15,8 @@ class Activation(Enum):
     elu = "elu"
     sin = "sin"
     relu = "relu"
+    leaky_relu = "leaky_relu"
+    sigmoid = "sigmoid"
 
 
 class Precision(Enum):

@@ -14,11 +14,11 @@ from node_runner.tracing.recording import NoChain, Steps, record
 
 
 Chain = Steps
-"""Linear layers, first to last, with one activation between them, and what the first one sees: the state or a power
-of it, and the time after it or not."""
+"""Linear layers, first to last, with the activations after them, and what the first one sees: the state or a power of
+it, and the time beside it or not."""
 
-LAYERS = (nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh, nn.SiLU, nn.Softplus, nn.GELU, nn.ELU,
-          nn.ReLU)  # fmt: skip
+LAYERS = (nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Tanh, nn.SiLU, nn.Softplus, nn.GELU,
+          nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Sigmoid)  # fmt: skip
 """Modules of torch that may be part of it."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -42,13 +42,18 @@ _seen: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], _Seen]] = WeakKeyDicti
 """By module and, of the states (B, ..., D) or (D,) that it was run on, the dimensions before the last with B as 0."""
 
 
-def chain_of(module: nn.Module, leading: Sequence[int] = (1,)) -> Chain | str:
+def chain_of(
+    module: nn.Module, leading: Sequence[int] = (1,), *, counting: bool = False, discrete: bool = False
+) -> Chain | str:
     """The chain that a module's f(t, y) is for some states, or the reason why it is not taken for one.
 
     Args:
         module: f.
         leading: the dimensions (B, ...) of the states (B, ..., D) before the last, or () of one state (D,). What is
             found holds for any B, and for the others as they are.
+        counting: the module may count its calls, `self.nfe += 1`.
+        discrete: no adjoint is solved, in whose error such things count: the module may have parameters beside its
+            layers, and see the time as a mere number.
     """
     everything = tuple(module.modules())
     hooked = any(getattr(part, hooks, None) for part in everything for hooks in HOOKS)
@@ -63,11 +68,16 @@ def chain_of(module: nn.Module, leading: Sequence[int] = (1,)) -> Chain | str:
         seen = kept[key] = _look(module, leading, everything, kinds)
     if isinstance(seen.answer, str):
         return seen.answer
-    linears = seen.answer.linears
-    if any(linear.bias is None for linear in linears):
-        return "it has a layer without bias"
-    if sum(1 for _ in module.parameters()) != 2 * len(linears):
-        return "it has parameters that are shared, or beside its layers"
+    if seen.answer.counts and not counting:
+        return f"its forward may do more than compute: `self.{seen.answer.counts[0][1]} += 1`"
+    tensors = {id(p) for linear in seen.answer.linears for p in (linear.weight, linear.bias) if p is not None}
+    parameters = {id(p) for p in module.parameters()}
+    if len(tensors) < sum(1 if linear.bias is None else 2 for linear in seen.answer.linears):
+        return "it has parameters that are shared"
+    if not tensors <= parameters or (len(tensors) < len(parameters) and not discrete):
+        return "it has parameters beside its layers"
+    if seen.answer.time_cut and not discrete:
+        return "it sees the time as a mere number, which has no gradient"
     return seen.answer
 
 
@@ -78,6 +88,7 @@ def _same(read: Sequence[tuple[int, str, Any]], everything: Sequence[nn.Module])
 
 def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Module], kinds: tuple[type, ...]) -> _Seen:
     read: list[tuple[int, str, Any]] = []
+    counters: list[tuple[int, str]] = []
     answer: Chain | str
     try:
         for i, part in enumerate(everything):
@@ -85,29 +96,32 @@ def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Mod
                 continue
             if type(part).__module__.split(".")[0] == "torch":
                 raise NoChain(f"it has a {type(part).__name__}, which is none of the layers known here")
-            read += [(i, name, value) for name, value in reads(part).items()]
-        answer = _recorded(module, leading, [part for part in everything if type(part) is nn.Linear])
+            found = reads(part)
+            read += [(i, name, value) for name, value in found.values.items()]
+            counters += [(i, name) for name in sorted(found.counters)]
+        answer = _recorded(module, leading, [part for part in everything if type(part) is nn.Linear], counters)
     except (Impure, NoChain) as reason:
         answer = str(reason)
     return _Seen(answer, tuple(everything[1:]), kinds, tuple(read))
 
 
-def _recorded(module: nn.Module, leading: Sequence[int], linears: list[nn.Linear]) -> Chain:
+def _recorded(
+    module: nn.Module, leading: Sequence[int], linears: list[nn.Linear], counters: list[tuple[int, str]]
+) -> Chain:
     """The chain that a module was seen to compute, the same in two runs with other batches and times.
 
     Raises:
         NoChain: it computes something else.
     """
-    if len(linears) < 2:
-        raise NoChain("it has fewer than two linear layers")
+    if not linears:
+        raise NoChain("it has no linear layers")
     if len({(linear.weight.dtype, linear.weight.device) for linear in linears}) != 1:
         raise NoChain("its layers differ in dtype or device")
-    if any(linear.bias is None for linear in linears):
-        raise NoChain("it has a layer without bias")
     for size in dict.fromkeys(linear.out_features for linear in reversed(linears)):
         try:
             first, second = (
-                record(module, linears, _states(leading, batch, size), time) for batch, time in ((2, 0.375), (3, -1.25))
+                record(module, linears, _states(leading, batch, size), time, counters)
+                for batch, time in ((2, 0.375), (3, -1.25))
             )
         except NoChain:
             raise

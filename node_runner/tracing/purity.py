@@ -6,15 +6,15 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 
 NAMES = (
-    "cat concat concatenate tanh sin relu silu softplus gelu elu ones ones_like zeros_like full full_like broadcast_to "
-    "pow square mul multiply"
+    "cat concat concatenate tanh tanh_ sin relu relu_ leaky_relu silu softplus gelu elu sigmoid sigmoid_ ones "
+    "ones_like zeros zeros_like full full_like broadcast_to tile reshape unsqueeze pow square mul multiply"
 )
 FUNCTIONS = frozenset(
     getattr(home, name) for home in (torch, nn.functional) for name in NAMES.split() if hasattr(home, name)
@@ -22,8 +22,8 @@ FUNCTIONS = frozenset(
 """Functions of torch that may be called."""
 
 METHODS = frozenset(
-    "to type_as float double expand expand_as view view_as reshape unsqueeze repeat size dim new_ones new_full "
-    "contiguous tanh sin relu pow square mul multiply".split()
+    "to type_as float double expand expand_as view view_as reshape unsqueeze repeat size dim item contiguous new_ones "
+    "new_zeros new_full tanh tanh_ sin relu relu_ sigmoid sigmoid_ pow square mul multiply".split()
 )
 """Methods of tensors that may be called."""
 
@@ -42,8 +42,15 @@ class Impure(Exception):
     """A forward that may do more than compute, with the reason."""
 
 
-def reads(module: nn.Module) -> dict[str, Any]:
-    """What a module's forward reads of itself, beside its submodules: the plain values by name.
+class Reads(NamedTuple):
+    """What a forward reads of its module, beside submodules: plain values by name, and names in which it counts."""
+
+    values: dict[str, Any]
+    counters: frozenset[str]
+
+
+def reads(module: nn.Module) -> Reads:
+    """What a module's forward reads of itself.
 
     Raises:
         Impure: the forward is not a plain computation.
@@ -63,7 +70,10 @@ def reads(module: nn.Module) -> dict[str, Any]:
         raise Impure("the source of its forward is not to be had") from error
     if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
         raise Impure("its forward is decorated, or no plain function")
-    return _Reader(module, definition, kind.forward).values
+    reader = _Reader(module, definition, kind.forward)
+    for name in reader.counters & set(reader.values):
+        raise Impure(f"its forward counts in `self.{name}` and reads it")
+    return Reads(reader.values, frozenset(reader.counters))
 
 
 class _Reader:
@@ -73,9 +83,11 @@ class _Reader:
         self.module = module
         self.globals: dict[str, Any] = getattr(function, "__globals__", {})
         self.values: dict[str, Any] = {}
+        self.counters: set[str] = set()
         names = [argument.arg for argument in definition.args.args]
         self.self_name = names[0] if names else ""
         stored = (node for node in ast.walk(definition) if isinstance(node, ast.Name))
+        self.arguments = frozenset(names[1:])
         self.locals = {*names, *(node.id for node in stored if isinstance(node.ctx, ast.Store))}
         self._block(definition.body)
 
@@ -93,19 +105,44 @@ class _Reader:
                 case ast.For(target=target, iter=values, body=body, orelse=[]) if _binds(target):
                     self._expression(values)
                     self._block(body)
+                case ast.AugAssign(
+                    target=ast.Attribute(value=owner, attr=name), op=ast.Add(), value=ast.Constant(1)
+                ) if self._is_self(owner) and self._counts(name):
+                    self.counters.add(name)
                 case ast.If(test=test, body=body, orelse=orelse):
-                    self._flag(test)
+                    self._test(test)
                     self._block(body)
                     self._block(orelse)
                 case _:
                     raise Impure(f"its forward may do more than compute: `{_line(statement)}`")
 
-    def _flag(self, test: ast.expr) -> None:
-        """A test of a plain attribute: the same whatever the state and the time."""
+    def _counts(self, name: str) -> bool:
+        """Whether self.name is a whole number and nothing else hears of its change."""
+        kind = type(self.module)
+        plain = kind.__setattr__ is nn.Module.__setattr__ and not hasattr(getattr(kind, name, None), "__set__")
+        return plain and type(vars(self.module).get(name)) is int
+
+    def _test(self, test: ast.expr) -> None:
+        """A test of a plain attribute, or of a number of dimensions: the same whatever the state and the time."""
         inner = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else test
+        if isinstance(inner, ast.Compare) and all(map(self._is_rank, (inner.left, *inner.comparators))):
+            return
         if not (isinstance(inner, ast.Attribute) and self._is_self(inner.value)):
             raise Impure(f"its forward chooses by more than a flag of its own: `if {_line(test)}`")
         self._own(inner.attr)
+
+    def _is_rank(self, node: ast.expr) -> bool:
+        """A number, or the number of dimensions of an argument: y.ndim, y.dim(), len(y.shape) or len(y.size())."""
+        match node:
+            case ast.Constant(value=int()):
+                return True
+            case ast.Call(func=ast.Name("len"), args=[
+                ast.Attribute(ast.Name(name), "shape") | ast.Call(ast.Attribute(ast.Name(name), "size"), [], [])
+            ]):  # fmt: skip
+                return name in self.arguments and "len" not in self.globals
+            case ast.Attribute(ast.Name(name), "ndim") | ast.Call(ast.Attribute(ast.Name(name), "dim"), [], []):
+                return name in self.arguments
+        return False
 
     def _expression(self, expression: ast.expr) -> None:
         for node in ast.walk(expression):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,24 +14,42 @@ from torch.overrides import TorchFunctionMode
 from node_runner.settings import HIGHEST_POWER, Activation
 
 
-ACTIVATIONS: dict[Callable[..., Any], tuple[Activation, tuple[tuple[str, Any], ...]]] = {
-    **{function: (Activation.tanh, ()) for function in (torch.tanh, torch.Tensor.tanh, F.tanh)},
-    **{function: (Activation.sin, ()) for function in (torch.sin, torch.Tensor.sin)},
-    **{function: (Activation.relu, ()) for function in (torch.relu, torch.Tensor.relu)},
-    F.relu: (Activation.relu, (("inplace", False),)),
-    F.silu: (Activation.silu, (("inplace", False),)),
-    F.softplus: (Activation.softplus, (("beta", 1.0), ("threshold", 20.0))),
-    F.gelu: (Activation.gelu, (("approximate", "none"),)),
-    F.elu: (Activation.elu, (("alpha", 1.0), ("inplace", False))),
-}
-"""The functions of each activation, and the settings under which they are that activation."""
+SLOPE = 0.01
+"""Of a leaky activation below 0, where nothing else is said."""
+
+
+class _Kind(NamedTuple):
+    """An activation, the settings that its function takes after the tensor, and which of them make it that one."""
+
+    activation: Activation
+    settings: tuple[str, ...] = ()
+    needs: Mapping[str, Any] = {}
+
+
+ACTIVATIONS: dict[Callable[..., Any], _Kind] = {
+    **{function: _Kind(Activation.tanh) for function in (torch.tanh_, Tensor.tanh_, F.tanh, Tensor.tanh, torch.tanh)},
+    **{function: _Kind(Activation.sin) for function in (Tensor.sin, torch.sin)},
+    **{function: _Kind(Activation.relu) for function in (torch.relu_, Tensor.relu_, Tensor.relu, torch.relu)},
+    **{function: _Kind(Activation.sigmoid) for function in (
+        torch.sigmoid_, Tensor.sigmoid_, F.sigmoid, Tensor.sigmoid, torch.sigmoid
+    )},
+    F.relu: _Kind(Activation.relu, ("inplace",)),
+    F.leaky_relu: _Kind(Activation.leaky_relu, ("negative_slope", "inplace")),
+    F.silu: _Kind(Activation.silu, ("inplace",)),
+    F.softplus: _Kind(Activation.softplus, ("beta", "threshold"), {"beta": 1.0, "threshold": 20.0}),
+    F.gelu: _Kind(Activation.gelu, ("approximate",), {"approximate": "none"}),
+    F.elu: _Kind(Activation.elu, ("alpha", "inplace"), {"alpha": 1.0}),
+}  # fmt: skip
+"""The functions of each activation, in place or not, the plain one last."""
+
+_PLAIN = {kind.activation: function for function, kind in ACTIVATIONS.items()}
 
 CONCATENATE = (torch.cat, torch.concat, torch.concatenate)
 POW = (torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
 SQUARE = (torch.square, torch.Tensor.square)
 MULTIPLY = (torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.multiply)
 
-UNLIKE = "what its first layer sees is not the state, or a power of it, with or without the time after it"
+UNLIKE = "what its first layer sees is not the state, or a power of it, with or without the time beside it"
 
 
 class NoChain(Exception):
@@ -41,84 +59,179 @@ class NoChain(Exception):
 class Steps(NamedTuple):
     """What stands between y and the result.
 
-    linears: first to last. power: of each number of y, before the first of them.
+    linears: first to last. activations: after each of them (None: nothing). slope: of the leaky ones below 0.
+    time_input: whether the first of them sees the time too, time_first: before the state or after it. power: of each
+    number of y, before that. time_cut: whether the time is a mere number to autograd, as torch.full makes it. counts:
+    (part, name, by) of what is counted beside that, by how much, the part by its place among the module's.
     """
 
     linears: tuple[nn.Linear, ...]
-    activation: Activation
+    activations: tuple[Activation | None, ...]
+    slope: float
     time_input: bool
+    time_first: bool
     power: int
+    time_cut: bool = False
+    counts: tuple[tuple[int, str, int], ...] = ()
+
+    def value(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y) as they say it: t (), y (..., D) -> (..., D)."""
+        h = y**self.power
+        if self.time_input:
+            column = t.expand(*y.shape[:-1], 1)
+            h = torch.cat((column, h) if self.time_first else (h, column), dim=-1)
+        for linear, kind in zip(self.linears, self.activations, strict=True):
+            h = linear(h)
+            if kind is not None:
+                h = F.leaky_relu(h, self.slope) if kind is Activation.leaky_relu else _PLAIN[kind](h)
+        return h
 
 
-class _Recorder(TorchFunctionMode):
-    """Notes every call of a function of torch, and which results are powers of a state y."""
+class _Call:
+    """One call of a function of torch.
 
-    def __init__(self, y: Tensor) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]] = {}
-        self.powers: dict[int, int | None] = {id(y): 1}
-        self.kept: list[Any] = []  # so that no identity is used twice
+    Attributes:
+        func, args, kwargs: as it was made.
+        made_by: the calls that had made its tensors, by their identity, before it may have changed them.
+        power: the p of a result that is y**p.
+        version: of the result, which changes with its numbers.
+    """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.kept.append((result, args))
-        if isinstance(result, Tensor):
-            self.made[id(result)] = (func, args, kwargs or {})
-            self.powers.setdefault(id(result), self._power(func, args, kwargs or {}))  # y.contiguous() is y
-        return result
+    def __init__(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], made_by: Mapping[int, _Call | None]
+    ) -> None:
+        self.func, self.args, self.kwargs, self.made_by = func, args, kwargs, made_by
+        self.power = self._power()
+        self.version = 0
 
-    def maker(self, tensor: Any) -> tuple[Callable[..., Any] | None, Sequence[Any], dict[str, Any]]:
-        """The call that a tensor is the result of, or none."""
-        return self.made.get(id(tensor), (None, (), {}))
+    def before(self, tensor: Any) -> _Call | None:
+        """The call that made one of its tensors."""
+        return self.made_by.get(id(tensor))
 
-    def power(self, tensor: Any) -> int | None:
-        """The p of a tensor that was made as y**p and is that still, and None of any other."""
-        changed = isinstance(tensor, Tensor) and tensor._version > 0
-        return None if changed else self.powers.get(id(tensor))
+    def power_of(self, tensor: Any) -> int | None:
+        """The p of one of its tensors that is y**p."""
+        made = self.before(tensor)
+        return None if made is None else made.power
 
-    def _power(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
-        if func in MULTIPLY and len(args) == 2 and not kwargs:
-            one, other = map(self.power, args)
+    def _power(self) -> int | None:
+        if self.func in MULTIPLY and len(self.args) == 2 and not self.kwargs:
+            one, other = map(self.power_of, self.args)
             return None if one is None or other is None else one + other
-        inner = self.power(args[0]) if args else None
-        exponent = 2 if func in SQUARE else _exponent(args, kwargs) if func in POW else None
+        inner = self.power_of(self.args[0]) if self.args else None
+        exponent = 2 if self.func in SQUARE else _exponent(self.args, self.kwargs) if self.func in POW else None
         return None if exponent is None or inner is None else inner * exponent
 
 
-def record(module: nn.Module, linears: Sequence[nn.Linear], shape: Sequence[int], time: float) -> Steps:
+class _Recorder(TorchFunctionMode):
+    """Notes every call of a function of torch."""
+
+    def __init__(self, y: Tensor) -> None:
+        super().__init__()
+        state = _Call(None, (), {}, {})
+        state.power = 1
+        self.made: dict[int, _Call] = {id(y): state}
+        self.kept: list[Any] = []  # so that no identity is used twice
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [x for arg in (*args, *kwargs.values()) for x in (arg if isinstance(arg, tuple | list) else (arg,))]
+        call = _Call(func, args, kwargs, {id(x): self.maker(x) for x in given if isinstance(x, Tensor)})
+        before = {id(x): x._version for x in given if isinstance(x, Tensor)}
+        result = func(*args, **kwargs)
+        self.kept.append((result, args, kwargs))
+        if isinstance(result, Tensor) and before.get(id(result)) != result._version:  # y.contiguous() is y
+            call.version = result._version
+            self.made[id(result)] = call
+        return result
+
+    def maker(self, tensor: Any) -> _Call | None:
+        """The call that a tensor is the result of, if it still has the numbers that it was made with."""
+        made = self.made.get(id(tensor))
+        return None if made is None or made.version != tensor._version else made
+
+
+def record(
+    module: nn.Module,
+    linears: Sequence[nn.Linear],
+    shape: Sequence[int],
+    time: float,
+    counters: Sequence[tuple[int, str]] = (),
+) -> Steps:
     """Run a module on a state of a shape (..., D) at one time, and follow its result back to it.
+
+    Args:
+        module: f(t, y).
+        linears: its layers.
+        shape, time: of the run.
+        counters: (part, name) of what it counts, which is as before after the run.
 
     Raises:
         NoChain: it is something else.
     """
     weight = linears[0].weight
-    y = torch.linspace(-0.7, 0.9, math.prod(shape), dtype=weight.dtype, device=weight.device).view(*shape)
-    t = torch.tensor(time, dtype=weight.dtype, device=weight.device)
-    recorder = _Recorder(y)
-    with torch.no_grad(), recorder:
-        result = module(t, y)
+    parts = tuple(module.modules())
+    before = [getattr(parts[i], name) for i, name in counters]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            y = torch.linspace(-0.7, 0.9, math.prod(shape), dtype=weight.dtype, device=weight.device).view(*shape)
+            t = torch.tensor(time, dtype=weight.dtype, device=weight.device, requires_grad=True)
+            recorder = _Recorder(y)
+            with recorder:
+                result = module(t, y)
+    finally:
+        counted = [getattr(parts[i], name) - value for (i, name), value in zip(counters, before, strict=True)]
+        for (i, name), value in zip(counters, before, strict=True):
+            setattr(parts[i], name, value)
     if y._version or t._version:
         raise NoChain("it changes the state or the time in place")
-    owners = {id(linear.weight): linear for linear in linears}
+    steps = _followed(recorder.maker(result), {id(linear.weight): linear for linear in linears}, t, y)
+    with torch.no_grad():
+        same = torch.allclose(steps.value(t, y), result, rtol=1e-4, atol=1e-5, equal_nan=True)
+    if not same:
+        raise NoChain("its numbers are not those of the layers that were seen in it")
+    return steps._replace(counts=tuple((i, name, by) for (i, name), by in zip(counters, counted, strict=True)))
+
+
+def _followed(call: _Call | None, owners: Mapping[int, nn.Linear], t: Tensor, y: Tensor) -> Steps:
+    """The steps from y to the result of a call.
+
+    Args:
+        call: the last one.
+        owners: the layers, by the identity of their weights.
+        t, y: what the module was given.
+
+    Raises:
+        NoChain: it is something else.
+    """
     found: list[nn.Linear] = []
-    kinds: set[Activation] = set()
-    at = result
+    kinds: list[Activation | None] = []
+    slopes: set[float] = set()
     while True:
-        func, args, kwargs = recorder.maker(at)
-        if func is not F.linear or kwargs or len(args) != 3 or id(args[1]) not in owners:
-            raise NoChain("it is not linear layers with one activation between them")
-        linear = owners[id(args[1])]
-        if args[2] is not linear.bias or linear in found:
+        kind = None
+        if call is not None and call.func in ACTIVATIONS and call.args:
+            kind, slope = _activation(call)
+            slopes |= {slope} if kind is Activation.leaky_relu else set()
+            call = call.before(call.args[0])
+        if call is None or call.func is not F.linear or len(call.args) != 3 or id(call.args[1]) not in owners:
+            name = getattr(None if call is None else call.func, "__name__", "something")
+            where = f"between or before its layers it has {name}" if found else f"its result is that of {name}"
+            raise NoChain(f"it is not linear layers with activations after them: {where}")
+        linear = owners[id(call.args[1])]
+        if call.args[2] is not linear.bias or linear in found:
             raise NoChain("it uses a layer twice, or a part of one")
         found.append(linear)
-        at = args[0]
-        func, args, kwargs = recorder.maker(at)
-        timed = func in CONCATENATE
-        power = recorder.power(_beside_time(args, kwargs, y, t) if timed else at)
-        if timed or power is not None:
-            return Steps(tuple(reversed(found)), _one(kinds), timed, _known(power))
-        kinds.add(_activation(func, args, kwargs))
-        at = args[0]
+        kinds.append(kind)
+        call = call.before(call.args[0])
+        if call is not None and (call.power is not None or call.func in CONCATENATE):
+            timed = call.power is None
+            first, cut, power = _beside_time(call, t, y) if timed else (False, False, call.power)
+            return Steps(tuple(found[::-1]), tuple(kinds[::-1]), _one(slopes), timed, first, _known(power), cut)
+
+
+def _one(slopes: set[float]) -> float:
+    if len(slopes) > 1:
+        raise NoChain("its leaky activations have several slopes")
+    return next(iter(slopes), SLOPE)
 
 
 def _known(power: int | None) -> int:
@@ -134,46 +247,49 @@ def _known(power: int | None) -> int:
     return power
 
 
-def _exponent(args: Sequence[Any], kwargs: dict[str, Any]) -> int | None:
+def _exponent(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
     """Of a call of pow, if it is a whole number above 0."""
     given = kwargs.get("exponent", args[1] if len(args) > 1 else None)
     return int(given) if isinstance(given, int | float) and given > 0 and given == int(given) else None
 
 
-def _one(kinds: set[Activation]) -> Activation:
-    if len(kinds) != 1:
-        raise NoChain("it has not one activation but several, or none")
-    return next(iter(kinds))
-
-
-def _activation(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Activation:
-    """Which activation a call is.
+def _activation(call: _Call) -> tuple[Activation, float]:
+    """Which activation a call is, and the slope of a leaky one.
 
     Raises:
-        NoChain: none, or one with settings of its own.
+        NoChain: it has settings of its own.
     """
-    known = ACTIVATIONS.get(func)
-    if known is None:
-        name = getattr(func, "__name__", None)
-        raise NoChain(f"between its layers it has {name or 'something'}, which is none of the activations known here")
-    kind, defaults = known
-    given = {**dict(zip((name for name, _ in defaults), args[1:], strict=False)), **kwargs}
-    if any(given.get(name, value) != value for name, value in defaults) or len(args) > 1 + len(defaults):
-        raise NoChain(f"its {kind.value} has settings of its own")
-    return kind
+    kind = ACTIVATIONS[call.func]
+    given = {**dict(zip(kind.settings, call.args[1:], strict=False)), **call.kwargs}
+    unknown = set(given) - set(kind.settings)
+    if (
+        unknown
+        or len(call.args) > 1 + len(kind.settings)
+        or any(given.get(name, value) != value for name, value in kind.needs.items())
+    ):
+        raise NoChain(f"its {kind.activation.value} has settings of its own")
+    slope = given.get("negative_slope", SLOPE)
+    if not isinstance(slope, int | float):
+        raise NoChain(f"its {kind.activation.value} has settings of its own")
+    return kind.activation, float(slope)
 
 
-def _beside_time(args: Sequence[Any], kwargs: dict[str, Any], y: Tensor, t: Tensor) -> Any:
-    """What is concatenated with the time after it, along the last dimension.
+def _beside_time(call: _Call, t: Tensor, y: Tensor) -> tuple[bool, bool, int | None]:
+    """Of a concatenation with the time along the last dimension: whether the time is first and cut, the state's power.
 
     Raises:
-        NoChain: something else is.
+        NoChain: something else is concatenated.
     """
-    given = {**dict(zip(("tensors", "dim"), args, strict=False)), **kwargs}
-    parts, dim = given.get("tensors", ()), given.get("dim", 0)
-    if len(parts) != 2 or dim not in (y.ndim - 1, -1) or parts[0].shape != y.shape:
+    given = {**dict(zip(("tensors", "dim"), call.args, strict=False)), **call.kwargs}
+    parts, dim = given.get("tensors", ()), given.get("dim", given.get("axis", 0))
+    if len(parts) != 2 or dim not in (y.ndim - 1, -1):
         raise NoChain(UNLIKE)
+    powers = [call.power_of(part) for part in parts]
+    first = powers[0] is None
+    state, time = (parts[1], parts[0]) if first else parts
     column = (*y.shape[:-1], 1)
-    if parts[1].shape != column or not torch.equal(parts[1], t.expand(column)):
+    if powers[first] is None or state.shape != y.shape:
+        raise NoChain(UNLIKE)
+    if time.shape != column or not torch.equal(time, t.expand(column)):
         raise NoChain("what its first layer sees beside the state is not the time")
-    return parts[0]
+    return first, not time.requires_grad, powers[first]

@@ -81,16 +81,22 @@ def found(module: nn.Module, leading: tuple[int, ...] = (5,)) -> Chain:
 
 def value(chain: Chain, t: Tensor, y: Tensor) -> Tensor:
     """What a chain says that its module computes."""
-    h = y**chain.power
-    h = torch.cat((h, t.expand(*y.shape[:-1], 1)), dim=-1) if chain.time_input else h
-    for linear in chain.linears[:-1]:
-        h = ACTIVATIONS[chain.activation](linear(h))
-    return chain.linears[-1](h)
+    h, column = y**chain.power, t.expand(*y.shape[:-1], 1)
+    if chain.time_input:
+        h = torch.cat((column, h) if chain.time_first else (h, column), dim=-1)
+    for linear, kind in zip(chain.linears, chain.activations, strict=True):
+        h = linear(h)
+        if kind is Activation.leaky_relu:
+            h = F.leaky_relu(h, chain.slope)
+        elif kind is not None:
+            h = ACTIVATIONS[kind](h)
+    return h
 
 
 MODULES = {
     Activation.tanh: nn.Tanh(), Activation.silu: nn.SiLU(), Activation.softplus: nn.Softplus(),
     Activation.gelu: nn.GELU(), Activation.elu: nn.ELU(), Activation.relu: nn.ReLU(),
+    Activation.leaky_relu: nn.LeakyReLU(), Activation.sigmoid: nn.Sigmoid(),
 }  # fmt: skip
 
 
@@ -98,14 +104,14 @@ MODULES = {
 def test_a_sequence_of_layers_is_recognised(kind: Activation):
     module = Net(MODULES[kind])
     chain = found(module)
-    assert (chain.activation, chain.time_input) == (kind, False)
+    assert (chain.activations, chain.time_input) == ((kind, None), False)
     assert [id(linear) for linear in chain.linears] == [id(module.net[0]), id(module.net[2])]
 
 
 def test_a_loop_over_layers_with_a_function_between_is_recognised():
     module = Written()
     chain = found(module)
-    assert (chain.activation, chain.linears) == (Activation.sin, tuple(module.layers))
+    assert (chain.activations, chain.linears) == ((Activation.sin, Activation.sin, None), tuple(module.layers))
     t, y = torch.tensor(0.3), torch.randn(5, 2)
     assert torch.equal(value(chain, t, y), module(t, y))
 
@@ -121,6 +127,101 @@ def test_the_time_beside_the_state_is_recognised(module: nn.Module):
     dtype = chain.linears[0].weight.dtype
     t, y = torch.tensor(0.3, dtype=dtype), torch.randn(5, chain.linears[-1].out_features, dtype=dtype)
     assert torch.equal(value(chain, t, y), module(t, y))
+
+
+class ByDimensions(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if t.dim() == 0:
+            t = t.unsqueeze(0)
+        if len(y.shape) > 1:
+            t = t.repeat(y.size(0), 1)
+        return self.net(torch.cat([t, y], -1))
+
+
+class TimeFirst(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((t.expand(len(y), 1), y), dim=1))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("kind", [TimeFirst, ByDimensions])
+def test_the_time_before_the_state_is_recognised(kind: type[Net], dim: int):
+    module = kind(inputs=1 + dim)
+    module.net[2] = nn.Linear(8, dim)
+    chain = found(module)
+    assert (chain.time_input, chain.time_first) == (True, True)
+    t, y = torch.tensor(0.3), torch.randn(5, dim)
+    assert torch.equal(value(chain, t, y), module(t, y))
+
+
+class Filled(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(torch.cat((y, torch.full((len(y), 1), t.item())), dim=1))
+
+
+LAYERS = {
+    "no bias": (nn.Linear(2, 8, bias=False), nn.Tanh(), nn.Linear(8, 2)),
+    "relu in place": (nn.Linear(2, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)),
+    "others in place": (
+        nn.Linear(2, 8),
+        nn.LeakyReLU(0.2, True),
+        nn.Linear(8, 8),
+        nn.ELU(inplace=True),
+        nn.Linear(8, 2),
+    ),
+    "two activations": (nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)),
+    "an activation at the end": (nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 2), nn.Tanh()),
+    "no activation": (nn.Linear(2, 8), nn.Linear(8, 2)),
+    "one layer": (nn.Linear(2, 2, bias=False),),
+    "nested": (nn.Sequential(nn.Linear(2, 8), nn.Sigmoid()), nn.Identity(), nn.Sequential(nn.Linear(8, 2))),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_as_users_put_them_together_are_recognised(name: str):
+    module = Two(*LAYERS[name])
+    t, y = torch.tensor(0.3), torch.randn(5, 2)
+    assert torch.equal(value(found(module), t, y), module(t, y))
+
+
+class InPlace(nn.Module):
+    """By methods and functions that change what a layer gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        h = self.a(y)
+        _ = torch.tanh_(h)
+        h = self.b(h).relu_()
+        return F.leaky_relu(self.c(h), negative_slope=0.3, inplace=True)
+
+
+def test_activations_in_place_are_what_the_next_layer_sees():
+    module = InPlace()
+    chain = found(module)
+    assert chain.activations == (Activation.tanh, Activation.relu, Activation.leaky_relu)
+    assert chain.slope == 0.3
+    t, y = torch.tensor(0.3), torch.randn(5, 2)
+    assert torch.equal(value(chain, t, y), module(t, y))
+
+
+def test_a_counter_is_found_where_it_may_be_and_is_as_before():
+    module = Counts()
+    module.nfe = 7
+    chain = chain_of(module, counting=True)
+    assert not isinstance(chain, str)
+    assert chain.counts == ((0, "nfe", 1),)
+    assert module.nfe == 7
+
+
+def test_what_is_found_in_inference_mode_holds_elsewhere():
+    module = TimeFirst(inputs=3)
+    with torch.inference_mode():
+        chain = found(module)
+    assert found(module) is chain
+    assert not chain.time_cut
 
 
 class Cubed(Net):
@@ -259,9 +360,55 @@ class SquaredTime(Net):
         return self.net(torch.cat((y, t * t * torch.ones_like(y[:, :1])), dim=1))
 
 
-class TimeFirst(Net):
+class TimeTwice(Net):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.net(torch.cat((t.expand(len(y), 1), y), dim=1))
+        column = t.expand(len(y), 1)
+        return self.net(torch.cat((column, y, column), dim=1))
+
+
+class NoState(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        column = t.expand(len(y), 1)
+        return self.net(torch.cat((column, column), dim=1))
+
+
+class SeenElsewhere(Net):
+    """The result is a view of what changes afterwards."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        h = self.net(y)
+        seen = h.view(len(y), 2).view(len(y), 2)
+        _ = h.relu_()
+        return seen
+
+
+class CountsAndReads(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y**self.nfe)
+
+
+class CountsInAProperty(Net):
+    """Somebody else hears of it."""
+
+    @property
+    def nfe(self) -> int:
+        return 0
+
+    @nfe.setter
+    def nfe(self, value: int) -> None:
+        CALLS[0] = value
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y)
+
+
+class ByBatch(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if len(y) > 100:
+            return -self.net(y)
+        return self.net(y)
 
 
 class Counts(Net):
@@ -347,7 +494,7 @@ class WithoutGradient(Net):
             return self.net(y)
 
 
-class InPlace(Net):
+class ChangesTheState(Net):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         y += 1
         return self.net(y)
@@ -392,6 +539,18 @@ def tied() -> nn.Module:
     return module
 
 
+def tied_biases() -> nn.Module:
+    module = Two(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2))
+    module.net[2].bias = module.net[0].bias
+    return module
+
+
+def spare() -> nn.Module:
+    module = Net()
+    module.start = nn.Parameter(torch.zeros(2))
+    return module
+
+
 def hooked() -> nn.Module:
     module = Net()
     module.net[1].register_forward_hook(lambda *arguments: None)
@@ -416,7 +575,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "scaled": (Scaled, "not linear layers"),
     "residual": (Residual, "not linear layers"),
     "squared time": (lambda: SquaredTime(inputs=3), "not the time"),
-    "time first": (lambda: TimeFirst(inputs=3), "with or without the time after it"),
+    "time twice": (lambda: TimeTwice(inputs=4), "with or without the time beside it"),
+    "no state": (lambda: NoState(inputs=2), "with or without the time beside it"),
     "counts": (Counts, r"self\.nfe \+= 1"),
     "notes": (Notes, r"self\.calls\.append"),
     "notes in passing": (NotesInPassing, r"self\.calls"),
@@ -429,29 +589,32 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "by time": (ByTime, "chooses"),
     "by time in line": (ByTimeInLine, "may do more"),
     "without gradient": (WithoutGradient, "no_grad"),
-    "in place": (InPlace, r"y \+= 1"),
+    "in place": (ChangesTheState, r"y \+= 1"),
     "twice": (Twice, "twice"),
     "dropout": (lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2)), "Dropout"),
     "batch norm": (lambda: Two(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)), "BatchNorm1d"),
-    "no bias": (lambda: Two(nn.Linear(2, 8, bias=False), nn.Tanh(), nn.Linear(8, 2)), "without bias"),
-    "two activations": (
-        lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), "several"
+    "two activations in a row": (lambda: Two(nn.Linear(2, 8), nn.ReLU(), nn.Tanh(), nn.Linear(8, 2)), "it has relu"),
+    "two slopes": (
+        lambda: Two(nn.Linear(2, 8), nn.LeakyReLU(), nn.Linear(8, 2), nn.LeakyReLU(0.2)), "several slopes"
     ),
-    "ends in an activation": (lambda: Two(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2), nn.Tanh()), "not linear"),
-    "no activation": (lambda: Two(nn.Linear(2, 8), nn.Linear(8, 2)), "linear"),
-    "one layer": (lambda: Two(nn.Linear(2, 2)), "fewer than two"),
+    "no layer": (lambda: Two(nn.Tanh()), "no linear layers"),
     "a sharper softplus": (lambda: Two(nn.Linear(2, 8), nn.Softplus(beta=2.0), nn.Linear(8, 2)), "settings of its own"),
     "gelu by tanh": (lambda: Two(nn.Linear(2, 8), nn.GELU("tanh"), nn.Linear(8, 2)), "settings of its own"),
     "a flatter elu": (Functional, "settings of its own"),
-    "relu in place": (lambda: Two(nn.Linear(2, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)), "settings|linear"),
     "a power in place": (
-        lambda: Cubed.of(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "settings of its own"
+        lambda: Cubed.of(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "it has pow"
     ),
+    "what is seen elsewhere in place": (SeenElsewhere, "its result is that of something"),
+    "counts and reads": (CountsAndReads, r"counts in `self\.nfe` and reads it"),
+    "counts in a property": (CountsInAProperty, r"self\.nfe \+= 1"),
+    "by the size of the batch": (ByBatch, "chooses"),
     "the state in place": (
         lambda: Two(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "changes the state .* in place"
     ),
     "weight norm": (normed, "Parametri|layers"),
     "tied": (tied, "twice"),
+    "tied biases": (tied_biases, "shared"),
+    "a spare parameter": (spare, "beside its layers"),
     "hooked": (hooked, "hooks"),
     "replaced": (replaced, "replaced"),
     "a counter around": (lambda: CountingField(SmallField()), r"self\.calls \+= 1"),
@@ -466,6 +629,12 @@ def test_what_is_not_such_a_chain_is_refused_with_the_reason(name: str):
     assert isinstance(answer, str)
     assert re.search(reason, answer), answer
     assert form_of(module) is None
+
+
+@pytest.mark.parametrize("make", [spare, lambda: Filled(inputs=3)], ids=["a spare parameter", "the time as a number"])
+def test_what_an_adjoint_would_count_is_found_where_there_is_none(make: Callable[[], nn.Module]):
+    assert not isinstance(chain_of(make(), discrete=True), str)
+    assert isinstance(chain_of(make()), str)
 
 
 def test_looking_at_a_module_leaves_no_trace_in_it():
@@ -485,9 +654,9 @@ def test_a_module_that_changes_is_looked_at_again():
     handle.remove()
     found(module)
     module.net[1] = nn.SiLU()
-    assert found(module).activation is Activation.silu
+    assert found(module).activations == (Activation.silu, None)
     module.net[0].bias = None
-    assert isinstance(chain_of(module), str)
+    assert [layer.bias is None for layer in form_of(module).layers] == [True, False]
     module.net[0] = nn.Linear(2, 8)
     assert found(module).linears[0] is module.net[0]
     module.register_parameter("spare", nn.Parameter(torch.ones(1)))

@@ -146,6 +146,8 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
         return "needs parameters of the state's dtype, on its device"
     if max(sizes) > WIDEST:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
+    if form.activations[-1] is not None and form.integrals:
+        return "integrates beside networks that end in a linear layer, and this one ends in an activation"
     if form.moved is not None and form.integrals:
         return "integrates beside a network alone, and here velocities move positions"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,14 +13,17 @@ from torch import Tensor
 
 from node_runner.engines.native.build import build
 from node_runner.engines.native.calls import Call
-from node_runner.forms import FieldForm, Integral
+from node_runner.forms import FieldForm, Integral, between
+from node_runner.settings import Activation
 from node_runner.types import Norm
 
 
 class Network(NamedTuple):
     """What the source is compiled for.
 
-    sizes: D, hidden widths, and D or, where velocities move positions, less. power: of the state, that is seen.
+    sizes: D, hidden widths, and D or, where velocities move positions, less. biased: whether each layer has a bias.
+    activations: after each layer (None: nothing). slope: of the leaky ones below 0. time_input: whether the time is
+    seen, time_first: before the state or after it. power: of the state, that is seen.
     probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector. width: vectors that are computed at a time. units: whether its lanes are the units of a
@@ -28,8 +32,11 @@ class Network(NamedTuple):
     """
 
     sizes: tuple[int, ...]
-    activation: str
+    biased: tuple[bool, ...]
+    activations: tuple[str | None, ...]
+    slope: float
     time_input: bool
+    time_first: bool
     power: int
     gated: bool
     probes: int
@@ -45,11 +52,16 @@ class Network(NamedTuple):
     @property
     def about(self) -> str:
         """In words."""
-        words = f"{'gated ' if self.gated else ''}mlp {'-'.join(map(str, self.sizes))} {self.activation}"
+        kinds = "-".join(dict.fromkeys(kind for kind in self.activations if kind is not None)) or "linear"
+        words = f"{'gated ' if self.gated else ''}mlp {'-'.join(map(str, self.sizes))} {kinds}"
+        if self.activations[-1] is not None:
+            words += f", {self.activations[-1]} at the end"
+        if not all(self.biased):
+            words += " without some biases"
         if self.power > 1:
             words += f" of y^{self.power}"
         if self.time_input:
-            words += " with time"
+            words += " with time before the state" if self.time_first else " with time"
         if self.integrals:
             words += f", with {' and '.join(self.integrals)}"
         if self.probes:
@@ -76,8 +88,11 @@ def network_of(
     integrals = tuple(integral.value for integral in form.integrals)
     norm_rows = y0.shape[1] if norm is None else norm.columns  # type: ignore[attr-defined]
     gated = layers[0].gate_weight is not None
+    activations = tuple(None if kind is None else kind.value for kind in form.activations)
+    slope = form.slope if Activation.leaky_relu in form.activations else 0.0
     return Network(
-        sizes, form.activation.value, form.time_input, form.power, gated, probes, integrals, norm_rows, y0.dtype,
+        sizes, tuple(layer.bias is not None for layer in layers), activations, slope, form.time_input,
+        form.time_first, form.power, gated, probes, integrals, norm_rows, y0.dtype,
         *tile(form, y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
     )  # fmt: skip
 
@@ -103,10 +118,13 @@ def tile(form: FieldForm, y0: Tensor, *, per_sample: bool = False) -> tuple[int,
     """(bytes of a vector, vectors in a row of a tile, whether lanes are units) for a batch of a field's states.
 
     Empty lanes cost as much as full ones. Samples with steps of their own are solved in one vector, whose lanes are
-    filled again and again.
+    filled again and again. Lanes are units where all hidden layers end in one activation, no layer is without a bias,
+    and the time is not first.
     """
     widest = max(len(layer.weight) for layer in form.layers)
-    plain = form.layers[0].gate_weight is None and not form.integrals and form.moved is None
+    usual = form.activations[0] is not None and form.activations == between(form.layers, form.activations[0])
+    usual = usual and not form.time_first and all(layer.bias is not None for layer in form.layers)
+    plain = usual and form.layers[0].gate_weight is None and not form.integrals and form.moved is None
     if plain and not per_sample and len(y0) * UNITS_A_SAMPLE <= widest and len(y0) < 16:
         return 64, 1, True
     size = len(y0) * y0.element_size()
@@ -127,13 +145,16 @@ def library(network: Network) -> Library:
     """Compile, or find, the library of a network."""
     defines = {
         "NODE_REAL": "float" if network.dtype is torch.float32 else "double",
-        "NODE_SIZES": "{" + ",".join(map(str, network.sizes)) + "}",
-        "NODE_ACTIVATION": network.activation.upper(),
+        "NODE_SIZES": _list(network.sizes),
+        "NODE_BIASED": _list(map(int, network.biased)),
+        "NODE_ACTIVATIONS": _list((kind or "none").upper() for kind in network.activations),
+        "NODE_SLOPE": repr(network.slope),
         "NODE_TIMED": str(int(network.time_input)),
+        "NODE_TIME_FIRST": str(int(network.time_first)),
         "NODE_POWER": str(network.power),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
-        "NODE_INTEGRALS": "{" + ",".join([*(name.upper() for name in network.integrals), "-1"]) + "}",
+        "NODE_INTEGRALS": _list([*(name.upper() for name in network.integrals), "-1"]),
         "NODE_NORM_ROWS": str(network.norm_rows),
         "NODE_BYTES": str(network.vector),
         "NODE_WIDTH": str(network.width),
@@ -152,6 +173,11 @@ def library(network: Network) -> Library:
     handle.node_release.argtypes = [ctypes.c_void_p]
     assert handle.node_call_size() == ctypes.sizeof(Call), "calls.py and source/call.h differ"
     return Library(handle, handle.node_parameters(), seconds)
+
+
+def _list(values: Iterable[object]) -> str:
+    """As C++ writes it."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 @dataclass(frozen=True)

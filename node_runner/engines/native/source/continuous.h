@@ -67,6 +67,7 @@ Real mixed_norm(const Call& o, Vectors vectors, Numbers numbers) {
     for (int l = 0; l < L; l++) {
       const int ends[] = {weight_at(l), bias_at(l), gate_at(l, 0), gate_at(l, 1), gate_at(l, 2), gate_at(l, 3)};
       for (int i = 0; i < (GATED ? 5 : 2); i++) {
+        if (ends[i + 1] == ends[i]) continue;  // no bias
         Real total = 0;
         for (int p = ends[i]; p < ends[i + 1]; p++) {
           Real e = numbers(p);

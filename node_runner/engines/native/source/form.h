@@ -6,7 +6,9 @@
 
 constexpr int SIZES[] = NODE_SIZES;            // D, hidden widths, and what it gives: D, or less
 constexpr int L = sizeof SIZES / sizeof *SIZES - 1;
-constexpr bool TIMED = NODE_TIMED;             // the first layer has one more input, the time
+constexpr bool TIMED = NODE_TIMED;             // the first layer has one more input, the time,
+constexpr bool TIME_FIRST = NODE_TIME_FIRST;   // before the state or after it
+constexpr bool BIASED[] = NODE_BIASED;         // whether each layer has a bias
 constexpr int POWER = NODE_POWER;              // of y, which the first layer sees
 constexpr bool GATED = NODE_GATED;             // every layer is gated and shifted by time (concatsquash)
 constexpr int K = NODE_PROBES;                 // 0: no tangents
@@ -28,23 +30,35 @@ static_assert(POWER == 1 || K == 0, "tangents are those of the state");
 
 // What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
 // slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.
-constexpr bool FROM_VALUE = ACTIVATION == TANH;
-constexpr bool KEEPS_SUMS = GATED || (K > 0 && !FROM_VALUE);
-constexpr bool KEEPS_SLOPE = !FROM_VALUE && !KEEPS_SUMS;
+constexpr bool bent(int layer) { return ACTIVATIONS[layer] != NONE; }
+constexpr bool from_value(int layer) { return ACTIVATIONS[layer] == TANH; }
+constexpr bool bends_otherwise() {
+  for (int l = 0; l < L; l++)
+    if (bent(l) && !from_value(l)) return true;
+  return false;
+}
+constexpr bool KEEPS_SUMS = GATED || (K > 0 && bends_otherwise());
+constexpr bool keeps_slope(int layer) {        // the last layer's result is not kept
+  return bent(layer) && (layer == L - 1 || (!from_value(layer) && !KEEPS_SUMS));
+}
+static_assert(!bent(L - 1) || COUNT == 0, "integrals are those of a network that ends in a layer");
 
 constexpr int widest() { int most = 0; for (int size : SIZES) most = std::max(most, size); return most; }
 
 // Where each tensor lies in the flat list of parameters: weight, bias and the three of the gate, layer by layer.
 constexpr int columns(int layer) { return SIZES[layer] + (TIMED && layer == 0); }
+constexpr int first_column(int layer) { return TIMED && TIME_FIRST && layer == 0; }  // that is no time
+constexpr int TIME_COLUMN = TIME_FIRST ? 0 : D;
 constexpr int weight_at(int layer) {
   int place = 0;
-  for (int l = 0; l < layer; l++) place += SIZES[l + 1] * (columns(l) + 1 + (GATED ? 3 : 0));
+  for (int l = 0; l < layer; l++) place += SIZES[l + 1] * (columns(l) + BIASED[l] + (GATED ? 3 : 0));
   return place;
 }
 constexpr int bias_at(int layer) { return weight_at(layer) + SIZES[layer + 1] * columns(layer); }
-constexpr int gate_at(int layer, int which) { return bias_at(layer) + SIZES[layer + 1] * (1 + which); }
+constexpr int gate_at(int layer, int which) { return bias_at(layer) + SIZES[layer + 1] * (BIASED[layer] + which); }
 constexpr int PARAMETERS = weight_at(L);
-constexpr int TENSORS = L * (GATED ? 5 : 2);
+constexpr int tensors() { int count = L * (GATED ? 4 : 1); for (bool biased : BIASED) count += biased; return count; }
+constexpr int TENSORS = tensors();
 
 // A time for all samples, or where each has steps of its own, one for each.
 typedef std::conditional_t<NODE_PER_SAMPLE, Vec, Real> Moment;

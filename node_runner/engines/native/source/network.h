@@ -21,10 +21,11 @@ struct Weights {
     Real* to = flat.data();
     for (int l = 0, n = 0; l < L; l++) {
       const int m = SIZES[l + 1];
-      const int counts[] = {m * columns(l), m, m, m, m};
-      for (int i = 0; i < (GATED ? 5 : 2); i++, n++) to = std::copy_n(tensors[n], counts[i], to);
+      to = std::copy_n(tensors[n++], m * columns(l), to);
+      for (int i = 0; i < BIASED[l] + (GATED ? 3 : 0); i++) to = std::copy_n(tensors[n++], m, to);
       for (int j = 0; j < m; j++)
-        for (int k = 0; k < SIZES[l]; k++) turned[weight_at(l) + k * m + j] = flat[weight_at(l) + j * columns(l) + k];
+        for (int k = 0; k < SIZES[l]; k++)
+          turned[weight_at(l) + k * m + j] = flat[weight_at(l) + j * columns(l) + first_column(l) + k];
     }
     if (MOVED > 0) {
       std::copy_n(tensors[TENSORS], MOVED, scale.data());
@@ -32,8 +33,8 @@ struct Weights {
     }
     if (TIMED) {
       for (int j = 0; j < SIZES[1]; j++) {
-        for (int k = 0; k < D; k++) plain.push_back(flat[j * (D + 1) + k]);
-        time[j] = flat[j * (D + 1) + D];
+        for (int k = 0; k < D; k++) plain.push_back(flat[j * (D + 1) + first_column(0) + k]);
+        time[j] = flat[j * (D + 1) + TIME_COLUMN];
       }
     }
   }
@@ -120,11 +121,11 @@ struct Network {
   static constexpr int inputs_at(int l) { int s = 0; for (int i = 0; i < l; i++) s += SIZES[i] * C; return s; }
   static constexpr int slopes_at(int l) {
     int s = inputs_at(L);
-    if (KEEPS_SLOPE) for (int i = 0; i < l; i++) s += SIZES[i + 1] * WIDTH;
+    for (int i = 0; i < l; i++) s += keeps_slope(i) ? SIZES[i + 1] * WIDTH : 0;
     return s;
   }
   static constexpr int sums_at(int l) {
-    int s = slopes_at(L - 1);
+    int s = slopes_at(L);
     if (KEEPS_SUMS) for (int i = 0; i < l; i++) s += SIZES[i + 1] * C;
     return s;
   }
@@ -147,26 +148,26 @@ struct Network {
     const Real* bias = w.bias(l);
     multiply<M, SIZES[l], C>(w.weight(l), tape + inputs_at(l), sums, [&](int j, int c) {
       if (c >= WIDTH) return Vec{};
-      Vec start = splat(bias[j]);
+      Vec start = BIASED[l] ? splat(bias[j]) : Vec{};
       if constexpr (TIMED && l == 0) start += w.time[j] * time[c];
       return start;
     });
     if constexpr (LAST)
       for (int r = D * WIDTH; r < STATE; r++) out[r] = Vec{};
     Vec* next = LAST ? nullptr : tape + inputs_at(LAST ? l : l + 1);
-    Vec* slopes = tape + slopes_at(LAST ? 0 : l);
+    Vec* slopes = tape + slopes_at(l);
     for (int j = 0; j < M; j++)
       for (int c = 0; c < WIDTH; c++) {
         Vec a = sums[j * C + c];
         if constexpr (GATED) a = a * g.open[l][j] + g.shift[l][j];
+        const Bend s = bend<ACTIVATIONS[l]>(a);
+        if constexpr (keeps_slope(l)) slopes[j * WIDTH + c] = s.slope;
         if constexpr (LAST) {
-          out[(MOVED + j) * WIDTH + c] = a;
+          out[(MOVED + j) * WIDTH + c] = s.value;
           if constexpr (SQUARES) tape[RESULTS + j * C + c] = a;
           if constexpr (row_of(KINETIC) >= 0) out[row_of(KINETIC) * WIDTH + c] += a * a * (Real(1) / D);
         } else {
-          Bend s = bend(a);
           next[j * C + c] = s.value;
-          if constexpr (KEEPS_SLOPE) slopes[j * WIDTH + c] = s.slope;
           for (int k = 1; k <= K; k++) {
             Vec tangent = sums[j * C + k * WIDTH + c];
             if constexpr (GATED) tangent *= g.open[l][j];
@@ -256,24 +257,24 @@ struct Network {
       const Vec* values = tape + inputs_at(l);
       const Vec* slopes = tape + slopes_at(b);
       const Vec* sums = tape + sums_at(b);
-      for (int i = 0; i < N; i++)
+      for (int i = 0; i < (bent(b) ? N : 0); i++)
         for (int c = 0; c < WIDTH; c++) {
           const Vec h = values[i * C + c];
           Vec slope, curve;  // the second for the tangents: of the sum before the activation, or of that after it
-          if constexpr (FROM_VALUE) {
+          if constexpr (from_value(b)) {
             slope = 1 - h * h, curve = -2 * h;
-          } else if constexpr (KEEPS_SLOPE) {
+          } else if constexpr (keeps_slope(b)) {
             slope = slopes[i * WIDTH + c];
           } else {
             Vec a = sums[i * C + c];
             if constexpr (GATED) a = a * g.open[b][i] + g.shift[b][i];
-            const Bend s = bend(a);
+            const Bend s = bend<ACTIVATIONS[b]>(a);
             slope = s.slope, curve = s.curve;
           }
           Vec bent = {};
           for (int k = 1; k <= K; k++) {
             Vec tangent;
-            if constexpr (FROM_VALUE) {
+            if constexpr (from_value(b)) {
               tangent = values[i * C + k * WIDTH + c];
             } else {
               tangent = sums[i * C + k * WIDTH + c];
@@ -297,6 +298,7 @@ struct Network {
     for (int j = 0; j < SIZES[L]; j++) {
       for (int c = 0; c < WIDTH; c++) {
         last[j * C + c] = grad[(MOVED + j) * WIDTH + c];
+        if constexpr (keeps_slope(L - 1)) last[j * C + c] *= tape[slopes_at(L - 1) + j * WIDTH + c];
         if constexpr (row_of(KINETIC) >= 0)
           last[j * C + c] += grad[row_of(KINETIC) * WIDTH + c] * results[j * C + c] * (Real(2) / D);
       }
@@ -349,7 +351,8 @@ struct Network {
       }
     }
     for (int r = 0; r < ROWS; r++)
-      for (int s = 0; s < COLUMNS; s++) gradient[weight_at(l) + (j + r) * columns(l) + k + s] += sum(sums[r][s]);
+      for (int s = 0; s < COLUMNS; s++)
+        gradient[weight_at(l) + (j + r) * columns(l) + first_column(l) + k + s] += sum(sums[r][s]);
   }
 
   template <int l, int ROWS>
@@ -366,8 +369,8 @@ struct Network {
           bias += pull;
           if constexpr (TIMED && l == 0) time += pull * list[e].time[c];
         }
-      gradient[bias_at(l) + j + r] += sum(bias);
-      if constexpr (TIMED && l == 0) gradient[weight_at(0) + (j + r) * (D + 1) + D] += sum(time);
+      if constexpr (BIASED[l]) gradient[bias_at(l) + j + r] += sum(bias);
+      if constexpr (TIMED && l == 0) gradient[weight_at(0) + (j + r) * (D + 1) + TIME_COLUMN] += sum(time);
     }
   }
 

@@ -8,6 +8,9 @@
 #include "form.h"
 
 static_assert(!GATED && COUNT == 0 && MOVED == 0 && !NODE_PER_SAMPLE && NODE_WIDTH == 1, "see `units` in plan.py");
+static_assert(TENSORS == 2 * L && !TIME_FIRST && !bent(L - 1), "see `usual` in plan.py");
+
+constexpr bool FROM_VALUE = from_value(0), KEEPS_SLOPE = keeps_slope(0);  // of every layer but the last
 
 constexpr int blocks(int n) { return (n + LANES - 1) / LANES; }
 
@@ -112,7 +115,7 @@ struct Network {
     });
     if constexpr (!LAST) {
       for (int b = 0; b < blocks(M); b++) {
-        const Bend s = bend(sums[b]);
+        const Bend s = bend<ACTIVATIONS[0]>(sums[b]);
         tape[inputs_at(l + 1) + b] = s.value;
         if constexpr (KEEPS_SLOPE) tape[slopes_at(l) + b] = s.slope;
       }
