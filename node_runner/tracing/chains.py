@@ -29,7 +29,7 @@ class _Seen(NamedTuple):
     """What was found, and what it depends on.
 
     parts: the submodules. kinds: the type of the module and of each part. read: (position among these, name, value)
-    of the plain attributes that a forward reads.
+    of the plain attributes that a forward reads, settings of activations among them.
     """
 
     answer: Chain | str
@@ -93,6 +93,8 @@ def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Mod
     try:
         for i, part in enumerate(everything):
             if type(part) in LAYERS:
+                settings = () if type(part) is nn.Linear else getattr(part, "__constants__", ())
+                read += [(i, name, getattr(part, name)) for name in settings]
                 continue
             if type(part).__module__.split(".")[0] == "torch":
                 raise NoChain(f"it has a {type(part).__name__}, which is none of the layers known here")

@@ -663,6 +663,17 @@ def test_a_module_that_changes_is_looked_at_again():
     assert isinstance(chain_of(module), str)
 
 
+def test_a_setting_of_an_activation_that_changes_is_heard_of():
+    module = Net(nn.LeakyReLU(0.2))
+    assert found(module).slope == 0.2
+    module.net[1].negative_slope = 0.3
+    assert found(module).slope == 0.3
+    module = Net(nn.Softplus())
+    found(module)
+    module.net[1].beta = 2.0
+    assert isinstance(chain_of(module), str)
+
+
 def test_a_flag_that_changes_is_heard_of():
     module = Flagged(inputs=3)
     assert found(module).time_input

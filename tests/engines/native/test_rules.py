@@ -46,6 +46,17 @@ class Cubed(nn.Module):
         return -(y**3)
 
 
+class Bounded(nn.Module):
+    """A field that ends in an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh())
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y)
+
+
 def refusal(field: nn.Module, y0: Tensor, **more: object) -> str:
     reason = NativeEngine().refuses(METHODS["dopri5"], field, y0, more.get("norm"), "off")
     assert reason is not None
@@ -76,6 +87,8 @@ def test_refusals_say_what_is_wrong():
     moving = Widened(Motion(MLP((2,), 1)), (2,), [Norm()])
     assert "velocities move positions" in refusal(moving, torch.zeros(4, 3))
     assert "gives a state's 2 numbers, and this one gives 1" in refusal(MLP((2,), 1), y0)
+    bounded = Widened(Bounded(), (2,), [Norm()])
+    assert "this one ends in an activation" in refusal(bounded, torch.zeros(4, 3))
     squared = Widened(MLP((2,), power=2), (2,), [Norm()])
     assert "sees a power of it" in refusal(squared, torch.zeros(4, 3))
     wide = Widened(MLP((9,)), (9,), [Norm()])
