@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -70,6 +71,8 @@ def reads(module: nn.Module) -> Reads:
         raise Impure("the source of its forward is not to be had") from error
     if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
         raise Impure("its forward is decorated, or no plain function")
+    if not _is_of(kind.forward, definition):
+        raise Impure("the source of its forward is not what runs: its file has changed since")
     reader = _Reader(module, definition, kind.forward)
     for name in reader.counters & set(reader.values):
         raise Impure(f"its forward counts in `self.{name}` and reads it")
@@ -220,6 +223,15 @@ class _Reader:
             inner = self._global(node.value)
             return getattr(inner, node.attr, None) if _is_torch_module(inner) else None
         return None
+
+
+def _is_of(function: Callable[..., Any], definition: ast.FunctionDef) -> bool:
+    """Whether a function has a definition's names, and not those of what stood in its place before."""
+    module = compile(ast.Module([definition], []), "<forward>", "exec", dont_inherit=True)
+    written = next(const for const in module.co_consts if isinstance(const, CodeType))
+    code = getattr(function, "__code__", None)
+    # Not the code itself: a name that its file imports is compiled in another way.
+    return code is not None and (code.co_names, code.co_varnames) == (written.co_names, written.co_varnames)
 
 
 def _binds(target: ast.expr) -> bool:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.adjoints import ADJOINTS
+from node_runner.engines.compiler import compiler
 from node_runner.errors import SolveFailed
 from node_runner.fields.mlp import MLP
 from node_runner.settings import Activation, Batching, Interpolation, ToleranceConfig
@@ -192,8 +193,8 @@ def serving(draw: Draw) -> Iterator[Engine]:
 def test_a_solve_drawn_at_random_is_torchdiffeq_s(number: int):
     draw = drawn(number)
     engines = list(serving(draw))
-    names = {engine.name for engine in engines}
-    assert names == ({"native", "lanes"} if draw.alone else {"native", "compiled"})
+    names = {"native", "lanes"} if draw.alone else {"native", "compiled"}
+    assert {engine.name for engine in engines} == names - ({"native"} if compiler() is None else set())
     for engine in engines:
         (assert_alone if draw.alone else assert_together)(engine, draw)
 
@@ -211,6 +212,11 @@ def assert_together(engine: Engine, draw: Draw) -> None:
         for stats in (ours.stats, theirs.stats)
     ]
     assert counts[0] == counts[1], (engine.name, draw)
+    if reference != "off":
+        # The native engine evaluates no slope at the end of an interval for its cubic: the state there is known.
+        cubic = engine.name == "native" and draw.options.get("interp") is Interpolation.cubic
+        saved = len(draw.times) - 1 if cubic else 0
+        assert ours.stats.nfe_backward == theirs.stats.nfe_backward - saved, (engine.name, draw)
     values, gradients = draw.close
     assert distance(ours.ys, theirs.ys) < values, (engine.name, draw)
     if not (draw.estimates and reference == "off"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import re
+import sys
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -679,6 +682,24 @@ def test_a_flag_that_changes_is_heard_of():
     assert found(module).time_input
     module.timed = False
     assert isinstance(chain_of(module), str)  # three inputs, two outputs
+
+
+def test_a_file_that_has_changed_since_it_was_imported_is_not_believed(tmp_path: Path):
+    file = tmp_path / "changing.py"
+    source = (
+        "import torch\nfrom torch import nn\n\n\nclass Field(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = nn.Linear(2, 2)\n\n"
+        "    def forward(self, t, y):\n        {}\n        return self.net(y)\n"
+    )
+    file.write_text(source.format("print(t)"))
+    spec = importlib.util.spec_from_file_location("changing", file)
+    assert spec is not None and spec.loader is not None
+    changing = importlib.util.module_from_spec(spec)
+    sys.modules["changing"] = changing
+    spec.loader.exec_module(changing)
+    file.write_text(source.format("# quiet now"))
+    assert "not what runs" in chain_of(changing.Field())
+    del sys.modules["changing"]
 
 
 def test_the_parameters_are_read_anew_each_time():
