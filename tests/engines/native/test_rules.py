@@ -247,9 +247,10 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 
 # --- the cache -----------------------------------------------------------------------------------------
 
-TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_ACTIVATION": "TANH", "NODE_TIMED": "0", "NODE_POWER": "1",
-        "NODE_GATED": "0", "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16",
-        "NODE_WIDTH": "1", "NODE_UNITS": "0", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
+TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_BIASED": "{1}", "NODE_ACTIVATIONS": "{NONE}",
+        "NODE_SLOPE": "0", "NODE_TIMED": "0", "NODE_TIME_FIRST": "0", "NODE_POWER": "1", "NODE_GATED": "0",
+        "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16", "NODE_WIDTH": "1", "NODE_UNITS": "0",
+        "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 
 
 @needs_compiler
@@ -352,7 +353,8 @@ def test_a_library_has_no_memory_that_others_of_the_process_would_share(
     # A static variable of a template is one for all libraries that have its name, whatever vectors each computes with;
     # so is a static member that something refers to, where the compiler does not see through that.
     monkeypatch.setenv("NODE_RUNNER_CACHE", str(tmp_path))
-    small = {"NODE_SIZES": "{2,5,2}", "NODE_PER_SAMPLE": str(int(per_sample)), "NODE_GRADIENT": str(gradient)}
+    small = {"NODE_SIZES": "{2,5,2}", "NODE_BIASED": "{1,1}", "NODE_ACTIVATIONS": "{TANH,NONE}",
+             "NODE_PER_SAMPLE": str(int(per_sample)), "NODE_GRADIENT": str(gradient)}  # fmt: skip
     build.build(TINY | small, "small")
     (path,) = (tmp_path / "native").iterdir()
     names = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
