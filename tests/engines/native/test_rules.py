@@ -342,6 +342,13 @@ def test_empty_lanes_are_few():
     assert plan.tile(wide, torch.zeros(8, 2)) == (64, 1, True)
     assert plan.tile(wide, torch.zeros(8, 2), per_sample=True) == (32, 1, False)
     assert not plan.tile(replace(wide, integrals=(Integral.kinetic,)), torch.zeros(8, 3))[2]
+    for unusual in (
+        replace(wide, time_first=True),
+        replace(wide, activations=(Activation.tanh,) * 3),
+        replace(wide, activations=(Activation.tanh, Activation.relu, None)),
+        replace(wide, layers=(wide.layers[0]._replace(bias=None), *wide.layers[1:])),
+    ):
+        assert not plan.tile(unusual, torch.zeros(8, 2))[2]
 
 
 @needs_compiler
