@@ -1,6 +1,19 @@
-"""`python -m node_runner`: the program `node-run`, for where its folder is not on the path."""
+"""The program `node-run`, and `python -m node_runner` for where its folder is not on the path.
 
-from node_runner.cli.main import main
+Ctrl-C is heard before anything else is imported. What comes earlier, in the first hundredths of a second, is Python's
+own start.
+"""
+
+from __future__ import annotations
+
+from node_runner.cli.leaving import Leaving
+
+
+def main() -> None:
+    """Entry point of the program."""
+    with Leaving():
+        from node_runner.cli.main import main as run
+    run()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
 
     A bug of ours is shown as a traceback, and with HYDRA_FULL_ERROR=1 so is everything else.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if interrupted(error):
         again = f"; `node-run resume {shown(error.folder)}` goes on" if isinstance(error, Interrupted) else ""
         print(f"node-run: interrupted{again}", file=sys.stderr)
         return 130
@@ -41,6 +41,13 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
         return 1
     print(f"node-run: {line}", file=sys.stderr)
     return 1 if isinstance(error, RunError) or out_of_memory(error) else 2
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: before Python 3.12, one that came while a class was made is a RuntimeError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def out_of_memory(error: BaseException) -> bool:

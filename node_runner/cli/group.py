@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from node_runner.cli.leaving import Leaving
 
 
 class Quick:
@@ -21,7 +24,15 @@ class Quick:
 
 
 class RunCommand(Quick, TyperCommand):
-    """A command beside `train`."""
+    """A command beside `train`, whose work is in the module of its name."""
+
+    modules: ClassVar[dict[str | None, str]] = {"list": "listing"}
+
+    def invoke(self, ctx: Any) -> Any:
+        """Import what the command needs, which Ctrl-C may end at once, and run it."""
+        with Leaving():
+            importlib.import_module(f"node_runner.cli.{self.modules.get(self.name) or self.name}")
+        return super().invoke(ctx)
 
 
 class RunGroup(Quick, TyperGroup):
@@ -54,6 +65,9 @@ class RunGroup(Quick, TyperGroup):
         standalone_mode = extra.pop("standalone_mode", True)
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
+        except typer.Abort:  # Ctrl-C outside of `invoke`
+            print("node-run: interrupted", file=sys.stderr)
+            sys.exit(130)
         except Exception as error:
             if not standalone_mode or not hasattr(error, "format_message"):
                 raise

@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from node_runner.cli.explain import Interrupted, out_of_memory
+from node_runner.cli.explain import Interrupted, interrupted, out_of_memory
+from node_runner.cli.leaving import Leaving
 from node_runner.config import RunConfig, register_schemas, to_run
 from node_runner.errors import ConfigError
 
@@ -34,7 +35,7 @@ def run(config: DictConfig) -> float:
         return execute(to_run(config), folder, live=True)
     except Exception as error:
         failure = error
-        if isinstance(error, ConfigError) or out_of_memory(error):
+        if isinstance(error, ConfigError) or out_of_memory(error) or interrupted(error):
             forget(folder)
         return math.nan
 
@@ -47,7 +48,8 @@ def execute(config: RunConfig, folder: Path, *, resume: bool = False, live: bool
         NodeRunnerError: see `node_runner.run.run`.
     """
     try:
-        from node_runner.run import run as train
+        with Leaving(lambda: forget(folder)):
+            from node_runner.run import run as train
 
         result = train(config, folder, resume=resume, live=live)
     except KeyboardInterrupt:

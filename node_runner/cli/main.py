@@ -13,6 +13,7 @@ import typer
 
 from node_runner import __version__
 from node_runner.cli.group import RunCommand, RunGroup
+from node_runner.cli.leaving import Leaving
 
 
 app = typer.Typer(
@@ -58,7 +59,8 @@ def train(ctx: typer.Context) -> None:
     commands: list[str] = list(ctx.parent.command.commands)  # type: ignore[attr-defined]
     if is_query(ctx.args) and complete_command(commands):
         return
-    from node_runner.cli.hydra_entry import run_hydra
+    with Leaving():
+        from node_runner.cli.hydra_entry import run_hydra
 
     raise typer.Exit(run_hydra(ctx.args, commands))
 

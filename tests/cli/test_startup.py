@@ -1,4 +1,4 @@
-"""What a person waits for most often imports nothing heavy."""
+"""What a person waits for most often imports nothing heavy, and Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -37,4 +37,35 @@ def test_nothing_heavy_is_imported(
     arguments: list[str], too_heavy: set[str], environment: dict[str, str], tmp_path: Path
 ):
     assert imported(arguments, environment, tmp_path) & (HEAVY | too_heavy) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = """
+import os, signal, sys
+pressed_at = sys.argv.pop(1)
+class Press:
+    def find_spec(self, name, *_):
+        if name == pressed_at:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from node_runner.__main__ import main
+main()
+"""
+"""`node-run`, and Ctrl-C when it begins to import the module that is named first."""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("typer", ["--version"]), ("hydra", ["--cfg", "job"]), ("torch", ["dataset=spiral"]), ("torch", ["doctor"])],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_ctrl_c_during_imports_is_one_line_and_leaves_nothing(
+    module: str, arguments: list[str], environment: dict[str, str], tmp_path: Path
+):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, module, *arguments],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "node-run: interrupted\n")
     assert list(tmp_path.iterdir()) == []
