@@ -12,6 +12,7 @@ from torch import nn
 from node_runner.adjoints import ADJOINTS
 from node_runner.config import RunConfig
 from node_runner.datasets import DATASETS
+from node_runner.datasets.bounds import check_numbers, making
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, either
 from node_runner.fields import FIELDS
@@ -113,13 +114,17 @@ def assemble(config: RunConfig) -> Experiment:
         DataError: data files that are missing or damaged.
     """
     device, dtype = set_up(config.device, config.seed)
-    dataset = DATASETS.build(config.dataset)
-    dataset.check()
-    view = choose_view(config.dataset.name, dataset, config.model.name)
+    name = config.dataset.name
+    with making(name):
+        dataset = DATASETS.build(config.dataset)
+        dataset.check()
+    view = choose_view(name, dataset, config.model.name)
     method = SOLVERS.build(config.solver, config.solver.name)
     tolerances = Tolerances(config.tolerance)
     solve = Solve(ENGINES.build(config.engine), method, ADJOINTS.build(config.adjoint), tolerances)
-    spec, splits = dataset.spec(view), dataset.splits(view)
+    with making(name):
+        spec, splits = dataset.spec(view), dataset.splits(view)
+    check_numbers(name, spec, splits, dtype)
     regularisers = {name: REGULARISERS.build(item) for name, item in config.regulariser.items()}
     make_field = FieldFactory(config.field, autonomous=spec.autonomous)
     model = MODELS.build(config.model, spec, make_field, solve, regularisers).to(device, dtype)

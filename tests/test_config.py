@@ -125,7 +125,7 @@ def test_a_key_that_no_schema_declares_is_refused_in_every_group(group: str, def
     ("key", "value", "message"),
     [
         ("tolerance.rtol", 0, "expected a number above 0 and of at most 1, got 0"),
-        ("tolerance.rtol", "nan", "expected a number, got nan"),
+        ("tolerance.rtol", "nan", "expected a finite number, got nan"),
         ("trainer.steps", 0, "expected a number of at least 1, got 0"),
         ("optimizer.lr", -1, "expected a number above 0, got -1"),
         ("optimizer.beta1", 1.5, r"expected a number from 0 to 1, got 1\.5"),

@@ -71,10 +71,10 @@ def test_ranges_are_found_on_annotations_and_inside_optional_ones():
     [
         ({"count": 0}, "count: expected a number of at least 1, got 0"),
         ({"rate": 0.0}, r"rate: expected a number above 0, got 0\.0"),
-        ({"rate": math.nan}, "rate: expected a number, got nan"),
+        ({"rate": math.nan}, "rate: expected a finite number, got nan"),
         ({"both": 0.0}, "both: expected a number above 0 and of at most 1"),
         ({"both": 1.5}, "both: expected a number above 0 and of at most 1"),
-        ({"several": [1.0, math.nan]}, "several: expected a number, got nan"),
+        ({"several": [1.0, math.nan]}, "several: expected a finite number, got nan"),
         ({"inner": Inner(2.0)}, r"inner\.share: expected a number from 0 to 1, got 2\.0"),
         ({"many": {"one": Inner(-1.0)}}, r"many\.one\.share: expected a number from 0 to 1, got -1\.0"),
     ],

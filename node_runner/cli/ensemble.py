@@ -107,8 +107,7 @@ def _forecasts(members: Sequence[Saved], level: float, until: float | None) -> F
     curves = {name: [forecasts.coverage(f, at) for at in forecasts.LEVELS] for name, f in measured.items()}
     times = {name: {key: v.tolist() for key, v in forecasts.over_time(f).items()} for name, f in found.items()}
     content = {"band": level, "parts": scores, "nominal": forecasts.LEVELS, "coverage": curves, "over_time": times}
-    spec = members[0].experiment.spec
-    figure = draw_forecast(list(found.items())[-1], curves, spec.dataset, spec.labels, level)
+    figure = draw_forecast(list(found.items())[-1], curves, members[0].experiment.spec, level)
     return Findings(columns, rows, notes, content, figure)
 
 

@@ -22,6 +22,7 @@ from node_runner.reporting.figures.style import (
     sheet,
     style,
 )
+from node_runner.views import DataSpec
 
 
 MOST_AXES = 4
@@ -30,8 +31,7 @@ MOST_AXES = 4
 def draw_forecast(
     part: tuple[str, Forecast],
     curves: Mapping[str, Sequence[float]],
-    dataset: str,
-    labels: Sequence[str],
+    spec: DataSpec,
     level: float,
 ) -> Figure:
     """Two trajectories with their bands, error and spread over time, and coverage of bands of every level.
@@ -39,14 +39,14 @@ def draw_forecast(
     Args:
         part: name and forecast of the part that is drawn.
         curves: by part, the share of the true states inside the bands of each of `LEVELS`.
-        dataset, labels: names of the data and of the axes of the state.
+        spec: of the data: what they, the axes of the state and time are called.
         level: of the bands that are drawn.
     """
     name, forecast = part
     axes_shown = min(MOST_AXES, forecast.true.shape[2])
-    names = list(labels) or [f"y{i}" for i in range(axes_shown)]
+    names = spec.names("y", axes_shown)
     with style():
-        title = f"{dataset}: {len(forecast.members)} seeds, mean and {level:.0%} band"
+        title = f"{spec.dataset}: {len(forecast.members)} seeds, mean and {level:.0%} band"
         figure = sheet(11.0, max(4.2, 1.75 * axes_shown + 0.9), title)
         parts: Any = figure.subfigures(1, 2, width_ratios=(1.7, 1))
         left, right = parts
@@ -54,7 +54,7 @@ def draw_forecast(
         grid = left.subplots(axes_shown, len(rows), sharex=True, sharey="row", squeeze=False)
         for place, (row, words) in enumerate(rows):
             grid[0, place].set_title(f"{name}, {words}" if words else name)
-            grid[-1, place].set_xlabel("time")
+            grid[-1, place].set_xlabel(spec.clock)
             for axis in range(axes_shown):
                 _bands(clean(grid[axis, place]), forecast, row, axis, level)
         for axis in range(axes_shown):
@@ -64,7 +64,7 @@ def draw_forecast(
             grid[axis, 0].set_ylim(*limits(np.concatenate([finite.ravel(), mean.ravel()]), margin=0.25))
         legend_below(left, grid[0])
         upper, lower = right.subplots(2, 1)
-        _over_time(clean(upper, grid=True), forecast, name)
+        _over_time(clean(upper, grid=True), forecast, name, spec.clock)
         _coverage(clean(lower, grid=True), curves)
         return figure
 
@@ -96,7 +96,7 @@ def _bands(axes: Axes, forecast: Forecast, row: int, axis: int, level: float) ->
     axes.set_xlim(forecast.ts[0], forecast.ts[-1])
 
 
-def _over_time(axes: Axes, forecast: Forecast, name: str) -> None:
+def _over_time(axes: Axes, forecast: Forecast, name: str, clock: str) -> None:
     """Error of the mean and spread, both over all trajectories."""
     curves = over_time(forecast)
     if forecast.ts[-1] > forecast.horizon:
@@ -104,7 +104,7 @@ def _over_time(axes: Axes, forecast: Forecast, name: str) -> None:
     for key, colour, label in (("rmse_mean", BEYOND, "RMS error of the mean"), ("spread", LEARNED, "spread")):
         values = np.where(curves[key] > 0, curves[key], np.nan)
         axes.plot(curves["t"], values, color=colour, label=label)
-    axes.set(yscale="log", xlabel="time", title=f"{name}: error and spread", xlim=(forecast.ts[0], forecast.ts[-1]))
+    axes.set(yscale="log", xlabel=clock, title=f"{name}: error and spread", xlim=(forecast.ts[0], forecast.ts[-1]))
     axes.legend()
 
 

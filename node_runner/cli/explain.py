@@ -43,6 +43,10 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
     return 1 if isinstance(error, RunError) or out_of_memory(error) else 2
 
 
+TOO_LARGE = ("DefaultCPUAllocator", "array is too big", "Maximum allowed ")
+"""What torch and NumPy say of arrays that no memory holds, in errors of general types."""
+
+
 def interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind an error: before Python 3.12, one that came while a class was made is a RuntimeError."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
@@ -53,7 +57,7 @@ def interrupted(error: BaseException | None) -> bool:
 def out_of_memory(error: BaseException) -> bool:
     """Whether the machine or its GPU has not the memory that was asked for: torch has an error of its own for GPUs."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "DefaultCPUAllocator" in str(error)
+    return named or any(words in str(error) for words in TOO_LARGE)
 
 
 def shown(path: Path) -> Path:

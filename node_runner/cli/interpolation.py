@@ -67,7 +67,7 @@ def interpolate_series(model: Any, series: Series, steps: int) -> Tensor:
     )
 
 
-def draw_series(paths: Array, ts: Array, labels: Sequence[str], dataset: str) -> Figure:
+def draw_series(paths: Array, ts: Array, labels: Sequence[str], clock: str, dataset: str) -> Figure:
     """Paths (steps, N, T, D): a panel a pair, in the plane where there are two axes, else the first one over time."""
     steps, pairs = paths.shape[:2]
     plane = paths.shape[3] == 2
@@ -83,7 +83,7 @@ def draw_series(paths: Array, ts: Array, labels: Sequence[str], dataset: str) ->
         for pair, axes in zip(range(pairs), grid.flat, strict=False):
             for path, colour in zip(paths[:, pair], colours, strict=True):
                 axes.plot(*(path.T if plane else (ts, path[:, 0])), color=colour, linewidth=1.2)
-            clean(axes).set(xlabel=labels[0] if plane else "time", ylabel=labels[1] if plane else labels[0])
+            clean(axes).set(xlabel=labels[0] if plane else clock, ylabel=labels[1] if plane else labels[0])
         scale = ScalarMappable(Normalize(0, 1), "viridis")
         figure.colorbar(scale, ax=grid, label="from the one to the other", shrink=0.7)
         return figure

@@ -208,7 +208,7 @@ def _write_paths(saved: Saved, request: Request, file: Path, ts: Array, ys: Arra
         write_csv(file, ["trajectory", "t", *labels], one_row_a_time(ts, ys))
     else:
         write_npz(file, ts=ts, ys=ys)
-    write_figure(draw_trajectories(ts, ys, labels, horizon, saved.title), file.with_suffix(".png"))
+    write_figure(draw_trajectories(ts, ys, labels, spec.clock, horizon, saved.title), file.with_suffix(".png"))
     if request.animate:
         animation.animate_trajectories(ts, ys, labels, spec.dataset, file.with_suffix(".gif"))
 

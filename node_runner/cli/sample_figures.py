@@ -45,14 +45,20 @@ def draw_images(points: Array, shape: tuple[int, ...], levels: int, run: str) ->
 
 
 def draw_trajectories(
-    ts: Array, ys: Array, labels: Sequence[str], horizon: float, run: str, ending: str = "end of training"
+    ts: Array,
+    ys: Array,
+    labels: Sequence[str],
+    clock: str,
+    horizon: float,
+    run: str,
+    ending: str = "end of training",
 ) -> Figure:
     """Trajectories (N, T, D) over time; for two dimensions in the plane too.
 
     Args:
         ts: (T,) times, or (N, T) those of each.
         ys: predicted states.
-        labels: of the axes of the state.
+        labels, clock: names of the axes of the state, and of time.
         horizon: time up to which the model was trained, or saw anything; a line marks it.
         run: whose samples they are, for the title.
         ending: what that line is called.
@@ -68,7 +74,7 @@ def draw_trajectories(
                 over_time.plot(times[row], path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
         if ts.max() > horizon * (1 + 1e-6):
             over_time.axvline(horizon, color="0.5", linestyle=":", label=ending)
-        over_time.set(xlabel="time", ylabel="state")
+        over_time.set(xlabel=clock, ylabel="state")
         legend_below(figure, [over_time])
         if plane:
             x, y = window(ys.reshape(-1, 2))

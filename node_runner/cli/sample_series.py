@@ -29,7 +29,8 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
     batch = series_batch(part, torch.arange(min(count, len(part)), device=part.ys.device))
     ts, seen = numpy(batch.ts.t()), batch.seen.transpose(0, 1).cpu().numpy()
     ys = numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
-    labels = saved.experiment.spec.names("y", ys.shape[2])
+    spec = saved.experiment.spec
+    labels = spec.names("y", ys.shape[2])
     if file.suffix == ".csv":
         write_csv(file, ["series", "t", *labels], one_row_a_time(ts, ys))
     else:
@@ -39,7 +40,7 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
             generator = torch.Generator().manual_seed(seed)
             drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
         write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
-    figure = draw_trajectories(ts, ys, labels, part.last_seen, saved.title, "nothing is seen from here on")
+    figure = draw_trajectories(ts, ys, labels, spec.clock, part.last_seen, saved.title, "nothing is seen from here on")
     write_figure(figure, file.with_suffix(".png"))
 
 
@@ -58,4 +59,4 @@ def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
         write_csv(file, ["pair", "share", "t", *labels], table)
     else:
         write_npz(file, ts=times, paths=paths)
-    write_figure(draw_series(paths, times, labels, spec.dataset), file.with_suffix(".png"))
+    write_figure(draw_series(paths, times, labels, spec.clock, spec.dataset), file.with_suffix(".png"))

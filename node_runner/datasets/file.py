@@ -126,7 +126,10 @@ class File:
         classes = tuple(self._classes) if view in (View.labelled, View.paths) else ()
         names = tuple(self._values)
         times = part.ts.shape[1] if isinstance(part, Series) and part.ts.dim() == 2 else 0
-        return DataSpec("file", view, (len(names),), mean, std, len(classes), classes, labels=names, times=times)
+        return DataSpec(
+            "file", view, (len(names),), mean, std, len(classes), classes,
+            labels=names, clock=self.time or "time", times=times,
+        )  # fmt: skip
 
     # --- what is read ------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ def solve(field: Callable[[Any, Array], Array], ts: Array, y0: Array) -> Array:
             rtol=RTOL,
             atol=ATOL * (np.abs(batch).max() or 1.0),
         )
+        if not len(solution.t):  # not even the first of the times
+            continue
         ys[: len(solution.t), first : first + BATCH] = solution.y.T.reshape(-1, *batch.shape)
     return ys
 

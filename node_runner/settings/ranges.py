@@ -120,11 +120,13 @@ def check(config: Any, path: str) -> None:
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            if isinstance(number, float) and math.isnan(number):
-                raise ConfigError(f"{key}: expected a number, got nan")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{key}: expected a finite number, got {number}")
             allowed = ranges(hints[name])
             if not all(limit.allows(number) for limit in allowed):
                 raise ConfigError(f"{key}: expected {in_words(allowed)}, got {number!r}")
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ConfigError(f"{key}: expected a number of at most 64 bits, got {number}")
         children = value.items() if isinstance(value, dict) else [(None, value)]
         for child_name, child in children:
             if dataclasses.is_dataclass(child) and not isinstance(child, type):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from node_runner.cli import averaged, forecasts
 from node_runner.cli.averaged import Votes
@@ -15,6 +16,7 @@ from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
 from node_runner.cli.forecasts import Forecast
 from node_runner.config import compose_run
 from node_runner.run import run as train
+from node_runner.views import DataSpec, View
 from tests.cli.conftest import MOONS, SHORT, SPIRAL, NodeRun
 
 
@@ -187,6 +189,8 @@ def test_forecasts_of_any_shape_can_be_drawn(rows: int, axes: int):
         np.linspace(0, 2, 9), rng.normal(size=(rows, 9, axes)), rng.normal(size=(3, rows, 9, axes)), 1.0
     )
     curves = {"test": [0.5] * len(forecasts.LEVELS)}
-    assert draw_forecast(("test", forecast), curves, "data", (), 0.9).subfigs
+    spec = DataSpec("data", View.trajectories, (axes,), torch.zeros(axes), torch.ones(axes), clock="hours")
+    figure = draw_forecast(("test", forecast), curves, spec, 0.9)
+    assert {each.get_xlabel() for each in figure.axes} - {""} == {"hours", "level of the band"}
     shares = rng.dirichlet([1, 1, 1], size=(2, 7))
     assert draw_votes(Votes(shares, rng.integers(0, 3, size=7)), "data").axes

@@ -30,6 +30,8 @@ COMPOSED = {
     "trainer.steps=1.5": "trainer.steps: expected a whole number, got 1.5",
     "seed=": "seed: expected a whole number, got nothing",
     "seed=99999999999999999999": "seed: expected a number from 0 to",
+    "dataset.horizon=1e400": "dataset.horizon: expected a finite number, got inf",
+    "dataset.train=99999999999999999999": "dataset.train: expected a number of at most 64 bits, got 999",
     "device.threads=100000": "device.threads: expected a number from 1 to 1024, got 100000",
     "dataset.start=abc": "dataset.start: expected a list",
     "~dataset": "~dataset: a run has a dataset; dataset=NAME chooses another one",
@@ -76,6 +78,10 @@ MISFITS = {
     "solver=dopri5 solver.max_step=0.1 solver.min_step=0.2": "solver.max_step: expected at least solver.min_step=0.2",
     "tolerance.start_rtol=1e-2": "a schedule needs both start_rtol and start_atol",
     "device=mps": "device=mps: no Apple GPU",
+    "dataset.start=[[1e300,0]]": "dataset=spiral: its numbers are too large for device.precision=float32",
+    "dataset=annuli dataset.outer=1e300": "dataset=annuli: its numbers are too large to compute with",
+    "dataset=diffusion dataset.growth=1e300": "dataset=diffusion: the solution grows beyond all bounds before t=0",
+    "dataset.horizon=1e-300": "dataset=spiral: times that are 1.01e-302 apart are the same in device.precision=float32",
 }
 """Parts that do not fit each other or this machine: refused when the run is assembled."""
 
@@ -234,6 +240,8 @@ def test_the_command_train_alone_trains_the_defaults(node_run: NodeRun):
 
 def test_only_errors_that_a_user_can_mend_are_explained():
     assert explain(ZeroDivisionError("division by zero")) is None
+    too_large = "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size."
+    assert str(explain(ValueError(too_large))).startswith("out of memory (array is too big")
     assert explain(FileNotFoundError(2, "No such file or directory", "x")) == (
         "cannot read or write x: No such file or directory"
     )

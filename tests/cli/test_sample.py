@@ -206,6 +206,7 @@ def test_pictures_of_any_shape_can_be_drawn():
     points = draw_points(rng.normal(size=(30, 5)), rng.normal(size=30), list("abcde"), "file x cnf")
     assert points.get_suptitle() == "file x cnf: 30 samples, the first two axes"
     assert draw_images(rng.uniform(0, 16, size=(7, 64)), (1, 8, 8), 17, "digits x cnf").axes
-    paths = draw_trajectories(np.linspace(0, 1, 9), rng.normal(size=(2, 9, 3)), list("xyz"), 0.5, "lorenz x node")
+    paths = draw_trajectories(np.linspace(0, 1, 9), rng.normal(size=(2, 9, 3)), list("xyz"), "s", 0.5, "lorenz x node")
+    assert paths.axes[0].get_xlabel() == "s"
     assert len(paths.axes) == 1 and paths.axes[0].get_legend() is None  # below, where it hides nothing
     assert paths.get_suptitle() == "lorenz x node: 2 predicted trajectories"

@@ -61,7 +61,7 @@ def test_every_row_becomes_a_state_and_series_stay_whole(tmp_path: Path):
     assert states(splits) == expected
     assert splits.train.mask is None
     spec = data.spec(View.trajectories)
-    assert spec.labels == ("x", "y")
+    assert (spec.labels, spec.clock) == (("x", "y"), "t")
     torch.testing.assert_close(spec.mean, splits.train.ys.flatten(0, 1).mean(0))
 
 

@@ -83,7 +83,7 @@ def _times(scene: Scene, ts: Array, decoded: Array, ends: tuple[Array, Array], h
             axes.plot(ts, decoded[:, place, axis], color=colours[place], label=name)
         for place in (0, 1):
             axes.plot(times[:, place], observed[:, place, axis], ".", color=colours[place * (STEPS - 1)], markersize=5)
-    rows[-1].set_xlabel("time")
+    rows[-1].set_xlabel(scene.spec.clock)
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure

@@ -55,7 +55,7 @@ def draw(scene: Scene) -> Figure:
         lower = clean(grid[-1, place])
         for kind, colour in enumerate(colours):
             lower.plot(ts, shares[:, place, kind], color=colour, label=f"class {classes[kind]}")
-        lower.set(ylim=(-0.03, 1.03), xlabel="time")
+        lower.set(ylim=(-0.03, 1.03), xlabel=scene.spec.clock)
     grid[-1, 0].set_ylabel("probability")
     handles, texts = grid[-1, 0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts))

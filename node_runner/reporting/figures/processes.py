@@ -64,7 +64,7 @@ def draw_forecasts(scene: Scene) -> Figure | None:
                 axes.plot(ts[place], values, "o", color="black", markerfacecolor=face, markersize=3, label=label)
             if column == 0:
                 axes.set_ylabel(name)
-        grid[-1, column].set_xlabel("time")
+        grid[-1, column].set_xlabel(scene.spec.clock)
     legend_below(figure, grid[0])
     return figure
 
@@ -94,7 +94,7 @@ def draw_process(scene: Scene) -> Figure:
         for axes in (spread, steps):
             axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     for axes in grid[-1]:
-        axes.set_xlabel("time")
+        axes.set_xlabel(scene.spec.clock)
     legend_below(figure, grid[0])
     return figure
 

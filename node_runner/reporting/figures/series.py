@@ -90,7 +90,7 @@ def draw_times(scene: Scene) -> Figure:
     grid = figure.subplots(len(names), len(columns), sharex=True, sharey="row", squeeze=False)
     for place, (name, row) in enumerate(columns):
         grid[0, place].set_title(f"{name}\nmse {figure_of(float(found.errors[row]))}")
-        grid[-1, place].set_xlabel("time")
+        grid[-1, place].set_xlabel(scene.spec.clock)
         for axis, label in enumerate(names):
             axes = clean(grid[axis, place])
             if found.ts.max() > found.end:
