@@ -1,6 +1,6 @@
 """node-runner: train and compare Neural ODEs.
 
-For notebooks and scripts: `dataset`, `solver`, `model` and `fit` (see `node_runner.library`), and `odeint`,
+For notebooks and scripts: `dataset`, `solver`, `model`, `fit` and `load` (see `node_runner.library`), and `odeint`,
 `odeint_adjoint` and `odeint_event` with torchdiffeq's signatures, `explain` and `fast_path` beside them (see
 `node_runner.drop_in`). Nothing heavy is imported before it is used.
 """
@@ -19,6 +19,7 @@ _HOMES = {
     "solver": "library",
     "model": "library",
     "fit": "library",
+    "load": "library",
     "odeint": "drop_in",
     "odeint_adjoint": "drop_in",
     "odeint_event": "drop_in",

@@ -23,7 +23,7 @@ from node_runner.models import MODELS
 from node_runner.registry import MISSING, ComponentConfig, Registry
 from node_runner.regularisers import REGULARISERS
 from node_runner.reporting import LOGGERS
-from node_runner.settings import DeviceConfig, Seed, ToleranceConfig, TrainerConfig, check
+from node_runner.settings import DeviceConfig, FigureFormat, Seed, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
 
@@ -46,6 +46,7 @@ class RunConfig:
 
     seed: Seed = 0
     sweep: str = ""
+    figures: list[FigureFormat] = dataclasses.field(default_factory=lambda: [FigureFormat.png])
     dataset: Any = MISSING
     model: Any = MISSING
     field: Any = MISSING
@@ -271,7 +272,7 @@ def resolved(run: RunConfig) -> dict[str, Any]:
 def config_hash(run: RunConfig) -> str:
     """Twelve characters that tell runs of different configurations apart.
 
-    Loggers and the sweep's name do not count: they change no result.
+    Loggers, formats of figures and the sweep's name do not count: they change no result.
     """
-    plain = {key: value for key, value in resolved(run).items() if key not in ("logger", "sweep")}
+    plain = {key: value for key, value in resolved(run).items() if key not in ("logger", "figures", "sweep")}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

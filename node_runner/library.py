@@ -5,7 +5,10 @@
     data = nr.dataset("spiral", noise=0.01)
     solve = nr.solver("dopri5", rtol=1e-4, atol=1e-5, adjoint="on")
     model = nr.model("node", data, solve, field="mlp", field_settings={"width": 64})
-    print(nr.fit(model, data, steps=500))
+    print(nr.fit(model, data, steps=500, report=print))
+
+    run = nr.load("outputs/RUN")
+    predicted = run.model(run.splits.test.ys[:, 0], run.splits.test.ts).value
 
 Settings are those that `node-run list GROUP OPTION` shows, and are checked in the same way. Every
 part can also be built by calling its class; these functions only save imports.
@@ -24,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from node_runner.adjoints import ADJOINTS
-from node_runner.assemble import FieldFactory, choose_view, place
+from node_runner.assemble import Experiment, FieldFactory, choose_view, place
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, did_you_mean
@@ -32,7 +35,10 @@ from node_runner.fields import FIELDS
 from node_runner.models import MODELS
 from node_runner.models.positive import PositiveParameters
 from node_runner.registry import ComponentConfig, Registry
+from node_runner.reporting.console import Validations
+from node_runner.reporting.run_folder import RunFolder
 from node_runner.runtime import set_up
+from node_runner.saved import CHECKPOINTS, restore
 from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
@@ -144,6 +150,7 @@ def fit(
     seed: int = 0,
     lr: float = 5e-3,
     device: DeviceConfig | None = None,
+    report: Callable[[str], object] | None = None,
     **values: Any,
 ) -> dict[str, float]:
     """Train a model in place and keep the weights that were best on the validation part.
@@ -154,6 +161,7 @@ def fit(
         seed: of the batches.
         lr: learning rate of Adam, which falls along half a cosine.
         device: where to train (None: a GPU if there is one, float32, one thread).
+        report: told a line of metrics at each validation, such as `print` (None: nothing is said).
         values: of `TrainerConfig`, such as steps=500.
 
     Returns:
@@ -183,7 +191,7 @@ def fit(
             seed=seed,
             device=where,
             checkpoints=Path(folder),
-            reporters=[],
+            reporters=[] if report is None else [Validations(report)],
         )
         trained = trainer.train()
     tests = {name: trainer.evaluate(part) for name, part in splits.items() if name not in ("train", "val")}
@@ -195,3 +203,27 @@ def fit(
         delattr(model, name)  # what was learned along with the model, and is not its own
     measured = {f"{name}/{key}": value for name, part in tests.items() for key, value in part.items()}
     return {**trained.best, **measured, **found}
+
+
+def load(run: str | Path, *overrides: str, checkpoint: str = "best") -> Experiment:
+    """A run of `node-run`, built again with its weights, such as `nr.load("outputs/RUN", "device=cpu")`.
+
+    Args:
+        run: its folder.
+        overrides: settings to change, as for `node-run evaluate`.
+        checkpoint: "best" (lowest val/loss) or "last".
+
+    Returns:
+        Its parts, on the run's device: `config`, `dataset`, `spec` and `splits` of the view that was learned from,
+        `solve`, and `model` in eval mode, which solves at the training's tolerance but `with tolerances.evaluation():`.
+        `model(y0 (B, D), ts (T,)).value` are the states (T, B, D) of a model of trajectories.
+
+    Raises:
+        ConfigError: the folder holds no run or no such checkpoint, or overrides that do not fit the weights.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise ConfigError(f"checkpoint={checkpoint}: expected {' or '.join(CHECKPOINTS)}")
+    folder = RunFolder(Path(run))
+    if not folder.config.is_file():
+        raise ConfigError(f"{run}: not a run; it has no config.yaml, which node-run writes into the folder of each")
+    return restore(folder, overrides, checkpoint).experiment

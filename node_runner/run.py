@@ -187,14 +187,15 @@ def draw_figures(
     metrics: Mapping[str, float],
     show: Callable[[str, Figure], None] | None = None,
 ) -> list[str]:
-    """Every figure of the run as PNG, and to `show`; their names."""
+    """Every figure of the run, as files of the formats that it asks for and to `show`; their names."""
     folder.figures.mkdir(exist_ok=True)
     names = []
     cuda = [experiment.device] if experiment.device.type == "cuda" else []
     with experiment.tolerances.evaluation(), torch.random.fork_rng(devices=cuda):
         torch.manual_seed(0)
         for name, figure in draw(experiment.model, experiment.spec, experiment.splits, experiment.dataset, metrics):
-            figure.savefig(folder.figures / f"{name}.png", dpi=120)
+            for kind in experiment.config.figures:
+                figure.savefig(folder.figures / f"{name}.{kind.value}", dpi=120)
             if show is not None:
                 show(name, figure)
             names.append(name)

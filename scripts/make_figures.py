@@ -2,7 +2,7 @@
 
     python scripts/make_figures.py                                # every run below outputs/
     python scripts/make_figures.py outputs/2026-01-31/12-00-00-000000 outputs/sweeps/solvers
-    python scripts/make_figures.py --place cpu
+    python scripts/make_figures.py --place cpu --formats pdf,svg
 
 For a change of style, or a run that was copied from another machine: config.yaml says how to build the run and
 checkpoints/best.pt holds its weights; figures/ is written anew. A folder that holds runs stands for all of them.
@@ -35,14 +35,15 @@ def runs_below(paths: Sequence[Path]) -> Iterator[Path]:
                 yield folder
 
 
-def redraw(path: Path, place: str) -> list[str]:
-    """Draw one run; the names of its figures.
+def redraw(path: Path, place: str, formats: str | None) -> list[str]:
+    """Draw one run, in its own formats if none are given; the names of its figures.
 
     Raises:
         NodeRunnerError: the run cannot be built here, or a file of it cannot be read.
     """
     folder = RunFolder(path)
-    experiment = assemble(load_run(folder.config, [f"device.place={place}"]))
+    overrides = [f"device.place={place}", *([f"figures=[{formats}]"] if formats else [])]
+    experiment = assemble(load_run(folder.config, overrides))
     best = checkpoint.load(folder.checkpoints / "best.pt", experiment.device)
     experiment.model.load_state_dict(best["model"])
     experiment.model.eval()
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="*", type=Path, default=[Path("outputs")], help="folders (default: outputs)")
     parser.add_argument("--place", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="device to solve on")
+    parser.add_argument("--formats", help="such as pdf,svg (default: those of the run)")
     options = parser.parse_args(arguments)
     folders = list(runs_below(options.runs))
     if not folders:
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = 0
     for folder in folders:
         try:
-            names = redraw(folder, options.place)
+            names = redraw(folder, options.place, options.formats)
         except NodeRunnerError as error:
             print(f"make_figures: {folder}: {error}", file=sys.stderr)
             failed += 1

@@ -23,7 +23,7 @@ LAYERS = [
     {"datasets", "fields", "regularisers", "solvers", "engines"},
     {"adjoints"}, {"solving"}, {"models", "stiffness", "trust"}, {"tasks"}, {"reporting"}, {"training"}, {"config"},
     {"assemble"},
-    {"accurate", "rehearsal", "reports", "result"}, {"run", "library", "drop_in"}, {"cli"}, {"__main__"},
+    {"accurate", "rehearsal", "reports", "result", "saved"}, {"run", "library", "drop_in"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 """Lowest first. Modules of one layer know nothing of each other."""
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 import node_runner as nr
 from node_runner import library
+from node_runner.config import compose_run
 from node_runner.errors import ConfigError
+from node_runner.run import run as train
 from node_runner.settings import FirstStates
 
 
@@ -21,7 +26,7 @@ def test_what_is_learned_along_with_a_model_does_not_stay_with_it(added: dict[st
 
 
 def test_what_can_be_used_is_completed():
-    assert {"dataset", "solver", "model", "fit", "odeint", "odeint_adjoint", "explain"} <= set(dir(nr))
+    assert {"dataset", "solver", "model", "fit", "load", "odeint", "odeint_adjoint", "explain"} <= set(dir(nr))
     assert all(getattr(nr, name) is not None for name in nr.__all__)
 
 
@@ -43,3 +48,45 @@ def test_names_in_the_place_of_parts_are_refused_with_what_makes_the_part():
         nr.model("node", "spiral", nr.solver())
     with pytest.raises(ConfigError, match=r"use nr.solver\('rk4'\)"):
         nr.model("node", nr.dataset("spiral"), "rk4")
+
+
+def test_training_says_a_line_a_validation_if_it_is_asked_to():
+    data = nr.dataset("spiral", train=4, val=2, test=2, long=0, times=7)
+    model = nr.model("node", data, nr.solver("midpoint"), field_settings={"width": 8})
+    lines: list[str] = []
+    nr.fit(model, data, steps=10, log_every=5, eval_every=5, batch_size=4, window=None, report=lines.append)
+    assert [line[:10] for line in lines] == ["step  5/10", "step 10/10"]
+    assert all("train/loss" in line and "val/loss" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a run that node-run trained, and its test/mse."""
+    path = tmp_path_factory.mktemp("runs") / "spiral"
+    small = ("train=8", "val=4", "test=4", "long=0", "times=8")
+    overrides = ("trainer.steps=4", "trainer.eval_every=2", "trainer.window=null", "solver=midpoint", "field.width=8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        config = compose_run([*overrides, *(f"dataset.{size}" for size in small), "logger=[]", "device=cpu"])
+        return path, train(config, path, live=False)["metrics"]["test/mse"]
+
+
+def test_a_run_is_loaded_with_its_weights_and_data(finished: tuple[Path, float]):
+    path, mse = finished
+    run = nr.load(path)
+    assert not run.model.training and run.config.trainer.steps == 4
+    test = run.splits.test
+    with torch.no_grad():
+        predicted = run.model(test.ys[:, 0], test.ts).value.transpose(0, 1)
+    assert float((predicted - test.ys)[:, 1:].square().mean()) == pytest.approx(mse, rel=1e-5)
+    other = nr.load(str(path), "device.precision=float64", checkpoint="last")
+    assert next(other.model.parameters()).dtype is torch.float64
+
+
+def test_what_is_no_run_is_not_loaded(finished: tuple[Path, float], tmp_path: Path):
+    with pytest.raises(ConfigError, match=f"{tmp_path}: not a run; it has no config.yaml"):
+        nr.load(tmp_path)
+    with pytest.raises(ConfigError, match="checkpoint=first: expected best or last"):
+        nr.load(finished[0], checkpoint="first")
+    with pytest.raises(ConfigError, match="model=cnf: the weights fit their own model"):
+        nr.load(finished[0], "model=cnf")

@@ -11,7 +11,7 @@ import yaml
 from node_runner.errors import DataError
 
 
-IGNORED = ("sweep", "logger", "trainer.log_every")
+IGNORED = ("sweep", "figures", "logger", "trainer.log_every")
 """Keys that change no result."""
 
 

@@ -15,11 +15,12 @@ from node_runner.cli import averaged, forecasts
 from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.members import common_folder, open_members
-from node_runner.cli.saved import Saved
+from node_runner.cli.saved import place
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.reporting.console import number
 from node_runner.result import title
+from node_runner.saved import Saved
 from node_runner.views import View
 
 
@@ -69,7 +70,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     show(findings.columns, findings.rows, numbers=findings.columns[1:])
     print("\n".join(findings.notes))
     file = out or common_folder([member.folder for member in members]) / "ensemble.json"
-    runs = [member.place for member in members]
+    runs = [place(member) for member in members]
     write_found(file, {"runs": runs, "seeds": seeds, "checkpoint": which, **findings.content}, findings.figure)
 
 

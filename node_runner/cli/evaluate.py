@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from node_runner.cli.explain import shown
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved
 from node_runner.cli.tables import show
 from node_runner.errors import ConfigError, SolveFailed, did_you_mean
 from node_runner.reporting.console import meaning, number
 from node_runner.result import title
 from node_runner.run import make_trainer
+from node_runner.saved import Saved
 
 
 SAME = 1e-5

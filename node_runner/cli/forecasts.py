@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from node_runner.cli.sample_files import numpy
-from node_runner.cli.saved import Saved
+from node_runner.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from node_runner.cli.choices import differing
 from node_runner.cli.explain import shown
 from node_runner.cli.runs import find_runs
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.saved import Saved
 
 
 def open_members(places: Sequence[str], which: str) -> list[Saved]:

@@ -17,11 +17,12 @@ from node_runner.cli.foreign import foreign
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.ood_figure import draw_scores
 from node_runner.cli.roc import CAUGHT, area, false_alarms
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved, place
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
 from node_runner.result import title
+from node_runner.saved import Saved
 from node_runner.views import View
 
 
@@ -95,7 +96,7 @@ def ood(
     print("\n".join(notes(own, scores)))
     file = out or saved.folder.path / "ood.json"
     content = {
-        "run": saved.place, "checkpoint": which, "overrides": list(overrides), "seed": seed,
+        "run": place(saved), "checkpoint": which, "overrides": list(overrides), "seed": seed,
         "test": {"points": len(own.log_prob), "mean_log_prob": float(own.log_prob.mean())},
         "validation_mean_log_prob": usual,
         "against": {name: {"what": others[name][1], "points": len(scores[name].log_prob), **values}

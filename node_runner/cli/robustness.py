@@ -18,12 +18,13 @@ from node_runner.cli.measures import QUALITY
 from node_runner.cli.members import common_folder, refuse_unfinished
 from node_runner.cli.robustness_figure import draw_robustness
 from node_runner.cli.runs import find_runs
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved, place
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.run import make_trainer
+from node_runner.saved import Saved
 from node_runner.views import DataSpec, Labelled, Series, View
 
 
@@ -59,7 +60,7 @@ def robustness(
     curves: dict[str, list[list[float]]] = {}
     metric = ""
     for name, run in contestants:
-        print(run.place, file=sys.stderr)
+        print(place(run), file=sys.stderr)
         metric, values = under_noise(run, chosen, draws, seed)
         curves.setdefault(name, []).append(values)
     results = {name: np.array(values) for name, values in curves.items()}  # (runs, levels)
@@ -74,7 +75,7 @@ def robustness(
     content: dict[str, Any] = {
         "metric": metric, "levels": chosen, "draws": draws, "seed": seed, "checkpoint": which,
         "mean": {name: values.mean(axis=0).tolist() for name, values in results.items()},
-        "runs": {run.place: name for name, run in contestants}, "by_run": curves,
+        "runs": {place(run): name for name, run in contestants}, "by_run": curves,
     }  # fmt: skip
     write_found(file, content, draw_robustness(runs[0].experiment.spec.dataset, metric, chosen, results))
 

@@ -27,8 +27,9 @@ from node_runner.cli.interpolation import (
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.sample_files import Array, numpy, one_row_a_time, write_csv, write_npz
 from node_runner.cli.sample_series import between_series, continued_series
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved
 from node_runner.errors import ConfigError
+from node_runner.saved import Saved
 from node_runner.views import View
 
 

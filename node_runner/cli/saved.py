@@ -1,49 +1,18 @@
-"""A run that was trained before, built again with its weights."""
+"""The trained run that a command is given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from node_runner.assemble import Experiment, assemble
 from node_runner.cli.explain import shown
 from node_runner.cli.runs import find_run
-from node_runner.config import load_run
 from node_runner.errors import ConfigError
-from node_runner.reporting.run_folder import RunFolder
-from node_runner.tasks.first_states import give_first_states
-from node_runner.training import checkpoint
-
-
-CHECKPOINTS = ("best", "last")
-
-FIXED = ("model", "field", "optimizer", "schedule", "regulariser", "logger")
-"""Groups whose options belong to the trained weights, or have no part in using them."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A trained model. step: optimiser steps that its weights have seen."""
-
-    folder: RunFolder
-    experiment: Experiment
-    step: int
-
-    @property
-    def place(self) -> str:
-        """The run's folder, as a person would type it."""
-        return str(shown(self.folder.path.resolve()))
-
-    @property
-    def title(self) -> str:
-        """For figures: what was learned by what."""
-        config = self.experiment.config
-        return f"{config.dataset.name} x {config.model.name}"
+from node_runner.saved import CHECKPOINTS, Saved, restore
 
 
 def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
-    """Build a run from its config.yaml and load a checkpoint into the model.
+    """The run in a folder, built again with its weights.
 
     Args:
         path: folder of the run.
@@ -55,18 +24,9 @@ def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:
     """
     if which not in CHECKPOINTS:
         raise ConfigError(f"--checkpoint {which}: expected {' or '.join(CHECKPOINTS)}")
-    folder = find_run(path)
-    for override in overrides:
-        if override.split("=", 1)[0] in FIXED:
-            raise ConfigError(f"{override}: the weights fit their own model; change data, solver, tolerance or device")
-    experiment = assemble(load_run(folder.config, overrides))
-    state = checkpoint.load(folder.checkpoints / f"{which}.pt", experiment.device)
-    weights = state["model"]
-    if which == "last" and state["average"] is not None:
-        weights = state["average"]["model"]
-    step = int(state["step"] if which == "best" else state["state"]["step"])
-    if "first_states.values" in weights:  # of the trajectories that were trained on; those at hand may be others
-        give_first_states(experiment.model, weights["first_states.values"])
-    checkpoint.put(weights, experiment.model, str(folder.path))
-    experiment.model.eval()
-    return Saved(folder, experiment, step)
+    return restore(find_run(path), overrides, which)
+
+
+def place(saved: Saved) -> str:
+    """The run's folder, as a person would type it."""
+    return str(shown(saved.folder.path.resolve()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,34 @@ def handler(level: int = logging.NOTSET) -> logging.Handler:
     return logging.StreamHandler()
 
 
+class Validations:
+    """One line a validation, of the latest figures.
+
+    Args:
+        say: is given the line.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+        self.latest: dict[str, float] = {}
+        self._total = 0
+
+    def begin(self, step: int, total: int) -> None:
+        """Know how far it goes."""
+        self._total = total
+
+    def step(self, step: int) -> None:
+        """Nothing to do."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Say a line, if there was a validation."""
+        self.latest.update(values)
+        if "val/loss" in values:
+            shown = ("train/loss", *(k for k in values if k.startswith("val/") and k != "val/nfe"), "nfe/forward",
+                     "time/step_ms")  # fmt: skip
+            self._say(f"step {step:{len(str(self._total))}d}/{self._total}  {describe(self.latest, shown)}")
+
+
 class ConsoleProgress:
     """A progress bar on a terminal; elsewhere one line a validation.
 
@@ -44,12 +72,11 @@ class ConsoleProgress:
             disable=not (live and CONSOLE.is_terminal),
         )  # fmt: skip
         self._task = self._progress.add_task("training", total=None, figures="")
-        self._latest: dict[str, float] = {}
-        self._total = 0
+        self._validations = Validations(lambda line: log.info("%s", line))
 
     def begin(self, step: int, total: int) -> None:
         """Show the bar."""
-        self._total = total
+        self._validations.begin(step, total)
         self._progress.update(self._task, completed=step, total=total)
         self._progress.start()
 
@@ -60,12 +87,9 @@ class ConsoleProgress:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Show the latest figures; print a line for a validation."""
-        self._latest.update(values)
-        self._progress.update(self._task, figures=describe(self._latest, ("train/loss", "val/loss", "nfe/forward")))
-        if "val/loss" in values:
-            shown = ("train/loss", *(k for k in values if k.startswith("val/") and k != "val/nfe"), "nfe/forward",
-                     "time/step_ms")  # fmt: skip
-            log.info("step %*d/%d  %s", len(str(self._total)), step, self._total, describe(self._latest, shown))
+        self._validations.scalars(step, values)
+        latest = self._validations.latest
+        self._progress.update(self._task, figures=describe(latest, ("train/loss", "val/loss", "nfe/forward")))
 
     def close(self) -> None:
         """Take the bar away."""

@@ -25,6 +25,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
+        self.table = path / "metrics.csv"
         self.result = path / "result.json"
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
@@ -64,8 +65,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run left here, so that another can take its place. Files of other kinds stay."""
-        for file in (self.config, self.environment, self.metrics, self.result, self.path / "traceback.txt"):
+        for file in (self.config, self.environment, self.metrics, self.table, self.result):
             file.unlink(missing_ok=True)
+        (self.path / "traceback.txt").unlink(missing_ok=True)
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
         for folder in (self.checkpoints, self.figures):

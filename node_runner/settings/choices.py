@@ -5,6 +5,14 @@ from __future__ import annotations
 from enum import Enum
 
 
+class FigureFormat(Enum):
+    """Files that a figure is written as: an image, or drawings of lines and letters for a paper."""
+
+    png = "png"
+    pdf = "pdf"
+    svg = "svg"
+
+
 class Activation(Enum):
     """Activations of a vector field. Smooth ones first: a kink makes an adaptive solver reject steps."""
 

@@ -17,10 +17,11 @@ from node_runner.cli.foreign_files import from_files
 from node_runner.cli.ood import Scores
 from node_runner.cli.ood_figure import draw_scores
 from node_runner.cli.roc import area, false_alarms, roc
-from node_runner.cli.saved import Saved, open_saved
+from node_runner.cli.saved import open_saved
 from node_runner.config import compose_run
 from node_runner.errors import DataError
 from node_runner.run import run as train
+from node_runner.saved import Saved
 from node_runner.views import DataSpec, View
 from tests.cli.conftest import SHORT, NodeRun
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import node_runner
 from node_runner.cli.job import forget
 from node_runner.reporting.console import ConsoleProgress
+from node_runner.reporting.run_folder import RunFolder
 from tests.cli.conftest import SPIRAL, NodeRun
 
 
@@ -85,6 +88,28 @@ def test_hydra_s_own_flags_work(node_run: NodeRun, here: Path, flags: list[str],
     assert done.code == 0
     assert said in done.out + done.err
     assert list(here.iterdir()) == []
+
+
+def test_figures_are_written_in_the_formats_that_are_asked_for(
+    node_run: NodeRun, monkeypatch: pytest.MonkeyPatch, here: Path
+):
+    monkeypatch.setattr("node_runner.run.draw", lambda *_: iter([("phase_portrait", Figure())]))
+    assert node_run(*SPIRAL, "figures=[pdf,svg]", "hydra.run.dir=outputs/x").code == 0
+    files = {file.suffix: file.read_bytes() for file in (here / "outputs" / "x" / "figures").iterdir()}
+    assert set(files) == {".pdf", ".svg"}
+    assert files[".pdf"].startswith(b"%PDF") and b"<svg" in files[".svg"]
+    refused = node_run(*SPIRAL, "figures=[jpeg]")
+    assert refused.code == 2 and "jpeg" in refused.line and "png, pdf, svg" in refused.line
+
+
+def test_metrics_are_a_table_if_that_is_asked_for(node_run: NodeRun, here: Path):
+    assert node_run(*SPIRAL, "logger=[csv]", "hydra.run.dir=outputs/x").code == 0
+    folder = RunFolder(here / "outputs" / "x")
+    with folder.table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = list(folder.read_metrics())
+    assert [{name: float(cell) for name, cell in row.items() if cell} for row in rows] == lines
+    assert len(lines) > 3 and "val/loss" in rows[0]
 
 
 def test_ctrl_c_names_the_run_that_can_go_on(node_run: NodeRun, signal_at: Callable[[int], None]):

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from node_runner.config import compose_run
-from node_runner.datasets import DATASETS
+from node_runner.datasets import DATASETS, reference
 from node_runner.datasets.lotka_volterra import LotkaVolterra
 from node_runner.datasets.oscillator import Oscillator
 from node_runner.datasets.reference import BATCH, solve
 from node_runner.datasets.spiral import Spiral
+from node_runner.datasets.van_der_pol import VanDerPol
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm
 from node_runner.views import Splits, Trajectories, View
@@ -184,3 +185,12 @@ def test_initial_states_may_be_typed_in_whole_numbers():
     spiral = DATASETS.build(run.dataset)
     assert spiral.start == [[1.0, 0.0], [0.5, 2.0]] and isinstance(spiral.start[0][0], float)
     assert spiral.long_start == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize("system", [VanDerPol, LotkaVolterra])
+def test_a_solution_that_takes_too_many_evaluations_is_refused(system: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reference, "MOST", 40)
+    with pytest.raises(
+        ConfigError, match=r"evaluations take the solution of .* to t=.*; use milder parameters"
+    ):
+        trajectories(system(**SMALL))
