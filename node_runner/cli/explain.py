@@ -43,7 +43,13 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
     return 1 if isinstance(error, RunError) or out_of_memory(error) else 2
 
 
-TOO_LARGE = ("DefaultCPUAllocator", "array is too big", "Maximum allowed ")
+TOO_LARGE = (
+    "DefaultCPUAllocator",
+    "Storage size",
+    "unpacking long",
+    "array is too big",
+    "Maximum allowed ",
+)
 """What torch and NumPy say of arrays that no memory holds, in errors of general types."""
 
 

@@ -14,6 +14,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.drawn import Drawn
 from node_runner.datasets.irregular import known_mean_std, some_of
 from node_runner.datasets.parts import TEST, Array, stream
+from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Between, Count, NonNegative, Positive
 from node_runner.views import DataSpec, Law, Series, View
 
@@ -60,6 +61,13 @@ class OrnsteinUhlenbeck(Drawn[Series]):
     times: Annotated[int, AtLeast(4)] = 61
     horizon: Positive = 3.0
     val: Count = 300
+
+    def check(self) -> None:
+        """Refuse first states beside which the rest is nothing: the law's covariance has no Cholesky factor then."""
+        rest = max(self.noise, self.volatility / math.sqrt(2 * self.rate))
+        if self.spread > 1e6 * rest:
+            raise ConfigError(f"dataset.spread={self.spread:g}: expected at most a million times the noise and the "
+                              f"stationary deviation, of which the larger is {rest:g}; use less")  # fmt: skip
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training values that are seen."""

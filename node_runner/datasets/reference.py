@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +109,9 @@ def solve_stiff(field: Field, ts: Array, y0: Array) -> Array:
         while len(ahead) > 1:
             try:
                 span = (ahead[0], ahead[-1])
-                solution = solve_ivp(bounded, span, start, "LSODA", ahead, rtol=STIFF_RTOL, atol=STIFF_ATOL)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "lsoda")  # what it could not reach is told by the times it did
+                    solution = solve_ivp(bounded, span, start, "LSODA", ahead, rtol=STIFF_RTOL, atol=STIFF_ATOL)
                 ys[: len(solution.t), row] = solution.y.T
                 break
             except _Beyond as reached:

@@ -80,6 +80,8 @@ Share = Annotated[float, Between(0, 1)]
 Relative = Annotated[float, Above(0), AtMost(1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
+LARGEST = 3.4e38
+"""Of any setting, since that is what float32 holds."""
 HIGHEST_POWER = 5
 Power = Annotated[int, Between(1, HIGHEST_POWER)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
@@ -125,8 +127,8 @@ def check(config: Any, path: str) -> None:
             allowed = ranges(hints[name])
             if not all(limit.allows(number) for limit in allowed):
                 raise ConfigError(f"{key}: expected {in_words(allowed)}, got {number!r}")
-            if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                raise ConfigError(f"{key}: expected a number of at most 64 bits, got {number}")
+            if abs(number) > LARGEST or (isinstance(number, int) and abs(number) >= 2**63):
+                raise ConfigError(f"{key}: expected a number of a size that can be computed with, got {number}")
         children = value.items() if isinstance(value, dict) else [(None, value)]
         for child_name, child in children:
             if dataclasses.is_dataclass(child) and not isinstance(child, type):

@@ -190,7 +190,5 @@ def test_initial_states_may_be_typed_in_whole_numbers():
 @pytest.mark.parametrize("system", [VanDerPol, LotkaVolterra])
 def test_a_solution_that_takes_too_many_evaluations_is_refused(system: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reference, "MOST", 40)
-    with pytest.raises(
-        ConfigError, match=r"evaluations take the solution of .* to t=.*; use milder parameters"
-    ):
+    with pytest.raises(ConfigError, match=r"evaluations take the solution of .* to t=.*; use milder parameters"):
         trajectories(system(**SMALL))
