@@ -16,6 +16,7 @@ import torch
 
 from node_runner.assemble import assemble
 from node_runner.cli.explain import shown
+from node_runner.cli.found_file import refuse_folder
 from node_runner.cli.tables import Cell, Row, show
 from node_runner.config import RunConfig, compose_run
 from node_runner.engines import ENGINES
@@ -71,8 +72,9 @@ def bench(overrides: Sequence[str], engines: Sequence[str], save: Path | None) -
         save: JSON file to write.
 
     Raises:
-        ConfigError: no such engine, or a run that no engine can serve.
+        ConfigError: no such engine, a run that no engine can serve, or a folder for a file.
     """
+    refuse_folder("--save", save)
     for name in engines:
         ENGINES.signature(name)
     config = compose_run(overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     """
     if not 0 < level < 1:
         raise ConfigError(f"--band {level:g}: expected a probability between 0 and 1, such as 0.9")
+    if until is not None and not 0 < until < math.inf:
+        raise ConfigError(f"--until {until:g}: expected a time above 0")
     refuse_other_kinds(out)
     members = open_members(places, which)
     first = members[0].experiment

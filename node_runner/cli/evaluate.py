@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from node_runner.cli.explain import shown
+from node_runner.cli.found_file import refuse_folder
 from node_runner.cli.saved import open_saved
 from node_runner.cli.tables import show
 from node_runner.errors import ConfigError, SolveFailed, did_you_mean
@@ -37,6 +38,7 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
         ConfigError: no such run, checkpoint or part.
         SolveFailed: a solve could not be finished.
     """
+    refuse_folder("--save", save)
     saved = open_saved(run, overrides, which)
     names, recorded = _choose(saved, parts), _recorded(saved, which)
     print(_heading(saved, which), file=sys.stderr)

@@ -14,12 +14,16 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from node_runner.cli.sample_files import numpy
+from node_runner.errors import ConfigError
 from node_runner.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
 
 
 Array = NDArray[np.float64]
+
+MOST = 1_000_000
+"""Times that a forecast may go on for."""
 
 LEVELS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 """Nominal coverages at which bands are held against the truth."""
@@ -98,10 +102,17 @@ def predict(members: Sequence[Saved], name: str, until: float | None = None) -> 
 
 
 def extended(ts: Tensor, until: float | None) -> Tensor:
-    """Times (T,) and more of them at their mean step up to `until`."""
+    """Times (T,) and more of them at their mean step up to `until`.
+
+    Raises:
+        ConfigError: they are too many.
+    """
     if until is None or until <= float(ts[-1]):
         return ts
     step = float(ts[-1] - ts[0]) / (len(ts) - 1)
+    if until - float(ts[-1]) > MOST * step:
+        raise ConfigError(f"--until {until:g}: that is more than {MOST:,} times, which are {step:.3g} apart as the "
+                          "data's; use less")  # fmt: skip
     more = max(1, round((until - float(ts[-1])) / step))
     return torch.cat((ts, torch.linspace(float(ts[-1]), until, more + 1, dtype=ts.dtype, device=ts.device)[1:]))
 

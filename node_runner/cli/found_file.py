@@ -15,6 +15,16 @@ from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
 
 
+def refuse_folder(option: str, file: Path | None) -> None:
+    """Refuse a folder in the place of a file that is to be written, before any work.
+
+    Raises:
+        ConfigError: it is one, or a file stands where its folder is to be.
+    """
+    if file is not None and (file.is_dir() or file.parent.is_file()):
+        raise ConfigError(f"{option} {file}: expected a file that can be written; use another name")
+
+
 def refuse_other_kinds(out: Path | None) -> None:
     """Refuse a file that is not JSON.
 
@@ -23,6 +33,7 @@ def refuse_other_kinds(out: Path | None) -> None:
     """
     if out is not None and out.suffix != ".json":
         raise ConfigError(f"--out {out}: expected a file ending in .json; the picture goes beside it as .png")
+    refuse_folder("--out", out)
 
 
 def write_found(file: Path, content: Mapping[str, Any], figure: Figure) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,8 +54,9 @@ def robustness(
     """
     refuse_other_kinds(out)
     chosen = sorted(set(levels or LEVELS))
-    if chosen[0] < 0:
-        raise ConfigError(f"--level {chosen[0]:g}: expected 0 or more, a share of the data's standard deviation")
+    for level in chosen:
+        if not 0 <= level < math.inf:
+            raise ConfigError(f"--level {level:g}: expected 0 or more, a share of the data's standard deviation")
     contestants = open_contestants(places, which)
     runs = [run for _, run in contestants]
     curves: dict[str, list[list[float]]] = {}

@@ -51,7 +51,7 @@ def _at(path: Path) -> Iterator[RunFolder]:
     folder = path.parent if path.is_file() else path
     if (folder / "config.yaml").is_file():
         yield RunFolder(folder)
-    elif folder.is_dir():
+    elif path.is_dir():
         yield from _below(folder)
 
 

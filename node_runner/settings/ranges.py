@@ -80,8 +80,8 @@ Share = Annotated[float, Between(0, 1)]
 Relative = Annotated[float, Above(0), AtMost(1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
-LARGEST = 3.4e38
-"""Of any setting, since that is what float32 holds."""
+SMALLEST, LARGEST = 1.2e-38, 3.4e38
+"""Sizes of any number but 0, since these are what float32 holds."""
 HIGHEST_POWER = 5
 Power = Annotated[int, Between(1, HIGHEST_POWER)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
@@ -127,7 +127,7 @@ def check(config: Any, path: str) -> None:
             allowed = ranges(hints[name])
             if not all(limit.allows(number) for limit in allowed):
                 raise ConfigError(f"{key}: expected {in_words(allowed)}, got {number!r}")
-            if abs(number) > LARGEST or (isinstance(number, int) and abs(number) >= 2**63):
+            if number and not SMALLEST <= abs(number) <= (LARGEST if isinstance(number, float) else 2**63 - 1):
                 raise ConfigError(f"{key}: expected a number of a size that can be computed with, got {number}")
         children = value.items() if isinstance(value, dict) else [(None, value)]
         for child_name, child in children:

@@ -31,6 +31,7 @@ COMPOSED = {
     "seed=": "seed: expected a whole number, got nothing",
     "seed=99999999999999999999": "seed: expected a number from 0 to",
     "optimizer.lr=1e39": "optimizer.lr: expected a number of a size that can be computed with, got 1e+39",
+    "solver.step_size=1e-300": "solver.step_size: expected a number of a size that can be computed with, got 1e-300",
     "dataset.horizon=1e400": "dataset.horizon: expected a finite number, got inf",
     "dataset.train=99999999999999999999": "dataset.train: expected a number of a size that can be computed with",
     "device.threads=100000": "device.threads: expected a number from 1 to 1024, got 100000",
@@ -82,7 +83,6 @@ MISFITS = {
     "dataset.start=[[1e300,0]]": "dataset=spiral: its numbers are too large for device.precision=float32",
     "dataset=annuli dataset.dim=10000": "dataset=annuli: its numbers are too large to compute with",
     "dataset=ornstein_uhlenbeck dataset.spread=1e12": "dataset.spread=1e+12: expected at most a million times",
-    "dataset.horizon=1e-300": "dataset=spiral: times that are 1.01e-302 apart are the same in device.precision=float32",
 }
 """Parts that do not fit each other or this machine: refused when the run is assembled."""
 
@@ -145,6 +145,16 @@ def test_a_gpu_that_is_not_there_is_refused(node_run: NodeRun, here: Path):
         (["board", "nope"], "nope: no such folder"),
         (["evaluate", "empty"], "empty: not a run; it has no config.yaml"),
         (["compare", "empty"], "empty: holds no run"),
+        (["compare", "file.txt"], "file.txt: holds no run"),
+        (["board", "file.txt"], "file.txt: holds no run"),
+        (["list", "nope"], "nope: no such group; choose from"),
+        (["bench", "--engine", "nope"], "engine=nope: no such engine; did you mean"),
+        (["bench", "--save", "empty"], "--save empty: expected a file that can be written"),
+        (["ensemble", "x", "y", "--until", "nan"], "--until nan: expected a time above 0"),
+        (["ensemble", "x", "y", "--out", "file.txt/x.json"], "--out file.txt/x.json: expected a file that can be"),
+        (["robustness", "x", "--level", "inf"], "--level inf: expected 0 or more"),
+        (["evaluate", "x", "--save", "empty"], "--save empty: expected a file that can be written"),
+        (["board", "--port", "70000"], "Invalid value for '--port'"),
         (["doctor", "more"], "Got unexpected extra argument"),
         (["compare", "x", "--polt", "y"], "No such option: --polt"),
         (["sample", "x", "--count", "many"], "Invalid value for '--count'"),
@@ -153,6 +163,9 @@ def test_a_gpu_that_is_not_there_is_refused(node_run: NodeRun, here: Path):
 )
 def test_mistakes_in_commands_are_one_line(node_run: NodeRun, here: Path, typed: list[str], said: str):
     (here / "empty").mkdir()
+    (here / "file.txt").touch()
+    (here / "beside").mkdir()
+    (here / "beside" / "config.yaml").touch()
     done = node_run(*typed)
     assert done.code == 2
     assert done.line.startswith(f"node-run: {said}")
