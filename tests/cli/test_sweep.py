@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
-from node_runner.cli import journal, sweep
+from node_runner.cli import job, journal, sweep
 from node_runner.cli.sweep import draw_sweep
 from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
@@ -142,6 +144,21 @@ def test_another_sweeper_hears_of_a_failed_job(node_run: NodeRun, monkeypatch: p
     # What Hydra prints for an error that is raised.
     assert "Error executing job with overrides" in done.err
     assert done.last.startswith("node-run: of 1 jobs, 1 failed")
+
+
+def test_a_sweeper_is_told_the_val_loss_of_each_job(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
+    told: list[float] = []
+    run = job.run
+
+    @functools.wraps(run)
+    def listen(config: DictConfig) -> float:
+        told.append(run(config))
+        return told[-1]
+
+    monkeypatch.setattr(job, "run", listen)
+    assert node_run(*SWEEP, "seed=0,1").code == 0
+    folders = [RunFolder(FOLDER / each.folder) for each in journal.read(FOLDER)]
+    assert told == [folder.read_result()["metrics"]["val/loss"] for folder in folders]
 
 
 def test_jobs_are_named_by_what_tells_them_apart():

@@ -283,8 +283,9 @@ def test_figures_are_drawn_again(tmp_path, capsys):
     for figure in figures:
         figure.unlink()
     (tmp_path / "not_a_run").mkdir()
-    assert main("make_figures", tmp_path, tmp_path / "spiral") == 0
+    assert main("make_figures", tmp_path, tmp_path / "spiral", "--formats", "png,svg") == 0
     assert sorted((tmp_path / "spiral" / "figures").glob("*.png")) == figures
+    assert len(list((tmp_path / "spiral" / "figures").glob("*.svg"))) == len(figures)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
