@@ -46,6 +46,7 @@ def report(error: BaseException, commands: Sequence[str] = ()) -> int:
 TOO_LARGE = (
     "DefaultCPUAllocator",
     "Storage size",
+    "invalid size",
     "unpacking long",
     "array is too big",
     "Maximum allowed ",
