@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import signal
 import threading
@@ -20,7 +22,7 @@ def board(folder: Path, port: int, host: str) -> None:
         host: address to listen on.
 
     Raises:
-        ConfigError: no TensorBoard, no such folder, or a port that is taken.
+        ConfigError: no TensorBoard, no such folder, a port that is taken, or no such host.
     """
     runs = find_runs([str(folder)])
     try:
@@ -32,10 +34,15 @@ def board(folder: Path, port: int, host: str) -> None:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     arguments = ["tensorboard", "--logdir", str(folder), "--host", host, *(["--port", str(port)] if port else [])]
     server.configure(argv=arguments)
+    said = io.StringIO()  # notes on its ways of loading, and before it exits the reason
     try:
-        address = server.launch()
+        with contextlib.redirect_stderr(said):
+            address = server.launch()
     except (SystemExit, program.TensorBoardServerException) as error:
-        raise ConfigError(f"TensorBoard cannot listen on {host}:{port or 6006}: {error}; try another --port") from error
+        reason = (said.getvalue().split("\n\n")[-1].strip() if isinstance(error, SystemExit) else "") or error
+        raise ConfigError(
+            f"TensorBoard cannot listen on {host}:{port or 6006}: {reason}; try another --port or --host"
+        ) from error
     # A shell starts background programs with Ctrl-C ignored; this one is to be ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -24,6 +24,10 @@ class Server:
         self.argv = argv
 
     def launch(self) -> str:
+        print("NOTE: a way of loading\n", file=sys.stderr)
+        if "nowhere" in self.argv:
+            print("Name or service not known", file=sys.stderr)
+            sys.exit(1)
         if self.taken:
             raise TensorBoardPortInUseError("port 7007 is in use")
         return f"http://localhost:7007/ {' '.join(self.argv)}"
@@ -49,6 +53,14 @@ def test_it_serves_the_folder_until_ctrl_c(node_run: NodeRun, spiral: Path):
     assert first.startswith("1 run below outputs: http://localhost:7007/ ")
     assert "--logdir outputs --host localhost --port 7007" in first
     assert last == "TensorBoard has ended"
+
+
+def test_a_host_that_there_is_not_is_refused(node_run: NodeRun, spiral: Path):
+    done = node_run("board", "outputs", "--host", "nowhere")
+    assert done.code == 2
+    assert done.line == (
+        "node-run: TensorBoard cannot listen on nowhere:6006: Name or service not known; try another --port or --host"
+    )
 
 
 def test_a_port_that_is_taken_is_refused(node_run: NodeRun, spiral: Path, monkeypatch: pytest.MonkeyPatch):
