@@ -62,7 +62,8 @@ def test_series_with_times_of_their_own_are_scored_where_they_are_known():
     assert later is not None and later.ts.tolist() == [1.5, 2]
     assert forecasts.over_time(found)["rmse_mean"].tolist() == [2, 1, 1, 2]
     assert forecasts.over_time(found)["spread"].tolist() == pytest.approx([math.sqrt(2)] * 4)
-    figure = draw_forecast(("test", found), {"test": [0.0] * len(forecasts.LEVELS)}, "file", ["x"], 0.9)
+    spec = DataSpec("file", View.series, (1,), torch.zeros(1), torch.ones(1), labels=("x",))
+    figure = draw_forecast(("test", found), {"test": [0.0] * len(forecasts.LEVELS)}, spec, 0.9)
     band = figure.axes[0].lines[0]  # of the worst or the median series, at its own times
     assert np.isfinite(band.get_ydata()).all() and len(band.get_xdata()) in (2, 3)
 
