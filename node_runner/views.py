@@ -215,6 +215,7 @@ class DataSpec:
         levels: grey levels of integer-valued images (256), 0 for continuous data.
         image: (channels, height, width) where the points are flattened images, else ().
         frequencies: (D, levels) share of each grey level in each pixel of the training part, float64.
+        images: (N, D) grey levels of the training part (None: not given).
         labels: names of the axes of the state, for figures.
         energy: what the true system conserves, states (..., D) -> (...,), zero where it is least (None: nothing).
         conserved: what `energy` is called, in figures and in the metric of its drift.
@@ -237,6 +238,7 @@ class DataSpec:
     levels: int = 0
     image: tuple[int, ...] = ()
     frequencies: Tensor | None = None
+    images: Tensor | None = None
     labels: tuple[str, ...] = ()
     energy: Callable[[Any], Any] | None = None
     conserved: str = "energy"

@@ -78,7 +78,7 @@ class ImageData:
             image = (1, height, width)
             return DataSpec(
                 self.name, view, (height * width,), mean, std,
-                levels=self.levels, image=image, frequencies=self._frequencies,
+                levels=self.levels, image=image, frequencies=self._frequencies, images=self._points.train.x,
             )  # fmt: skip
         raise not_offered(self.name, view, VIEWS)
 

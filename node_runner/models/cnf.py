@@ -12,10 +12,12 @@ from node_runner.learning import Integrand, ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.dynamics import Hutchinson, divergence_exact, penalised_solve
-from node_runner.models.scaling import Logit, Standardise
+from node_runner.models.lines import line_error
+from node_runner.models.pixels import pixel_map
+from node_runner.models.scaling import Standardise
 from node_runner.models.steer import check_steer, steered
 from node_runner.models.views import learns_from
-from node_runner.settings import Noise, NonNegative, Positive, Trace
+from node_runner.settings import Noise, NonNegative, Pixels, Positive, Trace
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -35,7 +37,7 @@ class CNF(nn.Module):
     estimate is Grathwohl et al., FFJORD (2019).
 
     Args:
-        spec: of the points; continuous data are standardised, grey levels go through a logit.
+        spec: of the points; continuous data are standardised, of grey levels `pixels` decides.
         make_field: makes the field for a state shape.
         solve: the differentiable solve.
         regularisers: integrated along the solve while training.
@@ -44,9 +46,11 @@ class CNF(nn.Module):
         end_time: T, at which data have become noise.
         steer: half the width of the interval about T from which training draws the end of each solve
             (Ghosh et al., STEER: Simple Temporal Regularization For Neural ODEs, 2020). 0: T itself.
+        pixels: the invertible map of grey levels to the space of the flow, fitted to the training part and counted in
+            the density: gaussianised, whitened or logit. Other data have none.
 
     Raises:
-        ConfigError: steer reaches back to the start of the solve.
+        ConfigError: steer reaches back to the start of the solve, or the data lack what `pixels` is fitted to.
     """
 
     view = View.points
@@ -64,6 +68,7 @@ class CNF(nn.Module):
         noise: Noise = Noise.rademacher,
         end_time: Positive = 1.0,
         steer: NonNegative = 0.0,
+        pixels: Pixels = Pixels.gaussianised,
     ) -> None:
         super().__init__()
         check_steer(steer, end_time)
@@ -73,7 +78,7 @@ class CNF(nn.Module):
         self.field = make_field(self.shape)
         self.solve = solve
         self.regularisers = dict(regularisers)
-        self.scaling = Logit(spec.levels, spec.frequencies) if spec.levels else Standardise(spec.mean, spec.std)
+        self.scaling = pixel_map(spec, pixels) if spec.levels else Standardise(spec.mean, spec.std)
         exact = trace is Trace.exact or (trace is Trace.auto and self.dim <= EXACT_UP_TO)
         self.trace = Trace.exact if exact else Trace.hutchinson
         self.noise = noise
@@ -103,6 +108,11 @@ class CNF(nn.Module):
         end = solved.ys[-1].reshape(len(x), -1)
         log_prob = standard_normal(end) + solved.integrals[-1, :, 0] + log_det
         return ModelOutput(log_prob, [solved.stats], solved.penalties, scalars=scalars)
+
+    def matching_loss(self, x: Tensor) -> Tensor:
+        """The objective () of flow matching for points x (B, D), without a solve: for a warm start."""
+        data, _ = self.scaling(x)
+        return line_error(self.field, self.shape, data, torch.randn_like(data), self.times[-1])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x (B, D) in nats, (B,)."""

@@ -13,10 +13,11 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
 from node_runner.models.cnf import CNF
+from node_runner.models.lines import line_error
 from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.unused import makes_no_use_of
 from node_runner.models.views import learns_from
-from node_runner.settings import Noise, Pairing, Positive, Trace
+from node_runner.settings import Noise, Pairing, Pixels, Positive, Trace
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -37,7 +38,7 @@ class FlowMatching(CNF):
     minibatch optimal transport (2023), section 3.2.3; lines of zero width as in their I-CFM with sigma 0.
 
     Args:
-        spec, make_field, solve, trace, noise, end_time: see `cnf.CNF`.
+        spec, make_field, solve, trace, noise, end_time, pixels: see `cnf.CNF`.
         regularisers: none, since training has no solve along which to integrate.
         pairing: how points of a batch are joined with noise: optimal makes their lines as short as can be.
 
@@ -57,9 +58,12 @@ class FlowMatching(CNF):
         trace: Trace = Trace.auto,
         noise: Noise = Noise.rademacher,
         end_time: Positive = 1.0,
+        pixels: Pixels = Pixels.gaussianised,
     ) -> None:
         refuse_regularisers("flow_matching", "trains without a solve to integrate along", regularisers, "cnf")
-        super().__init__(spec, make_field, solve, regularisers, trace=trace, noise=noise, end_time=end_time)
+        super().__init__(
+            spec, make_field, solve, regularisers, trace=trace, noise=noise, end_time=end_time, pixels=pixels
+        )
         self.pairing = pairing
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -74,13 +78,7 @@ class FlowMatching(CNF):
         base = torch.randn_like(data)
         if self.pairing is Pairing.optimal:
             base = optimally_paired(data, base)
-        end = self.times[-1]
-        # One draw, spread evenly over the batch: each time is uniform, and together they cover [0, T].
-        even = torch.arange(len(x), device=x.device, dtype=x.dtype) / len(x)
-        share = (even + torch.rand((), device=x.device, dtype=x.dtype)).remainder(1.0)
-        along = torch.lerp(data, base, share.unsqueeze(1))
-        velocity = self.field(end * share, along.reshape(len(x), *self.shape)).reshape(len(x), -1)
-        return (velocity - (base - data) / end).pow(2).mean()
+        return line_error(self.field, self.shape, data, base, self.times[-1])
 
 
 def optimally_paired(data: Tensor, base: Tensor) -> Tensor:

@@ -95,6 +95,18 @@ class Trace(Enum):
     hutchinson = "hutchinson"
 
 
+class Pixels(Enum):
+    """What a flow makes of grey levels before it begins.
+
+    gaussianised: each pixel standard normal by its own histogram. whitened: those rotated to their principal
+    components, each with deviation one. logit: as in FFJORD, then each pixel standardised.
+    """
+
+    gaussianised = "gaussianised"
+    whitened = "whitened"
+    logit = "logit"
+
+
 class Noise(Enum):
     """Distribution of Hutchinson's probe vectors."""
 

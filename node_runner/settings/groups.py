@@ -77,8 +77,8 @@ class TrainerConfig:
             best (null: the weights themselves).
         input_noise: standard deviation of Gaussian noise on the inputs of training (first states, examples,
             points), as a share of the data's own (0: none).
-        warm_start: first steps of training, in which the field is matched to the slopes of trajectories
-            without a solve (0: none).
+        warm_start: first steps of training, in which the field is matched without a solve: to the slopes of
+            trajectories, or for a density of points to straight lines as in flow matching (0: none).
         conservation: weight of the drift of the data's conserved energy along predicted trajectories (0: none).
         residual: weight of the data's known equation, whose parameters are learned along, at points drawn about the
             data (0: none).

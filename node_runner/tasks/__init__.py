@@ -13,6 +13,7 @@ from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
 from node_runner.tasks.first_states import LearnedFirstStates
+from node_runner.tasks.lines import MatchedLines
 from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.processes import ProcessLearning
@@ -70,7 +71,7 @@ def make_task(
                 f"trainer.warm_start={config.warm_start} leaves none of trainer.steps={config.steps} for training with "
                 "a solve: use more steps, or trainer.warm_start=0"
             )
-        task = WarmStart(task, spec, config.warm_start)
+        task = (MatchedLines if spec.view is View.points else WarmStart)(task, spec, config.warm_start)
     return task
 
 

@@ -60,9 +60,14 @@ class Density:
         return {"loss": float(nll), "nll": float(nll), **entropy, **bits, "nfe": nfe / solves}
 
     def _continuous(self, x: Tensor) -> Tensor:
-        return x + torch.rand_like(x) if self.spec.levels else x
+        return dequantised(x, self.spec.levels)
 
     def _bits(self, nll: Tensor) -> dict[str, Tensor]:
         if not self.spec.levels:
             return {}
         return {"bits_per_dim": nll / (self.spec.numel * math.log(2))}
+
+
+def dequantised(x: Tensor, levels: int) -> Tensor:
+    """Points (B, D) as a model sees them: grey levels with uniform noise, other data (levels 0) as they are."""
+    return x + torch.rand_like(x) if levels else x

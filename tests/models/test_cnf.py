@@ -172,7 +172,8 @@ def test_the_gradient_of_the_likelihood_agrees_with_finite_differences(adjoint: 
 
 @pytest.mark.parametrize("field", ["mlp", "conv"])
 def test_images_have_a_density_in_the_units_of_grey_levels(field: str):
-    data = spec(View.points, (16,), mean=0.5, std=0.3, levels=17, image=(1, 4, 4))
+    even = torch.full((16, 17), 1 / 17, dtype=torch.float64)
+    data = spec(View.points, (16,), mean=0.5, std=0.3, levels=17, image=(1, 4, 4), frequencies=even)
     solve = differentiable(make_method("rk4", step_size=0.1), "off")
     model = make_model("cnf", data, field_factory(field, activation=Activation.tanh), solve=solve)
     assert model.shape == ((1, 4, 4) if field == "conv" else (16,))
