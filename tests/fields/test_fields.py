@@ -166,3 +166,10 @@ def test_a_column_of_time_has_one_row_a_sample():
     y = torch.zeros(3, 2)
     assert as_column(torch.tensor(0.5, dtype=torch.float64), y).tolist() == [[0.5]] * 3
     assert as_column(torch.tensor([0.0, 1.0, 2.0]), y).tolist() == [[0.0], [1.0], [2.0]]
+
+
+def test_concatsquash_is_wider_for_images_unless_told():
+    narrow, wide = FIELDS.get("concatsquash")((16,)), FIELDS.get("concatsquash")((17,))
+    told = FIELDS.get("concatsquash")((17,), width=8, activation=Activation.tanh)
+    found = [(field.out.linear.in_features, field.kind) for field in (narrow, wide, told)]
+    assert found == [(64, Activation.tanh), (512, Activation.silu), (8, Activation.tanh)]
