@@ -26,7 +26,7 @@ class InputNoise(Around):
         size: standard deviation of the noise, as a share of the training data's (axis by axis where they have axes).
 
     Raises:
-        ConfigError: grey levels as points, which a flow's logit maps only between the first and the last level; series.
+        ConfigError: grey levels as points, which a flow maps only between the first and the last level; series.
 
     Source: Bishop, Training with Noise is Equivalent to Tikhonov Regularization (1995).
     """
