@@ -68,7 +68,7 @@ def short_run(dataset: str, model: str, options: argparse.Namespace) -> RunConfi
     """A short training, without validation until its end."""
     steps = options.train_steps
     overrides = [
-        f"dataset={dataset}", f"model={model}", f"trainer.steps={steps}", "trainer.epochs=null",
+        f"dataset={dataset}", f"model={model}", f"trainer.steps={steps}", "trainer.epochs=null", "trainer.warm_start=0",
         "trainer.log_every=1", f"trainer.eval_every={steps + 1}", *options.training,
     ]  # fmt: skip
     if dataset == "mnist":

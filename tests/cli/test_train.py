@@ -16,7 +16,7 @@ import node_runner
 from node_runner.cli.job import forget
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.run_folder import RunFolder
-from tests.cli.conftest import SPIRAL, NodeRun
+from tests.cli.conftest import SHORT, SPIRAL, NodeRun
 
 
 @pytest.fixture
@@ -140,3 +140,20 @@ def test_a_folder_with_anything_of_the_user_s_is_never_removed(here: Path):
     (run / "notes.txt").rename(run / ".hydra" / "notes.txt")
     assert forget(run)
     assert [file.name for file in here.rglob("*.*") if file.is_file()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("pixels", ["gaussianised", "whitened", "logit"])
+def test_a_flow_of_images_has_a_density_under_every_map_of_its_pixels(node_run: NodeRun, here: Path, pixels: str):
+    small = ("dataset=digits", "dataset.train=40", "dataset.val=8", "dataset.test=8", "engine=torchdiffeq")
+    done = node_run(*SHORT, *small, "model=cnf", "trainer.warm_start=3", f"model.pixels={pixels}")
+    assert done.code == 0
+    (result,) = here.glob("outputs/*/*/result.json")
+    metrics = json.loads(result.read_text())["metrics"]
+    assert 1 < metrics["val/bits_per_dim"] < 6
+    assert metrics["nfe/forward"] > 0
+
+
+def test_a_warm_start_longer_than_the_run_is_refused(node_run: NodeRun):
+    done = node_run("dataset=digits", "model=cnf", "trainer.steps=6")
+    assert done.code == 2
+    assert "use more steps, or trainer.warm_start=0" in done.line
