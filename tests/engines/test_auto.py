@@ -22,7 +22,7 @@ from node_runner.types import Method, Tableau
 TS = torch.linspace(0, 1, 5)
 
 
-class Cubed(nn.Module):
+class Product(nn.Module):
     """A field that is no multilayer perceptron."""
 
     time_dependent = False
@@ -32,7 +32,7 @@ class Cubed(nn.Module):
         self.linear = nn.Linear(2, 2)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.linear(y**3)
+        return y * self.linear(y)
 
 
 @pytest.fixture
@@ -51,20 +51,20 @@ def served(solve: Solve, field: nn.Module, y0: Tensor) -> str | None:
 @pytest.mark.parametrize(("steps", "engine"), [(0, "torchdiffeq"), (99, "torchdiffeq"), (100, "compiled")])
 def test_a_field_is_compiled_for_a_training_that_is_long_enough(solve: Solve, steps: int, engine: str):
     solve.expect(steps)
-    assert served(solve, Cubed(), torch.ones(4, 2)) == engine
+    assert served(solve, Product(), torch.ones(4, 2)) == engine
 
 
 def test_the_run_says_why_it_is_not_compiled(solve: Solve):
     solve.expect(99)
     with solve.rehearsal() as choices:
-        solve(Cubed(), torch.ones(4, 2), TS)
+        solve(Product(), torch.ones(4, 2), TS)
     assert choices[0].refused["compiled"] == (
         "engine=compiled is taken from 100 training steps on (engine.compile_from), and this run has 99"
     )
 
 
 def test_evaluations_and_a_smaller_last_batch_are_not_compiled(solve: Solve):
-    field = Cubed()
+    field = Product()
     solve.expect(100)
     with solve.rehearsal():
         solve(field, torch.ones(4, 2), TS)
@@ -76,7 +76,7 @@ def test_evaluations_and_a_smaller_last_batch_are_not_compiled(solve: Solve):
 
 
 def test_without_a_rehearsal_the_first_batch_decides(solve: Solve):
-    field = Cubed()
+    field = Product()
     solve.expect(100)
     engines = [served(solve, field, torch.ones(n, 2)) for n in (4, 4, 3, 4)]
     assert engines == [
@@ -94,7 +94,7 @@ def test_what_cannot_be_compiled_is_said_and_served_by_the_next_engine(
         raise ConfigError("engine=compiled could not compile this; use engine=torchdiffeq")
 
     monkeypatch.setattr(CompiledEngine, "prepare", lambda *arguments: fail)
-    field = Cubed()
+    field = Product()
     solve.expect(100)
     with solve.rehearsal() as choices:
         solve(field, torch.ones(4, 2), TS)
@@ -110,7 +110,7 @@ def test_where_none_can_serve_it_is_no_advice_to_take_auto():
     method = Method("ralston", 2, adaptive=False, tableau=tableau)
     solve = Solve(Auto(), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
     with pytest.raises(ConfigError, match=r"engine=auto has none that can serve: .*has no method 'ralston'") as refusal:
-        solve(Cubed(), torch.ones(4, 2), TS)
+        solve(Product(), torch.ones(4, 2), TS)
     assert "use engine=auto" not in str(refusal.value)
 
 
@@ -120,10 +120,10 @@ def test_an_engine_that_cannot_serve_points_to_one_that_can_auto_before_any_othe
 
     y0 = torch.ones(4, 2)
     with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=auto, which serves"):
-        alone("native")(Cubed(), y0, TS)
+        alone("native")(Product(), y0, TS)
     # It would be compiled, which auto weighs against the length of a training.
     with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=compiled, which se"):
-        alone("native", adjoint="checkpoint")(Cubed(), y0, TS)
+        alone("native", adjoint="checkpoint")(Product(), y0, TS)
     with pytest.raises(ConfigError, match=r"solver\.batching=shared; use engine=auto, which serves this$"):
         alone("torchdiffeq", batching="per_sample")
     # What no engine can do is no matter of the engine.
@@ -137,4 +137,4 @@ def test_an_engine_that_was_only_held_back_is_named_where_no_other_serves():
     solve = Solve(Auto(compile_from=1000), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
     solve.expect(2)
     with pytest.raises(ConfigError, match=r"; use engine=compiled, which compiles whatever it costs$"):
-        solve(Cubed(), torch.ones(4, 2), TS)
+        solve(Product(), torch.ones(4, 2), TS)
