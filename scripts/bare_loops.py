@@ -163,7 +163,8 @@ def make_bare(experiment: Experiment) -> Bare:
 
     field: nn.Module
     if spec.view is View.points:
-        module = field = Flow(config.field.width, config.field.depth)
+        width = config.field.width or 64  # what the field itself takes for two numbers
+        module = field = Flow(width, config.field.depth)
         loss = flow_loss
     else:
         activation = {"silu": nn.SiLU, "tanh": nn.Tanh}[config.field.activation.value]
