@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -18,8 +19,11 @@ torch.set_num_threads(1)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster.
 
-    It is compiled quickly, but where tests/engines/native is about the code that users get.
+    It is compiled quickly, but where tests/engines/native is about the code that users get. And Ctrl-C, which some tests
+    send, is heard.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("NODE_RUNNER_CXXFLAGS", "-Og")
     os.environ.setdefault("TORCHINDUCTOR_DEBUG_COMPILE", "1")
     cache = getattr(config, "cache", None)
