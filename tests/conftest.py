@@ -19,8 +19,8 @@ torch.set_num_threads(1)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what engines compile beside pytest's own cache, so that a second run of the tests is faster.
 
-    It is compiled quickly, but where tests/engines/native is about the code that users get. And Ctrl-C, which some tests
-    send, is heard.
+    It is compiled quickly, but where tests/engines/native is about the code that users get. And Ctrl-C, which some
+    tests send, is heard.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
