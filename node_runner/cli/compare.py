@@ -28,7 +28,7 @@ COSTS = {
 """What a run cost, by column."""
 
 
-def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: Path | None) -> None:
+def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: Path | None) -> list[Compared]:
     """Print a table of runs: the choices in which they differ, then quality and cost.
 
     Args:
@@ -36,6 +36,9 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
         csv_file: write all figures to this file.
         as_json: print JSON in place of the table.
         plot: draw how the losses fell, and quality over cost, to this file.
+
+    Returns:
+        The runs.
 
     Raises:
         ConfigError: a place that holds no run.
@@ -53,19 +56,14 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
         print(f"plot: {plot}", file=sys.stderr)
     if as_json:
         print(json.dumps(records, indent=2))
-        return
-    _print(records, list(runs[0].choices), quality, parameters)
-    common = _common([run.name for run in runs])
-    for run in runs:
-        if run.measures.apart is not None:
-            metric, own, accurate = run.measures.apart
-            name, both = run.name.removeprefix(common), f"{own:.4g}, and {accurate:.4g} solved accurately"
-            print(f"{name}: val/{metric} is {both}: bound to its solver")
+        return runs
+    _print(runs, records, quality, parameters)
     for place in places:
         jobs = journal.read(Path(place))
         for job, name in zip(jobs, journal.names(jobs), strict=True) if jobs else ():
             if job.status == "refused":
                 print(f"{name}: refused: {job.reason}")
+    return runs
 
 
 def _record(run: Compared, quality: Sequence[str], parameters: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +81,8 @@ def _record(run: Compared, quality: Sequence[str], parameters: Sequence[str]) ->
     }
 
 
-def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str], parameters: list[str]) -> None:
+def _print(runs: Sequence[Compared], records: list[dict[str, Any]], quality: list[str], parameters: list[str]) -> None:
+    chosen = list(runs[0].choices)
     measured = [*quality, *parameters, *(key for key in COSTS if any(record[key] is not None for record in records))]
     # Losses and errors on different data are no better or worse than each other.
     comparable = [key for key in measured if key in COSTS or ("dataset" not in chosen and key not in parameters)]
@@ -118,6 +117,11 @@ def _print(records: list[dict[str, Any]], chosen: list[str], quality: list[str],
     for record in records:
         if record["status"] != "completed":
             print(f"{record['run'].removeprefix(common)}: {record['status']}: {record['reason']}")
+    for run in runs:
+        if run.measures.apart is not None:
+            metric, own, accurate = run.measures.apart
+            name, both = run.name.removeprefix(common), f"{own:.4g}, and {accurate:.4g} solved accurately"
+            print(f"{name}: val/{metric} is {both}: bound to its solver")
 
 
 def _best(key: str, records: list[dict[str, Any]]) -> Any:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from node_runner.cli import journal
-from node_runner.cli.compared import read_compared
+from node_runner.cli.compared import Compared
 from node_runner.cli.explain import explain, report, shown
 from node_runner.cli.job import execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, load_run, to_run
@@ -113,8 +114,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     if begun and any(job.status != "refused" for job in jobs):
         from node_runner.cli.compare import compare
 
-        compare([str(folder)], None, False, None)
-        draw_sweep(folder)
+        draw_sweep(compare([str(folder)], None, False, None), folder)
         place = shown(folder.resolve())
         print(f"sweep: {place}  (again: node-run compare {place})", file=sys.stderr)
     elif jobs:
@@ -133,13 +133,13 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     return 2 if counts["refused"] else 1
 
 
-def draw_sweep(folder: Path) -> None:
-    """Draw the runs of the sweep beside each other."""
+def draw_sweep(runs: Sequence[Compared], folder: Path) -> None:
+    """Draw the runs of the sweep in `folder` beside each other."""
     from node_runner.cli.comparison_figure import draw_comparison
 
     file = folder / "comparison.png"
     try:
-        draw_comparison(read_compared([str(folder)]), file)
+        draw_comparison(runs, file)
     except DataError as error:
         print(f"no figure: {error}", file=sys.stderr)
     else:

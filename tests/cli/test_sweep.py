@@ -12,6 +12,7 @@ import pytest
 from omegaconf import DictConfig
 
 from node_runner.cli import job, journal, sweep
+from node_runner.cli.compared import read_compared
 from node_runner.cli.sweep import draw_sweep
 from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
@@ -47,7 +48,7 @@ def test_a_sweep_is_drawn_without_being_asked(
     assert (FOLDER / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for metrics in FOLDER.glob("*/metrics.jsonl"):
         metrics.write_text("")
-    draw_sweep(FOLDER)
+    draw_sweep(read_compared([str(FOLDER)]), FOLDER)
     assert capsys.readouterr().err == "no figure: nothing to plot: none of these runs has been validated yet\n"
 
 
