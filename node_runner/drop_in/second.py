@@ -32,12 +32,14 @@ class _Again(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, request: Request, counters: tuple[Counter, ...], ys: Tensor, *inputs: Tensor) -> Tensor:
+        """The states as they are."""
         ctx.request, ctx.counters = request, counters
         ctx.save_for_backward(*inputs)
         return ys.clone()  # not a view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Hands `grad` to the engine's own gradient; with create_graph=True, through a solve of torchdiffeq instead."""
         if not torch.is_grad_enabled():
             return (None, None, grad, *[None] * (len(ctx.needs_input_grad) - 3))
         request: Request = ctx.request
