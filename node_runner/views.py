@@ -1,6 +1,6 @@
-"""How data are looked at: the views of a data set, their parts, and the batches that are made of them.
+"""How data are looked at: the views of a data set, their parts, and what a model must know of them.
 
-Shapes: N samples of a data set, B batch, T times, D state, P pixels or features.
+Shapes: N samples of a data set, T times, D state, P pixels or features.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -289,74 +289,3 @@ class Dataset(Protocol):
     def spec(self, view: View) -> DataSpec:
         """What a model must know of that view."""
         ...
-
-
-class TrajectoryBatch(NamedTuple):
-    """Segments of trajectories.
-
-    ts: (T,) times from the start of each segment; t0: (B,) time at which each segment starts;
-    ys: (T, B, D) observed states; mask: (T, B) or None; rows: (B,) which trajectories of their part they are, where
-    they are whole.
-    """
-
-    ts: Tensor
-    t0: Tensor
-    ys: Tensor
-    mask: Tensor | None
-    rows: Tensor | None = None
-
-
-class LabelledBatch(NamedTuple):
-    """x: (B, P...), y: (B,)."""
-
-    x: Tensor
-    y: Tensor
-
-
-class PointBatch(NamedTuple):
-    """x: (B, D...)."""
-
-    x: Tensor
-
-
-class Lesson(NamedTuple):
-    """What a model that has an objective of its own is taught by.
-
-    target: (T, B, D) values; known: (T, B, D) true where there is one; progress: share of the training that is done.
-    """
-
-    target: Tensor
-    known: Tensor
-    progress: float
-
-
-class SeriesBatch(NamedTuple):
-    """Series to be predicted.
-
-    ts: (T,), or (T, B) where each has times of its own (see `Series`); values: (T, B, D), 0 where not seen; seen:
-    (T, B, D); and what is taught.
-    """
-
-    ts: Tensor
-    values: Tensor
-    seen: Tensor
-    lesson: Lesson
-
-    @property
-    def times(self) -> Tensor:
-        """(T, B) of each series, shared or not."""
-        return self.ts if self.ts.dim() == 2 else self.ts.unsqueeze(1).expand(self.values.shape[:2])
-
-
-class PathBatch(NamedTuple):
-    """Series to be classified. ts, values and seen as of a `SeriesBatch`, y: (B,)."""
-
-    ts: Tensor
-    values: Tensor
-    seen: Tensor
-    y: Tensor
-
-    @property
-    def times(self) -> Tensor:
-        """(T, B) of each series, shared or not."""
-        return self.ts if self.ts.dim() == 2 else self.ts.unsqueeze(1).expand(self.values.shape[:2])

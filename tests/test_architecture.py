@@ -17,7 +17,7 @@ import node_runner
 PACKAGE = Path(node_runner.__file__).parent
 
 LAYERS = [
-    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types", "views"}, {"learning"},
+    {"errors"}, {"settings"}, {"signatures"}, {"registry"}, {"types", "views", "batches"}, {"learning"},
     {"tracing", "tableaux"}, {"forms"},
     {"runtime"}, {"memory"}, {"schemas"},
     {"datasets", "fields", "regularisers", "solvers", "engines"},

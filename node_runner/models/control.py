@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node_runner.models.observations import of_each
+from node_runner.batches import of_each
 from node_runner.settings import ControlPath
 
 

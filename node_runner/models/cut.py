@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from node_runner.models.observations import of_each
+from node_runner.batches import Lesson, of_each
 from node_runner.models.together import Together
-from node_runner.views import Lesson
 
 
 def cut_short(ts: Tensor, seen: Tensor, lesson: Lesson | None, share: float) -> Tensor:

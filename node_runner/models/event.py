@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
@@ -19,7 +20,7 @@ from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import AtLeast, Count, CountOrZero, Positive
 from node_runner.types import Integrate, SolveStats
-from node_runner.views import DataSpec, TrajectoryBatch, View
+from node_runner.views import DataSpec, View
 
 
 TRIALS = 50

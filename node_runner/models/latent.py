@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import Flow, MakeField, ODEBlock
@@ -19,7 +20,7 @@ from node_runner.models.together import Together
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
-from node_runner.views import DataSpec, Lesson, View
+from node_runner.views import DataSpec, View
 
 
 @MODELS.register("latent", "latent ODE: a variational model of irregular series that interpolates and continues them")

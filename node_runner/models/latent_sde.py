@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.block import MakeField
@@ -21,7 +22,7 @@ from node_runner.models.unregularised import refuse_regularisers
 from node_runner.models.views import learns_from
 from node_runner.settings import Count, CountOrZero, Positive, Share
 from node_runner.types import Integrate, Solution
-from node_runner.views import DataSpec, Lesson, View
+from node_runner.views import DataSpec, View
 
 
 @MODELS.register("latent_sde", "latent SDE: a variational model of noisy processes, whose hidden path is itself random")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
@@ -20,7 +21,7 @@ from node_runner.models.unused import makes_no_use_of
 from node_runner.models.views import learns_from
 from node_runner.settings import CountOrZero, Positive
 from node_runner.types import Integrate
-from node_runner.views import DataSpec, Lesson, View
+from node_runner.views import DataSpec, View
 
 
 @MODELS.register("neural_sde", "neural SDE: drift and diffusion of a process that is observed without noise")

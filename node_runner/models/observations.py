@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from node_runner.batches import of_each
+
 
 class Observations(NamedTuple):
     """The k-th observation of each series of a batch, K the most that any has.
@@ -20,11 +22,6 @@ class Observations(NamedTuple):
     seen: Tensor
     valid: Tensor
     gaps: Tensor
-
-
-def of_each(ts: Tensor, count: int) -> Tensor:
-    """Times (T, B) of each of `count` series: ts (T,), which they share, or (T, B)."""
-    return ts if ts.dim() == 2 else ts.unsqueeze(1).expand(-1, count)
 
 
 def observations(ts: Tensor, values: Tensor, seen: Tensor) -> Observations:

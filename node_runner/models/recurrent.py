@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson, of_each
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.models.cut import cut_short
-from node_runner.models.observations import of_each
 from node_runner.models.recurrence import Memory, MovingMemory, StillMemory, costs
-from node_runner.views import DataSpec, Lesson, View
+from node_runner.views import DataSpec, View
 
 
 class Recurrent(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput
-from node_runner.views import Lesson
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])

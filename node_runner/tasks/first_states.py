@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
@@ -17,7 +18,7 @@ from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
 from node_runner.tasks.segments import growing, whole, window_lengths
 from node_runner.tasks.trajectory import TrajectoryRegression
-from node_runner.views import Trajectories, TrajectoryBatch
+from node_runner.views import Trajectories
 
 
 QUIET = 1e-3

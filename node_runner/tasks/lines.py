@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.around import Around
 from node_runner.tasks.density import dequantised
-from node_runner.views import DataSpec, PointBatch
+from node_runner.views import DataSpec
 
 
 class Matched(NamedTuple):

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import PathBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.series import times_of
-from node_runner.views import PathBatch, Series, View
+from node_runner.views import Series, View
 
 
 class PathClassification(Classification):

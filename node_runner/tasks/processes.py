@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson, SeriesBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import ProcessModel, Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
@@ -15,7 +16,7 @@ from node_runner.tasks.batches import Shuffled
 from node_runner.tasks.law import given, increment, log_likelihood, marginal, wasserstein
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.series import series_batch
-from node_runner.views import DataSpec, Lesson, Series, SeriesBatch, View
+from node_runner.views import DataSpec, Series, View
 
 
 DRAWS, FORECASTS, ROWS = 2000, 200, 100

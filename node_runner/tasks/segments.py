@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
-from node_runner.views import Trajectories, TrajectoryBatch
+from node_runner.views import Trajectories
 
 
 def window_lengths(config: TrainerConfig, times: int) -> tuple[int, int]:

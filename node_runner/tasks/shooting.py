@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
@@ -15,7 +16,7 @@ from node_runner.tasks.first_states import give_first_states, refuse_given
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
 from node_runner.tasks.segments import evenly_spaced
-from node_runner.views import DataSpec, Trajectories, TrajectoryBatch
+from node_runner.views import DataSpec, Trajectories
 
 
 class Shooting(Around):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
@@ -15,7 +16,7 @@ from node_runner.tasks.batches import Ahead, Shuffled, Windows
 from node_runner.tasks.penalty import penalised
 from node_runner.tasks.placed import Placed
 from node_runner.tasks.segments import Segments, growing, whole, window_lengths
-from node_runner.views import DataSpec, Equation, Trajectories, TrajectoryBatch, View
+from node_runner.views import DataSpec, Equation, Trajectories, View
 
 
 NUMBERS_READY = 2**18

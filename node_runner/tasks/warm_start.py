@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.around import Around
 from node_runner.tasks.placed import Placed
-from node_runner.views import DataSpec, TrajectoryBatch, View
+from node_runner.views import DataSpec, View
 
 
 class Matched(NamedTuple):

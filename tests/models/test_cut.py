@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from node_runner.batches import Lesson
 from node_runner.errors import ConfigError
 from node_runner.models.cut import cut_short
-from node_runner.views import Lesson, View
+from node_runner.views import View
 from tests.models.builders import field_factory, make_model, spec
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.adjoints import ADJOINTS
+from node_runner.batches import Lesson
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
@@ -21,7 +22,7 @@ from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.tasks.law import log_likelihood
 from node_runner.tasks.processes import process_batch
-from node_runner.views import DataSpec, Lesson, View
+from node_runner.views import DataSpec, View
 from tests.models.builders import LinearField, field_factory, make_model, spec
 from tests.models.test_series import series
 from tests.problems import make_method

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.datasets.bouncing_ball import BouncingBall
 from node_runner.models.event import EventODE
 from node_runner.models.matching import heun
@@ -13,7 +14,7 @@ from node_runner.tasks import TrajectoryRegression
 from node_runner.tasks.segments import whole
 from node_runner.tasks.trajectory import event_errors
 from node_runner.tasks.warm_start import Matched, WarmStart
-from node_runner.views import DataSpec, Trajectories, TrajectoryBatch, View
+from node_runner.views import DataSpec, Trajectories, View
 from tests.models.builders import LinearField, accurate_solve, field_factory
 
 

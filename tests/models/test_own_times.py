@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson
 from node_runner.models.block import ODEBlock
 from node_runner.models.control import channels, knots, through
 from node_runner.models.cut import cut_short
@@ -18,7 +19,7 @@ from node_runner.settings import ControlPath
 from node_runner.tasks.paths import path_batch
 from node_runner.tasks.series import series_batch
 from node_runner.types import Integrate
-from node_runner.views import Lesson, Series, View
+from node_runner.views import Series, View
 from tests.models.builders import accurate_solve, field_factory, make_model, spec
 from tests.models.test_series import Clock
 from tests.problems import differentiable, make_method

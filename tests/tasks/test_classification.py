@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from node_runner.batches import LabelledBatch
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.classification import Classification
-from node_runner.views import Labelled, LabelledBatch, View
+from node_runner.views import Labelled, View
 from tests.models.builders import spec
 from tests.tasks.models import Logits
 

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from node_runner.batches import PointBatch
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.density import Density
-from node_runner.views import PointBatch, Points, View
+from node_runner.views import Points, View
 from tests.models.builders import spec
 from tests.tasks.models import Normal
 

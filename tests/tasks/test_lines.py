@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
 from node_runner.rehearsal import rehearse
 from node_runner.tasks.density import Density
 from node_runner.tasks.lines import Matched, MatchedLines
-from node_runner.views import PointBatch, View
+from node_runner.views import View
 from tests.models.builders import spec
 from tests.runs import make_run, trainer_of
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from node_runner.batches import Lesson
 from node_runner.datasets import DATASETS
 from node_runner.learning import ModelOutput
 from node_runner.settings import TrainerConfig
@@ -15,7 +16,7 @@ from node_runner.tasks import ProcessLearning
 from node_runner.tasks.law import given, log_likelihood, marginal
 from node_runner.tasks.processes import process_batch
 from node_runner.types import SolveStats
-from node_runner.views import DataSpec, Lesson, Series, View
+from node_runner.views import DataSpec, Series, View
 from tests.models.builders import spec as make_spec
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.rehearsal import rehearse
 from node_runner.tasks import TrajectoryRegression
 from node_runner.tasks.warm_start import Matched, WarmStart, slopes
-from node_runner.views import TrajectoryBatch, View
+from node_runner.views import View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from node_runner import library
+from node_runner.batches import PointBatch
 from node_runner.tasks import make_task
-from node_runner.views import PointBatch, View
+from node_runner.views import View
 
 
 def alive() -> int:

@@ -9,11 +9,11 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from node_runner.batches import PathBatch
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import TRUE, class_colours, clean, sheet, square
 from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.paths import path_batch
-from node_runner.views import PathBatch
 
 
 Flags = NDArray[np.bool_]
