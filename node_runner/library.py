@@ -37,8 +37,8 @@ from node_runner.models.positive import PositiveParameters
 from node_runner.registry import ComponentConfig, Registry
 from node_runner.reporting.console import Validations
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.saved import CHECKPOINTS, restore
 from node_runner.runtime import set_up
-from node_runner.saved import CHECKPOINTS, restore
 from node_runner.settings import DeviceConfig, ToleranceConfig, TrainerConfig, check
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances

@@ -48,9 +48,9 @@ from node_runner.assemble import assemble
 from node_runner.config import RunConfig, compose_run
 from node_runner.reporting.figures.style import LEARNED, TRUE, clean, sheet, style
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.reports import Reports
-from node_runner.result import Ending, make_result
-from node_runner.run import make_trainer
+from node_runner.runs.reports import Reports
+from node_runner.runs.result import Ending, make_result
+from node_runner.runs.run import make_trainer
 from node_runner.runtime import synchronise
 
 

@@ -36,7 +36,7 @@ from node_runner.assemble import assemble
 from node_runner.config import compose_run
 from node_runner.reporting.figures.style import LEARNED, TRUE, clean, sheet, style
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer
+from node_runner.runs.run import make_trainer
 from node_runner.runtime import synchronise
 from node_runner.solving import timed
 from node_runner.types import Dynamics, Norm, Solution, SolveStats

@@ -48,7 +48,7 @@ from gpu_training import check_training
 from recording import ROOT, Record, markdown, mnist_missing, parse
 
 from node_runner.config import compose_run
-from node_runner.run import run
+from node_runner.runs.run import run
 
 
 PAIRS = tuple(itertools.product(("spiral", "oscillator", "lotka-volterra", "mnist"), ("node", "augmented", "cnf")))

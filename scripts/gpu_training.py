@@ -19,7 +19,7 @@ from torch import Tensor
 from node_runner.assemble import assemble
 from node_runner.config import RunConfig, compose_run
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer
+from node_runner.runs.run import make_trainer
 from node_runner.settings import Place, Precision
 
 

@@ -16,7 +16,7 @@ from node_runner.config import RunConfig, compose_run, config_hash, load_run, re
 from node_runner.errors import ConfigError, Diverged, RunError, SolveFailed
 from node_runner.reporting.figures import draw
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer, run
+from node_runner.runs.run import make_trainer, run
 from node_runner.settings import SpiralForm
 from tests.runs import make_run, trainer_of
 
@@ -28,7 +28,7 @@ def go(config: RunConfig, folder: Path, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longest and is tested elsewhere."""
-    monkeypatch.setattr("node_runner.run.draw", lambda *arguments: iter(()))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *arguments: iter(()))
 
 
 def test_a_linear_spiral_is_learned_to_a_mean_squared_error_below_one_thousandth(tmp_path: Path, no_figures: None):
@@ -81,7 +81,7 @@ def small(**settings: Any) -> RunConfig:
 def test_a_run_leaves_its_configuration_metrics_result_checkpoints_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("node_runner.run.draw", lambda *arguments: itertools.islice(draw(*arguments), 1))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *arguments: itertools.islice(draw(*arguments), 1))
     config = make_run(solver="midpoint", trainer__steps=4, dataset__form=SpiralForm.linear)
     returned = go(config, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")

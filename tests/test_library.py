@@ -11,7 +11,7 @@ import node_runner as nr
 from node_runner import library
 from node_runner.config import compose_run
 from node_runner.errors import ConfigError
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from node_runner.settings import FirstStates
 
 
@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     small = ("train=8", "val=4", "test=4", "long=0", "times=8")
     overrides = ("trainer.steps=4", "trainer.eval_every=2", "trainer.window=null", "solver=midpoint", "field.width=8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         config = compose_run([*overrides, *(f"dataset.{size}" for size in small), "logger=[]", "device=cpu"])
         return path, train(config, path, live=False)["metrics"]["test/mse"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from node_runner.saved import Saved
+from node_runner.runs.saved import Saved
 from node_runner.tasks.paths import path_batch
 from node_runner.views import Series
 

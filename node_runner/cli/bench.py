@@ -22,11 +22,11 @@ from node_runner.config import RunConfig, compose_run
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.memory import MB, saved_for_backward
-from node_runner.rehearsal import rehearse
 from node_runner.reporting.console import duration, number
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.result import title
-from node_runner.run import make_trainer
+from node_runner.runs.rehearsal import rehearse
+from node_runner.runs.result import title
+from node_runner.runs.run import make_trainer
 from node_runner.runtime import environment, set_up, synchronise
 from node_runner.training.loop import Trainer
 

@@ -15,9 +15,9 @@ from node_runner.cli.saved import open_saved
 from node_runner.cli.tables import show
 from node_runner.errors import ConfigError, SolveFailed, did_you_mean
 from node_runner.reporting.console import meaning, number
-from node_runner.result import title
-from node_runner.run import make_trainer
-from node_runner.saved import Saved
+from node_runner.runs.result import title
+from node_runner.runs.run import make_trainer
+from node_runner.runs.saved import Saved
 
 
 SAME = 1e-5

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from node_runner.cli.sample_files import numpy
 from node_runner.errors import ConfigError
-from node_runner.saved import Saved
+from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
 

@@ -10,7 +10,7 @@ from node_runner.cli.foreign_files import from_files, looks_like_a_file
 from node_runner.datasets import DATASETS
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.registry import MISSING
-from node_runner.saved import Saved
+from node_runner.runs.saved import Saved
 from node_runner.views import DataSpec, View
 
 

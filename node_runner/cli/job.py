@@ -45,11 +45,11 @@ def execute(config: RunConfig, folder: Path, *, resume: bool = False, live: bool
 
     Raises:
         Interrupted: by Ctrl-C.
-        NodeRunnerError: see `node_runner.run.run`.
+        NodeRunnerError: see `node_runner.runs.run.run`.
     """
     try:
         with Leaving(lambda: forget(folder)):
-            from node_runner.run import run as train
+            from node_runner.runs.run import run as train
 
         result = train(config, folder, resume=resume, live=live)
     except KeyboardInterrupt:

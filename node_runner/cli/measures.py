@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.trust import Apart, apart
+from node_runner.runs.trust import Apart, apart
 
 
 QUALITY = ("accuracy", "bits_per_dim", "nll", "relative_rmse", "mse")

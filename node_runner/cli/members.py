@@ -12,7 +12,7 @@ from node_runner.cli.runs import find_runs
 from node_runner.cli.saved import open_saved
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.saved import Saved
+from node_runner.runs.saved import Saved
 
 
 def open_members(places: Sequence[str], which: str) -> list[Saved]:

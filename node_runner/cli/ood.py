@@ -21,8 +21,8 @@ from node_runner.cli.saved import open_saved, place
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
-from node_runner.result import title
-from node_runner.saved import Saved
+from node_runner.runs.result import title
+from node_runner.runs.saved import Saved
 from node_runner.views import View
 
 

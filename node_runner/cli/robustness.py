@@ -24,8 +24,8 @@ from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import number
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer
-from node_runner.saved import Saved
+from node_runner.runs.run import make_trainer
+from node_runner.runs.saved import Saved
 from node_runner.views import DataSpec, Labelled, Series, View
 
 

@@ -29,7 +29,7 @@ from node_runner.cli.sample_files import Array, numpy, one_row_a_time, write_csv
 from node_runner.cli.sample_series import between_series, continued_series
 from node_runner.cli.saved import open_saved
 from node_runner.errors import ConfigError
-from node_runner.saved import Saved
+from node_runner.runs.saved import Saved
 from node_runner.views import View
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from node_runner.cli.explain import shown
 from node_runner.cli.runs import find_run
 from node_runner.errors import ConfigError
-from node_runner.saved import CHECKPOINTS, Saved, restore
+from node_runner.runs.saved import CHECKPOINTS, Saved, restore
 
 
 def open_saved(path: Path, overrides: Sequence[str], which: str) -> Saved:

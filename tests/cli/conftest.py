@@ -14,7 +14,7 @@ import pytest
 
 from node_runner.cli.main import app
 from node_runner.config import compose_run
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 
 
 class Outcome(NamedTuple):
@@ -52,7 +52,7 @@ MOONS = (*SHORT, "dataset=two_moons", "dataset.train=40", "dataset.val=20", "dat
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Every test has a working folder of its own, no figures, and leaves the loggers as they were."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("node_runner.run.draw", lambda *_: iter(()))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
     monkeypatch.setattr("node_runner.cli.sweep.draw_sweep", lambda runs, folder: None)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.delenv("COMP_LINE", raising=False)
@@ -94,7 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": (*MOONS, "model=node"),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         for name, overrides in runs.items():
             train(compose_run(overrides), root / name, live=False)
     return root

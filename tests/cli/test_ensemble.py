@@ -15,7 +15,7 @@ from node_runner.cli.averaged import Votes
 from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
 from node_runner.cli.forecasts import Forecast
 from node_runner.config import compose_run
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from node_runner.views import DataSpec, View
 from tests.cli.conftest import MOONS, SHORT, SPIRAL, NodeRun
 
@@ -33,7 +33,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("seeds")
     kinds = {"spiral": (SPIRAL, 3), "classes": ((*MOONS, "model=node"), 3), "paths": (PATHS, 2), "series": (SERIES, 2)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         for name, (overrides, count) in kinds.items():
             for seed in range(count):
                 train(compose_run([*overrides, f"seed={seed}"]), root / name / str(seed), live=False)

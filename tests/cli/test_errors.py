@@ -12,7 +12,7 @@ import torch
 from node_runner.cli.explain import explain
 from node_runner.config import compose_run
 from node_runner.errors import ConfigError
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from tests.cli.conftest import SPIRAL, NodeRun
 from tests.mnist import write_idx
 
@@ -227,7 +227,7 @@ def test_a_run_that_fails_says_why_and_keeps_a_record(node_run: NodeRun, here: P
 
 
 def test_a_bug_is_a_traceback(node_run: NodeRun, here: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("node_runner.run.test", lambda *_: 1 // 0)
+    monkeypatch.setattr("node_runner.runs.run.test", lambda *_: 1 // 0)
     done = node_run(*SPIRAL, "hydra.run.dir=outputs/x")
     assert done.code == 1
     assert done.last == "ZeroDivisionError: integer division or modulo by zero"

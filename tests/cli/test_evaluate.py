@@ -12,7 +12,7 @@ import torch
 from node_runner.cli import evaluate as module
 from node_runner.config import compose_run
 from node_runner.errors import SolveFailed
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from tests.cli.conftest import SPIRAL, NodeRun
 
 

@@ -20,8 +20,8 @@ from node_runner.cli.roc import area, false_alarms, roc
 from node_runner.cli.saved import open_saved
 from node_runner.config import compose_run
 from node_runner.errors import DataError
-from node_runner.run import run as train
-from node_runner.saved import Saved
+from node_runner.runs.run import run as train
+from node_runner.runs.saved import Saved
 from node_runner.views import DataSpec, View
 from tests.cli.conftest import SHORT, NodeRun
 
@@ -37,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a flow on images."""
     root = tmp_path_factory.mktemp("digits") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         train(compose_run(DIGITS), root, live=False)
     return root
 

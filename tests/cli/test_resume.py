@@ -19,7 +19,7 @@ import yaml
 from node_runner.config import compose_run
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.lock import locked
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from tests.cli.conftest import MOONS, SPIRAL, NodeRun
 
 

@@ -10,7 +10,7 @@ import torch
 
 from node_runner.cli.robustness import noisy
 from node_runner.config import compose_run
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from node_runner.views import DataSpec, Labelled, Series, Trajectories, View
 from tests.cli.conftest import MOONS, NodeRun
 
@@ -23,7 +23,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs of a model and its discrete twin, two seeds each."""
     root = tmp_path_factory.mktemp("twins")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         for model in ("node", "resnet"):
             for seed in (0, 1):
                 overrides = [*MOONS, f"model={model}", f"seed={seed}", "dataset.test=200"]

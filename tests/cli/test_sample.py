@@ -14,7 +14,7 @@ from node_runner.cli.animation import animate_images
 from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import open_saved
 from node_runner.config import compose_run
-from node_runner.run import run as train
+from node_runner.runs.run import run as train
 from node_runner.tasks.series import series_batch
 from tests.cli.conftest import SHORT, NodeRun
 
@@ -130,7 +130,7 @@ def latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("latent") / "run"
     data = ("dataset=irregular_oscillations", "dataset.train=8", "dataset.val=4", "dataset.test=6")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.run.draw", lambda *_: iter(()))
+        patch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
         train(compose_run([*SHORT, *data, "model=latent", "engine=torchdiffeq"]), root, live=False)
     return root
 

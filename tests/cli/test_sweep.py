@@ -101,7 +101,7 @@ def test_a_job_whose_configuration_is_another_is_run_again(spiral: Path, caplog:
 
 def test_ctrl_c_before_the_first_run_has_begun_is_told_as_such(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        patch.setattr("node_runner.run.run", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr("node_runner.runs.run.run", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
         done = node_run(*SWEEP, "trainer.steps=6", "seed=1,2")
     assert done.code == 130
     assert done.last.startswith("node-run: interrupted")

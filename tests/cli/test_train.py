@@ -93,7 +93,7 @@ def test_hydra_s_own_flags_work(node_run: NodeRun, here: Path, flags: list[str],
 def test_figures_are_written_in_the_formats_that_are_asked_for(
     node_run: NodeRun, monkeypatch: pytest.MonkeyPatch, here: Path
 ):
-    monkeypatch.setattr("node_runner.run.draw", lambda *_: iter([("phase_portrait", Figure())]))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter([("phase_portrait", Figure())]))
     assert node_run(*SPIRAL, "figures=[pdf,svg]", "hydra.run.dir=outputs/x").code == 0
     files = {file.suffix: file.read_bytes() for file in (here / "outputs" / "x" / "figures").iterdir()}
     assert set(files) == {".pdf", ".svg"}
@@ -124,7 +124,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(node_run: NodeRun, here: Pa
     def assemble(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("node_runner.run.assemble", assemble)
+    monkeypatch.setattr("node_runner.runs.run.assemble", assemble)
     done = node_run(*SPIRAL)
     assert (done.code, done.line) == (130, "node-run: interrupted")
     assert list(here.iterdir()) == []

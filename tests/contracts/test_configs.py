@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from node_runner.config import MANY, RunConfig, compose_run, config_path, to_run
 from node_runner.datasets import DATASETS
-from node_runner.run import run as run_experiment
+from node_runner.runs.run import run as run_experiment
 from tests.runs import smaller
 
 
@@ -106,7 +106,7 @@ def test_every_experiment_runs_two_steps(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):
     # Figures take longer than all the rest, and have tests of their own.
-    monkeypatch.setattr("node_runner.run.draw", lambda *arguments: iter(()))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *arguments: iter(()))
     grid = sweeps(name)
     first = [f"{key}={values[0]}" for key, values in grid.items()]
     run = compose_run([f"experiment={name}", *first, "debug=fast", "device=cpu", "logger=[]"])

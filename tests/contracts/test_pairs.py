@@ -18,7 +18,7 @@ from node_runner.fields import FIELDS
 from node_runner.models import MODELS
 from node_runner.models.views import views_of
 from node_runner.regularisers import REGULARISERS
-from node_runner.rehearsal import rehearse
+from node_runner.runs.rehearsal import rehearse
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.views import Dataset, View

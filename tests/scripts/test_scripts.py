@@ -220,7 +220,7 @@ def test_the_textbook_run_is_timed_from_start_to_exit(tmp_path, monkeypatch):
 
     assert bench_textbook.timed([sys.executable, "-c", "import time; time.sleep(0.1)"], dict(os.environ)) >= 0.1
     monkeypatch.setattr(bench_textbook, "timed", timed)
-    monkeypatch.setattr("node_runner.run.draw", lambda *_: iter(()))
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
     assert bench_textbook.main(["--quick", "--out", str(tmp_path)]) == 0
     results = check_record(tmp_path, "bench_textbook")
     assert len(results["seconds"]["node-run, again"]) == 1
@@ -229,7 +229,7 @@ def test_the_textbook_run_is_timed_from_start_to_exit(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_gpu_check_passes_on_the_cpu_against_itself(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("node_runner.run.draw", lambda *_: iter(()))  # of the runs, not of the check
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))  # of the runs, not of the check
     assert main("gpu_check", "--quick", "--device", "cpu", "--out", tmp_path) == 0, capsys.readouterr().out
     results = check_record(tmp_path, "gpu_check")
     assert {key: part["status"] for key, part in results.items()} == {
@@ -275,7 +275,7 @@ def test_noise_is_the_same_wherever_it_is_wanted():
 @pytest.mark.slow
 def test_figures_are_drawn_again(tmp_path, capsys):
     from node_runner.config import compose_run
-    from node_runner.run import run
+    from node_runner.runs.run import run
 
     run(compose_run(["debug=fast", "device=cpu", "logger=[]"]), tmp_path / "spiral", live=False)
     figures = sorted((tmp_path / "spiral" / "figures").glob("*.png"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
-from node_runner.rehearsal import rehearse
+from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks.density import Density
 from node_runner.tasks.lines import Matched, MatchedLines
 from node_runner.views import View

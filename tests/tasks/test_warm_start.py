@@ -9,7 +9,7 @@ import torch
 
 from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
-from node_runner.rehearsal import rehearse
+from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks import TrajectoryRegression
 from node_runner.tasks.warm_start import Matched, WarmStart, slopes
 from node_runner.views import View

@@ -11,7 +11,7 @@ from torch import nn
 from node_runner.assemble import assemble
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer
+from node_runner.runs.run import make_trainer
 from node_runner.training.field_weights import FieldDecay
 from tests.runs import make_run
 

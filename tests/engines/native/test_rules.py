@@ -27,7 +27,7 @@ from node_runner.forms import Integral, form_of
 from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Estimate, Norm
-from node_runner.rehearsal import rehearse
+from node_runner.runs.rehearsal import rehearse
 from node_runner.settings import Activation, ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from tests.problems import METHODS, differentiable, make_method

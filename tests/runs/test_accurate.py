@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from node_runner.accurate import accurate_solve
 from node_runner.adjoints import ADJOINTS
 from node_runner.assemble import assemble
 from node_runner.engines import ENGINES
-from node_runner.run import test as measure
+from node_runner.runs.accurate import accurate_solve
+from node_runner.runs.run import test as measure
+from node_runner.runs.trust import PART, advice
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
-from node_runner.trust import PART, advice
 from tests.runs import make_run, trainer_of
 
 

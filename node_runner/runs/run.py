@@ -13,24 +13,24 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from node_runner.accurate import accurate_solve
 from node_runner.assemble import Experiment, assemble
 from node_runner.config import RunConfig, resolved
 from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
-from node_runner.rehearsal import Rehearsal, rehearse
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import summary
 from node_runner.reporting.figures import draw
 from node_runner.reporting.lock import locked
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.reports import Reports
-from node_runner.result import Ending, make_result, title
+from node_runner.runs.accurate import accurate_solve
+from node_runner.runs.rehearsal import Rehearsal, rehearse
+from node_runner.runs.reports import Reports
+from node_runner.runs.result import Ending, make_result, title
+from node_runner.runs.trust import PART
 from node_runner.runtime import environment
 from node_runner.stiffness import Stiffness
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.field_weights import FieldDecay
 from node_runner.training.loop import Trainer
-from node_runner.trust import PART
 
 
 log = logging.getLogger("node_runner")

@@ -9,7 +9,7 @@ import pytest
 from node_runner.assemble import assemble
 from node_runner.errors import ConfigError
 from node_runner.reporting.hparams import hparams
-from node_runner.result import Ending, make_result, title
+from node_runner.runs.result import Ending, make_result, title
 from tests.runs import make_run, trainer_of
 
 

@@ -20,7 +20,7 @@ from node_runner.models import MODELS
 from node_runner.registry import Registry
 from node_runner.regularisers import REGULARISERS
 from node_runner.reporting.run_folder import RunFolder
-from node_runner.run import make_trainer
+from node_runner.runs.run import make_trainer
 from node_runner.settings import DeviceConfig, Place, Precision, ToleranceConfig, TrainerConfig
 from node_runner.solvers import SOLVERS
 from node_runner.training import OPTIMIZERS, SCHEDULES
