@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node_runner.cli.listing import groups
+from node_runner.cli.list.command import groups
 from node_runner.cli.main import app
 from node_runner.reporting.console import MEANINGS
 

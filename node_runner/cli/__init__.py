@@ -1,0 +1,1 @@
+"""`node-run`: a file a command, or a folder where it takes several; what commands share stands beside them."""

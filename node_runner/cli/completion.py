@@ -34,7 +34,7 @@ def complete_command(commands: Sequence[str]) -> bool:
         os.environ["COMP_POINT"] = str(int(os.environ.get("COMP_POINT", len(line))) - len("train "))
         return False
     if words[0] == "list" and len(words) <= 3:
-        from node_runner.cli.listing import groups
+        from node_runner.cli.list.command import groups
 
         known = groups(None)
         print(*_fitting(known if len(words) == 2 else [option.name for option in known.get(words[1], [])], words))

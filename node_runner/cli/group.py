@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -24,14 +24,14 @@ class Quick:
 
 
 class RunCommand(Quick, TyperCommand):
-    """A command beside `train`, whose work is in the module of its name."""
-
-    modules: ClassVar[dict[str | None, str]] = {"list": "listing"}
+    """A command beside `train`, whose work is in the file of its name, or in `command.py` of the folder of its name."""
 
     def invoke(self, ctx: Any) -> Any:
         """Import what the command needs, which Ctrl-C may end at once, and run it."""
         with Leaving():
-            importlib.import_module(f"node_runner.cli.{self.modules.get(self.name) or self.name}")
+            home = importlib.import_module(f"node_runner.cli.{self.name}")
+            if hasattr(home, "__path__"):
+                importlib.import_module(f"{home.__name__}.command")
         return super().invoke(ctx)
 
 

@@ -60,7 +60,7 @@ def train(ctx: typer.Context) -> None:
     if is_query(ctx.args) and complete_command(commands):
         return
     with Leaving():
-        from node_runner.cli.hydra_entry import run_hydra
+        from node_runner.cli.train.hydra_entry import run_hydra
 
     raise typer.Exit(run_hydra(ctx.args, commands))
 
@@ -74,7 +74,7 @@ def list_options(
     ] = None,
 ) -> None:
     """Show what can be chosen, or the settings of one option. Example: node-run list dataset spiral."""
-    from node_runner.cli.listing import show_group, show_groups, show_option
+    from node_runner.cli.list.command import show_group, show_groups, show_option
 
     if "=" in group:
         group, _, option = group.partition("=")
@@ -143,8 +143,8 @@ def sample(
     Examples: node-run sample outputs/RUN --count 5000 --out points.csv --animate, and
     node-run sample outputs/RUN --start 1.5,0 --start -1,1 --until 12
     """
-    from node_runner.cli.sample import Request
-    from node_runner.cli.sample import sample as draw
+    from node_runner.cli.sample.command import Request
+    from node_runner.cli.sample.command import sample as draw
 
     draw(run, overrides or [], Request(count, start or [], until, times, seed, animate, interpolate), checkpoint, out)
 
@@ -174,7 +174,7 @@ def compare(
 
     Example: node-run compare outputs/sweeps/NAME --plot comparison.png
     """
-    from node_runner.cli.compare import compare as show
+    from node_runner.cli.compare.command import compare as show
 
     show(runs, csv, json, plot)
 
@@ -196,7 +196,7 @@ def ensemble(
 
     Example: node-run -m seed=0,1,2,3,4 sweep=seeds, then node-run ensemble outputs/sweeps/seeds --until 20
     """
-    from node_runner.cli.ensemble import ensemble as join
+    from node_runner.cli.ensemble.command import ensemble as join
 
     join(runs, band, until, checkpoint, out)
 
@@ -225,7 +225,7 @@ def ood(
 
     Example: node-run ood outputs/RUN --against uniform --against letters --against my_images/
     """
-    from node_runner.cli.ood import ood as tell_apart
+    from node_runner.cli.ood.command import ood as tell_apart
 
     tell_apart(run, overrides or [], against or ["uniform", "permuted"], count, seed, checkpoint, out)
 
@@ -252,7 +252,7 @@ def robustness(
 
     Example: node-run experiment=robustness_noise sweep=noise, then node-run robustness outputs/sweeps/noise
     """
-    from node_runner.cli.robustness import robustness as strain
+    from node_runner.cli.robustness.command import robustness as strain
 
     strain(runs, level or [], draws, seed, checkpoint, out)
 
@@ -290,7 +290,7 @@ def board(
 @app.command(cls=RunCommand)
 def doctor() -> None:
     """Look at this machine: versions, device, compiler, threads, data, disk. Example: node-run doctor."""
-    from node_runner.cli.doctor import doctor as examine
+    from node_runner.cli.doctor.command import doctor as examine
 
     examine()
 

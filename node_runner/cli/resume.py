@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from node_runner.cli.job import execute
 from node_runner.cli.runs import find_run
+from node_runner.cli.train.job import execute
 from node_runner.config import load_run
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import handler

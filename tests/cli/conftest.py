@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Every test has a working folder of its own, no figures, and leaves the loggers as they were."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter(()))
-    monkeypatch.setattr("node_runner.cli.sweep.draw_sweep", lambda runs, folder: None)
+    monkeypatch.setattr("node_runner.cli.train.sweep.draw_sweep", lambda runs, folder: None)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.delenv("COMP_LINE", raising=False)
     root, own = logging.getLogger(), logging.getLogger("node_runner")

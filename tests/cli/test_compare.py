@@ -13,9 +13,9 @@ import yaml
 
 from node_runner.cli import journal
 from node_runner.cli.choices import differing
-from node_runner.cli.compared import Compared
-from node_runner.cli.comparison_figure import factors, looks_of
-from node_runner.cli.loss_curve import loss_curve
+from node_runner.cli.compare.compared import Compared
+from node_runner.cli.compare.figure import factors, looks_of
+from node_runner.cli.compare.loss_curve import loss_curve
 from node_runner.cli.measures import Measures, measure
 from node_runner.reporting.run_folder import RunFolder
 from tests.cli.conftest import NodeRun

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from node_runner.cli import doctor
-from node_runner.cli.thread_timing import Timing, _fastest, recommend, time_threads
+from node_runner.cli.doctor import command as doctor
+from node_runner.cli.doctor.thread_timing import Timing, _fastest, recommend, time_threads
 from tests.cli.conftest import NodeRun
 
 
@@ -69,15 +69,15 @@ def test_more_threads_are_recommended_only_if_clearly_faster():
 
 
 def test_a_slow_solve_is_timed_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("node_runner.cli.thread_timing.BUDGET_S", 1e-9)
+    monkeypatch.setattr("node_runner.cli.doctor.thread_timing.BUDGET_S", 1e-9)
     calls: list[None] = []
     assert _fastest(lambda: calls.append(None)) > 0
     assert len(calls) == 1
 
 
 def test_threads_are_measured_and_left_as_they_were(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("node_runner.cli.thread_timing.default_threads", lambda: 1)
-    monkeypatch.setattr("node_runner.cli.thread_timing.REPEATS", 1)
+    monkeypatch.setattr("node_runner.cli.doctor.thread_timing.default_threads", lambda: 1)
+    monkeypatch.setattr("node_runner.cli.doctor.thread_timing.REPEATS", 1)
     timings = list(time_threads())
     assert [timing.name for timing in timings] == ["small solve", "convolutional solve"]
     assert all(ms > 0 for timing in timings for ms in timing.ms.values())

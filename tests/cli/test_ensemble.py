@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from node_runner.cli import averaged, forecasts
-from node_runner.cli.averaged import Votes
-from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
-from node_runner.cli.forecasts import Forecast
+from node_runner.cli.ensemble import averaged, forecasts
+from node_runner.cli.ensemble.averaged import Votes
+from node_runner.cli.ensemble.figures import draw_forecast, draw_votes
+from node_runner.cli.ensemble.forecasts import Forecast
 from node_runner.config import compose_run
 from node_runner.runs.run import run as train
 from node_runner.views import DataSpec, View

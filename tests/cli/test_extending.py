@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from node_runner.cli.listing import registries
+from node_runner.cli.list.command import registries
 
 
 TEXT = (Path(__file__).resolve().parents[2] / "EXTENDING.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from node_runner.cli.interpolation import great_circle
+from node_runner.cli.sample.interpolation import great_circle
 
 
 def test_half_way_between_two_axes_is_the_diagonal():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from node_runner.cli.listing import groups
-from node_runner.cli.settings_table import CLASSES, settings_of, type_text
+from node_runner.cli.list.command import groups
+from node_runner.cli.list.settings_table import CLASSES, settings_of, type_text
 from node_runner.config import REGISTRIES
 from node_runner.settings import Activation, Count, Positive, Relative, Share
 from tests.cli.conftest import NodeRun

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from scipy.stats import norm
 
-from node_runner.cli.foreign import foreign, resized
-from node_runner.cli.foreign_files import from_files
-from node_runner.cli.ood import Scores
-from node_runner.cli.ood_figure import draw_scores
-from node_runner.cli.roc import area, false_alarms, roc
+from node_runner.cli.ood.command import Scores
+from node_runner.cli.ood.figure import draw_scores
+from node_runner.cli.ood.foreign import foreign, resized
+from node_runner.cli.ood.foreign_files import from_files
+from node_runner.cli.ood.roc import area, false_alarms, roc
 from node_runner.cli.saved import open_saved
 from node_runner.config import compose_run
 from node_runner.errors import DataError

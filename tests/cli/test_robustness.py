@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from node_runner.cli.robustness import noisy
+from node_runner.cli.robustness.command import noisy
 from node_runner.config import compose_run
 from node_runner.runs.run import run as train
 from node_runner.views import DataSpec, Labelled, Series, Trajectories, View

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from node_runner.cli.animation import animate_images
-from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
+from node_runner.cli.sample.animation import animate_images
+from node_runner.cli.sample.figures import draw_images, draw_points, draw_trajectories
 from node_runner.cli.saved import open_saved
 from node_runner.config import compose_run
 from node_runner.runs.run import run as train
@@ -108,8 +108,8 @@ def frames(file: str) -> int:
 def test_what_is_made_may_move(
     node_run: NodeRun, trained: Path, monkeypatch: pytest.MonkeyPatch, run: str, shown: list[str]
 ):
-    monkeypatch.setattr("node_runner.cli.animation.FRAMES", 4)
-    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 2)
+    monkeypatch.setattr("node_runner.cli.sample.animation.FRAMES", 4)
+    monkeypatch.setattr("node_runner.cli.sample.animation.PER_SECOND", 2)
     done = node_run("sample", str(trained / run), *shown, "--animate", "--out", "moving.npz")
     assert done.code == 0, done.err
     assert done.last == "wrote moving.npz, moving.png, moving.gif"
@@ -118,7 +118,7 @@ def test_what_is_made_may_move(
 
 
 def test_images_may_appear_out_of_noise(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("node_runner.cli.animation.PER_SECOND", 1)
+    monkeypatch.setattr("node_runner.cli.sample.animation.PER_SECOND", 1)
     paths = np.random.default_rng(0).uniform(0, 17, size=(3, 5, 64))
     animate_images(paths, (1, 8, 8), 17, "digits", Path("new/images.gif"))
     assert frames("new/images.gif") >= 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from node_runner.cli.seeds import over_seeds, spread
+from node_runner.cli.compare.seeds import over_seeds, spread
 
 
 def run(model: str, seed: int, loss: float | None, status: str = "completed") -> dict[str, Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from node_runner.cli import job, journal, sweep
-from node_runner.cli.compared import read_compared
-from node_runner.cli.sweep import draw_sweep
+from node_runner.cli import journal
+from node_runner.cli.compare.compared import read_compared
+from node_runner.cli.train import job, sweep
+from node_runner.cli.train.sweep import draw_sweep
 from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.run_folder import RunFolder
@@ -43,7 +44,7 @@ def test_every_job_is_a_run_and_a_table_ends_it(node_run: NodeRun):
 def test_a_sweep_is_drawn_without_being_asked(
     node_run: NodeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("node_runner.cli.sweep.draw_sweep", draw_sweep)
+    monkeypatch.setattr("node_runner.cli.train.sweep.draw_sweep", draw_sweep)
     assert f"figure: {FOLDER}/comparison.png\n" in node_run(*SWEEP, "seed=1,2").err
     assert (FOLDER / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for metrics in FOLDER.glob("*/metrics.jsonl"):
@@ -139,7 +140,7 @@ def test_a_sweep_that_cannot_be_composed_leaves_nothing(node_run: NodeRun, here:
 
 
 def test_another_sweeper_hears_of_a_failed_job(node_run: NodeRun, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("node_runner.cli.sweep.BASIC", "somebody.else.Sweeper")
+    monkeypatch.setattr("node_runner.cli.train.sweep.BASIC", "somebody.else.Sweeper")
     done = node_run(*SWEEP, "solver=dopri5", "solver.max_steps=1")
     assert done.code == 1
     # What Hydra prints for an error that is raised.

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import node_runner
-from node_runner.cli.job import forget
+from node_runner.cli.train.job import forget
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.run_folder import RunFolder
 from tests.cli.conftest import SHORT, SPIRAL, NodeRun

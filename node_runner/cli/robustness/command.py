@@ -17,7 +17,7 @@ from node_runner.cli.choices import differing
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.measures import QUALITY
 from node_runner.cli.members import common_folder, refuse_unfinished
-from node_runner.cli.robustness_figure import draw_robustness
+from node_runner.cli.robustness.figure import draw_robustness
 from node_runner.cli.runs import find_runs
 from node_runner.cli.saved import open_saved, place
 from node_runner.cli.tables import Row, show

@@ -28,7 +28,7 @@ def run(config: DictConfig) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
-        from node_runner.cli.sweep import run_job
+        from node_runner.cli.train.sweep import run_job
 
         return run_job(config, folder, hydra)
     try:

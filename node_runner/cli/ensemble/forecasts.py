@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from node_runner.cli.sample_files import numpy
+from node_runner.cli.sample.files import numpy
 from node_runner.errors import ConfigError
 from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 
 import node_runner
+from node_runner.cli.doctor.thread_timing import Timing, recommend, time_threads
 from node_runner.cli.tables import Cell, Row, show
-from node_runner.cli.thread_timing import Timing, recommend, time_threads
 from node_runner.engines.compiler import compiler
 from node_runner.engines.native.build import cache_folder
 from node_runner.runtime import default_threads, package_versions, processor

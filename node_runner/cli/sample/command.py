@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_runner.cli import animation
 from node_runner.cli.explain import shown
 from node_runner.cli.figure_file import write_figure
-from node_runner.cli.interpolation import (
+from node_runner.cli.sample import animation
+from node_runner.cli.sample.figures import draw_images, draw_points, draw_trajectories
+from node_runner.cli.sample.files import Array, numpy, one_row_a_time, write_csv, write_npz
+from node_runner.cli.sample.interpolation import (
     FINE,
     PAIRS,
     STEPS,
@@ -24,9 +26,7 @@ from node_runner.cli.interpolation import (
     draw_interpolations,
     interpolate,
 )
-from node_runner.cli.sample_figures import draw_images, draw_points, draw_trajectories
-from node_runner.cli.sample_files import Array, numpy, one_row_a_time, write_csv, write_npz
-from node_runner.cli.sample_series import between_series, continued_series
+from node_runner.cli.sample.series import between_series, continued_series
 from node_runner.cli.saved import open_saved
 from node_runner.errors import ConfigError
 from node_runner.runs.saved import Saved

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from node_runner.cli.settings_table import settings_of
+from node_runner.cli.list.settings_table import settings_of
 from node_runner.cli.tables import Cell, Row, show
 from node_runner.config import REGISTRIES, config_path
 from node_runner.errors import ConfigError, did_you_mean

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from node_runner.cli.compared import Compared, choice_text, short_keys
+from node_runner.cli.compare.compared import Compared, choice_text, short_keys
+from node_runner.cli.compare.loss_curve import Validated, loss_curve
 from node_runner.cli.figure_file import write_figure
-from node_runner.cli.loss_curve import Validated, loss_curve
 from node_runner.cli.measures import HIGHER, quality_names
 from node_runner.errors import DataError
 from node_runner.reporting.figures.style import class_colours, clean, sheet, style

@@ -14,9 +14,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from node_runner.cli import journal
-from node_runner.cli.compared import Compared
+from node_runner.cli.compare.compared import Compared
 from node_runner.cli.explain import explain, report, shown
-from node_runner.cli.job import execute, forget, remove_empty
+from node_runner.cli.train.job import execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, load_run, to_run
 from node_runner.errors import ConfigError, DataError
 from node_runner.reporting.lock import locked
@@ -112,7 +112,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
             return 0 if failure is None else report(failure)
     begun = any(folder.glob("*/config.yaml"))  # Ctrl-C can come before the first run has a folder
     if begun and any(job.status != "refused" for job in jobs):
-        from node_runner.cli.compare import compare
+        from node_runner.cli.compare.command import compare
 
         draw_sweep(compare([str(folder)], None, False, None), folder)
         place = shown(folder.resolve())
@@ -135,7 +135,7 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
 
 def draw_sweep(runs: Sequence[Compared], folder: Path) -> None:
     """Draw the runs of the sweep in `folder` beside each other."""
-    from node_runner.cli.comparison_figure import draw_comparison
+    from node_runner.cli.compare.figure import draw_comparison
 
     file = folder / "comparison.png"
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from node_runner.cli.roc import area, roc
+from node_runner.cli.ood.roc import area, roc
 from node_runner.reporting.figures.style import PALETTE, clean, figure_of, sheet, style
 
 

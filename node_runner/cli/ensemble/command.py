@@ -12,8 +12,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from node_runner.cli import averaged, forecasts
-from node_runner.cli.ensemble_figures import draw_forecast, draw_votes
+from node_runner.cli.ensemble import averaged, forecasts
+from node_runner.cli.ensemble.figures import draw_forecast, draw_votes
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.members import common_folder, open_members
 from node_runner.cli.saved import place

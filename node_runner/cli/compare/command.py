@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from node_runner.cli import journal
-from node_runner.cli.compared import Compared, choice_text, read_compared, short_keys
+from node_runner.cli.compare.compared import Compared, choice_text, read_compared, short_keys
+from node_runner.cli.compare.seeds import over_seeds
 from node_runner.cli.measures import HIGHER, quality_names
-from node_runner.cli.seeds import over_seeds
 from node_runner.cli.tables import Cell, show
 from node_runner.reporting.console import number
 
@@ -50,7 +50,7 @@ def compare(places: Sequence[str], csv_file: Path | None, as_json: bool, plot: P
     if csv_file is not None:
         _write_csv(csv_file, records)
     if plot is not None:
-        from node_runner.cli.comparison_figure import draw_comparison
+        from node_runner.cli.compare.figure import draw_comparison
 
         draw_comparison(runs, plot)
         print(f"plot: {plot}", file=sys.stderr)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_runner.cli.foreign_files import from_files, looks_like_a_file
+from node_runner.cli.ood.foreign_files import from_files, looks_like_a_file
 from node_runner.datasets import DATASETS
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.registry import MISSING

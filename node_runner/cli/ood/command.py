@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from node_runner.cli.foreign import foreign
 from node_runner.cli.found_file import refuse_other_kinds, write_found
-from node_runner.cli.ood_figure import draw_scores
-from node_runner.cli.roc import CAUGHT, area, false_alarms
+from node_runner.cli.ood.figure import draw_scores
+from node_runner.cli.ood.foreign import foreign
+from node_runner.cli.ood.roc import CAUGHT, area, false_alarms
 from node_runner.cli.saved import open_saved, place
 from node_runner.cli.tables import Row, show
 from node_runner.errors import ConfigError

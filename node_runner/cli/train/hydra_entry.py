@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import hydra
 
-from node_runner.cli import job, sweep
 from node_runner.cli.completion import is_query
 from node_runner.cli.explain import report
+from node_runner.cli.train import job, sweep
 from node_runner.config import config_path, refuse_non_names
 from node_runner.errors import ConfigError, did_you_mean
 

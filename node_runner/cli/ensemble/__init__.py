@@ -1,0 +1,1 @@
+"""`node-run ensemble`: runs of several seeds together."""

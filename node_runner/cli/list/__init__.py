@@ -1,0 +1,1 @@
+"""`node-run list`: what can be chosen, and what can be set."""

@@ -1,0 +1,1 @@
+"""`node-run ood`: does a density know what it was not fitted to?"""

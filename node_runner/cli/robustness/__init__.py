@@ -1,0 +1,1 @@
+"""`node-run robustness`: how runs bear noise on their inputs."""

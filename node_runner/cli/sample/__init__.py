@@ -1,0 +1,1 @@
+"""`node-run sample`: what a trained model makes, as numbers, pictures and films."""

@@ -1,0 +1,1 @@
+"""`node-run OVERRIDES`: Hydra, one run, and the jobs of a sweep."""
