@@ -33,7 +33,7 @@ from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, did_you_mean
 from node_runner.fields import FIELDS
 from node_runner.models import MODELS
-from node_runner.models.positive import PositiveParameters
+from node_runner.models.parts.positive import PositiveParameters
 from node_runner.registry import ComponentConfig, Registry
 from node_runner.reporting.console import Validations
 from node_runner.reporting.run_folder import RunFolder

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Hutchinson, Widened, divergence_exact
+from node_runner.models.parts.dynamics import Hutchinson, Widened, divergence_exact
 from node_runner.settings import Activation
 from node_runner.solvers import SOLVERS
 from node_runner.types import Method

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.memory import MB, PeakMemory, saved_for_backward
-from node_runner.models.dynamics import Widened, divergence_exact
+from node_runner.models.parts.dynamics import Widened, divergence_exact
 from tests.problems import METHODS, OF_THE_REFERENCE, SmallField, differentiable, make_method
 
 

@@ -11,7 +11,7 @@ import torch
 from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
-from node_runner.models.block import ODEBlock
+from node_runner.models.parts.block import ODEBlock
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Method

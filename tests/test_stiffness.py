@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node_runner.models.dynamics import Shifted, Widened, divergence_exact
+from node_runner.models.parts.dynamics import Shifted, Widened, divergence_exact
 from node_runner.runs.run import run
 from node_runner.solving import Solved
 from node_runner.stiffness import Stiffness, advice, decay, stability_limit, stiffness

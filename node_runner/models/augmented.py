@@ -8,9 +8,9 @@ from torch import nn
 
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import MakeField
 from node_runner.models.node import build
-from node_runner.models.views import learns_from
+from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.views import learns_from
 from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

@@ -12,12 +12,12 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import MakeField
-from node_runner.models.dynamics import UnitTime
-from node_runner.models.jumps import EventFunction, Jump
-from node_runner.models.matching import Matching
-from node_runner.models.unregularised import refuse_regularisers
-from node_runner.models.views import learns_from
+from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.dynamics import UnitTime
+from node_runner.models.parts.jumps import EventFunction, Jump
+from node_runner.models.parts.matching import Matching
+from node_runner.models.parts.unregularised import refuse_regularisers
+from node_runner.models.parts.views import learns_from
 from node_runner.settings import AtLeast, Count, CountOrZero, Positive
 from node_runner.types import Integrate, SolveStats
 from node_runner.views import DataSpec, View

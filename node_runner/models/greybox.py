@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import MakeField, ODEBlock
-from node_runner.models.positive import PositiveParameters
-from node_runner.models.trajectory import TrajectoryModel
-from node_runner.models.views import learns_from
+from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.positive import PositiveParameters
+from node_runner.models.parts.trajectory import TrajectoryModel
+from node_runner.models.parts.views import learns_from
 from node_runner.settings import Positive
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, Equation, View

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import Flow, MakeField, ODEBlock
-from node_runner.models.cut import cut_short
-from node_runner.models.gaussian import gaussian_divergence, gaussian_nll
-from node_runner.models.observations import backwards, onward
-from node_runner.models.recurrence import MovingMemory, StillMemory, costs
+from node_runner.models.parts.block import Flow, MakeField, ODEBlock
+from node_runner.models.parts.cut import cut_short
+from node_runner.models.parts.gaussian import gaussian_divergence, gaussian_nll
+from node_runner.models.parts.observations import backwards, onward
+from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
+from node_runner.models.parts.views import learns_from
 from node_runner.models.together import Together
-from node_runner.models.views import learns_from
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

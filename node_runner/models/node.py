@@ -8,10 +8,10 @@ from torch import nn
 
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import MakeField, ODEBlock
-from node_runner.models.classifier import Classifier, choose_encoder, make_encoder, make_head
-from node_runner.models.trajectory import TrajectoryModel
-from node_runner.models.views import learns_from
+from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.classifier import Classifier, choose_encoder, make_encoder, make_head
+from node_runner.models.parts.trajectory import TrajectoryModel
+from node_runner.models.parts.views import learns_from
 from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

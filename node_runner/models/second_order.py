@@ -12,9 +12,9 @@ from node_runner.errors import ConfigError
 from node_runner.forms import FieldForm, Moved, form_of
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.models.block import MakeField, ODEBlock
-from node_runner.models.trajectory import TrajectoryModel
-from node_runner.models.views import learns_from
+from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.trajectory import TrajectoryModel
+from node_runner.models.parts.views import learns_from
 from node_runner.settings import Count, Velocity
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

@@ -8,7 +8,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.assemble import Experiment
 from node_runner.engines import ENGINES
 from node_runner.models import MODELS
-from node_runner.models.unused import unused_by
+from node_runner.models.parts.unused import unused_by
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances

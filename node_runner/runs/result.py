@@ -11,7 +11,7 @@ from node_runner import stiffness
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import RunConfig, config_hash
 from node_runner.models import MODELS
-from node_runner.models.unused import unused_by
+from node_runner.models.parts.unused import unused_by
 from node_runner.runs import trust
 from node_runner.training.loop import Trainer
 

@@ -12,7 +12,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.engines import ENGINES
 from node_runner.engines.torchsde import in_steps
 from node_runner.errors import ConfigError
-from node_runner.models.stochastic import Diagonal, Equation, Guided
+from node_runner.models.parts.stochastic import Diagonal, Equation, Guided
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
 from node_runner.types import Solution

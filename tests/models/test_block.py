@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from node_runner.fields import FIELDS
-from node_runner.models.block import ODEBlock
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
+from node_runner.models.parts.block import ODEBlock
+from node_runner.models.parts.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from tests.models.builders import LinearField, accurate_solve, field_factory
 from tests.problems import METHODS, OF_THE_REFERENCE, SmallField, differentiable, make_method, solve
 

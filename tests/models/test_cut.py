@@ -7,7 +7,7 @@ import torch
 
 from node_runner.batches import Lesson
 from node_runner.errors import ConfigError
-from node_runner.models.cut import cut_short
+from node_runner.models.parts.cut import cut_short
 from node_runner.views import View
 from tests.models.builders import field_factory, make_model, spec
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
-from node_runner.models.dynamics import Widened, divergence_exact
-from node_runner.models.energy import Hamiltonian, Separable
+from node_runner.models.parts.dynamics import Widened, divergence_exact
+from node_runner.models.parts.energy import Hamiltonian, Separable
 from node_runner.views import View
 from tests.models.builders import field_factory, make_model, spec
 from tests.problems import differentiable, make_method

@@ -15,8 +15,8 @@ from node_runner.batches import Lesson
 from node_runner.datasets import DATASETS
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
-from node_runner.models.gaussian import gaussian_divergence
 from node_runner.models.latent_sde import Control
+from node_runner.models.parts.gaussian import gaussian_divergence
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances

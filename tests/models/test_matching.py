@@ -9,7 +9,7 @@ from torch import Tensor
 from node_runner.batches import TrajectoryBatch
 from node_runner.datasets.bouncing_ball import BouncingBall
 from node_runner.models.event import EventODE
-from node_runner.models.matching import heun
+from node_runner.models.parts.matching import heun
 from node_runner.tasks import TrajectoryRegression
 from node_runner.tasks.segments import whole
 from node_runner.tasks.trajectory import event_errors

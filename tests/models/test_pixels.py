@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
 from node_runner.models.cnf import standard_normal
-from node_runner.models.pixels import Gaussianised, Whitened, pixel_map
+from node_runner.models.parts.pixels import Gaussianised, Whitened, pixel_map
 from node_runner.settings import Pixels
 from node_runner.views import View
 from tests.models.builders import spec

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from node_runner.errors import ConfigError
-from node_runner.models.residual import Layers
+from node_runner.models.parts.residual import Layers
 from node_runner.regularisers import REGULARISERS
 from node_runner.views import View
 from tests.models.builders import LinearField, field_factory, make_model, spec

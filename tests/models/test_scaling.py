@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node_runner.models.scaling import Logit, Standardise
+from node_runner.models.parts.scaling import Logit, Standardise
 
 
 def log_det_by_autograd(scaling: nn.Module, x: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.batches import Lesson
-from node_runner.models.block import ODEBlock
-from node_runner.models.control import channels, filled, through
-from node_runner.models.gaussian import gaussian_divergence
-from node_runner.models.recurrence import MovingMemory
+from node_runner.models.parts.block import ODEBlock
+from node_runner.models.parts.control import channels, filled, through
+from node_runner.models.parts.gaussian import gaussian_divergence
+from node_runner.models.parts.recurrence import MovingMemory
 from node_runner.settings import ControlPath
 from node_runner.views import View
 from tests.models.builders import field_factory, make_model, spec

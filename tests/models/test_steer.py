@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from node_runner.errors import ConfigError
-from node_runner.models.steer import steered
+from node_runner.models.parts.steer import steered
 from node_runner.views import View
 from tests.models.builders import LinearField, field_factory, make_model, spec
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node_runner.models.block import ODEBlock
+from node_runner.models.parts.block import ODEBlock
 from node_runner.regularisers import REGULARISERS
 from node_runner.regularisers.jacobian import Estimate
 from node_runner.settings import Trace

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from node_runner.errors import ConfigError
-from node_runner.models.dynamics import Noted, penalised_solve
+from node_runner.models.parts.dynamics import Noted, penalised_solve
 from node_runner.regularisers import REGULARISERS
 from node_runner.regularisers.kinetic import Kinetic
 from node_runner.regularisers.solver_error import SolverError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from node_runner.errors import ConfigError
-from node_runner.models.dynamics import Widened, divergence_exact
+from node_runner.models.parts.dynamics import Widened, divergence_exact
 from tests.problems import SmallField, differentiable, make_method, nonlinear, oscillator, slope, solve
 
 

@@ -15,8 +15,8 @@ from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
 from node_runner.models.cde import Driven
-from node_runner.models.control import through
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
+from node_runner.models.parts.control import through
+from node_runner.models.parts.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.regularisers.jacobian import Jacobian
 from node_runner.regularisers.kinetic import Kinetic
 from node_runner.settings import Activation, Capture, ControlPath, Interpolation, ToleranceConfig

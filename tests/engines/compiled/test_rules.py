@@ -18,7 +18,7 @@ from node_runner.engines.compiled.engine import CompiledEngine
 from node_runner.engines.compiled.inductor import missing
 from node_runner.errors import ConfigError, SolveFailed
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Shifted
+from node_runner.models.parts.dynamics import Shifted
 from node_runner.settings import Capture
 from node_runner.types import Dynamics, Gradient, Method
 from tests.engines.compiled.test_equality import mlp

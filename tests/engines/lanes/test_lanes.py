@@ -12,7 +12,7 @@ from node_runner.errors import ConfigError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
-from node_runner.models.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
+from node_runner.models.parts.dynamics import Hutchinson, Shifted, Widened, divergence_exact, leading_norm
 from node_runner.settings import Batching
 from node_runner.types import Method
 from tests.engines.equality import FORWARD, TIMES, assert_finite_differences_agree

@@ -12,7 +12,7 @@ from node_runner.engines.compiler import compiler
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.learning import Integrand
-from node_runner.models.dynamics import Hutchinson, LeadingNorm, Shifted, Widened, divergence_exact
+from node_runner.models.parts.dynamics import Hutchinson, LeadingNorm, Shifted, Widened, divergence_exact
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from node_runner.engines.compiler import compiler
 from node_runner.errors import SolveFailed
-from node_runner.models.dynamics import LeadingNorm, Shifted, Widened, divergence_exact
+from node_runner.models.parts.dynamics import LeadingNorm, Shifted, Widened, divergence_exact
 from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching

@@ -24,7 +24,7 @@ from node_runner.errors import ConfigError, RunError, SolveFailed
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.mlp import MLP
 from node_runner.forms import Integral, form_of
-from node_runner.models.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
+from node_runner.models.parts.dynamics import Hutchinson, Shifted, UnitTime, Widened, leading_norm
 from node_runner.models.second_order import Motion
 from node_runner.regularisers.jacobian import Estimate, Norm
 from node_runner.runs.rehearsal import rehearse

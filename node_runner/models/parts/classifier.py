@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from node_runner.errors import ConfigError
 from node_runner.fields.conv import groups
 from node_runner.learning import ModelOutput
-from node_runner.models.block import MakeField, ODEBlock
-from node_runner.models.residual import Layers
-from node_runner.models.steer import check_steer, steered
+from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.residual import Layers
+from node_runner.models.parts.steer import check_steer, steered
 from node_runner.settings import Encoder
 from node_runner.views import DataSpec, View
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.errors import ConfigError
-from node_runner.models.scaling import Logit
+from node_runner.models.parts.scaling import Logit
 from node_runner.settings import Pixels
 from node_runner.views import DataSpec
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.learning import Regulariser
-from node_runner.models.dynamics import Shifted, penalised_solve
+from node_runner.models.parts.dynamics import Shifted, penalised_solve
 from node_runner.types import Dynamics, Integrate, SolveStats
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from node_runner.learning import ModelOutput
-from node_runner.models.block import ODEBlock
+from node_runner.models.parts.block import ODEBlock
 from node_runner.views import DataSpec, View
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.batches import of_each
-from node_runner.models.block import Flow, ODEBlock
-from node_runner.models.dynamics import UnitTime
-from node_runner.models.observations import last_before, observations
+from node_runner.models.parts.block import Flow, ODEBlock
+from node_runner.models.parts.dynamics import UnitTime
+from node_runner.models.parts.observations import last_before, observations
 from node_runner.types import SolveStats
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from node_runner.batches import Lesson, of_each
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
-from node_runner.models.cut import cut_short
-from node_runner.models.recurrence import Memory, MovingMemory, StillMemory, costs
+from node_runner.models.parts.cut import cut_short
+from node_runner.models.parts.recurrence import Memory, MovingMemory, StillMemory, costs
 from node_runner.views import DataSpec, View
 
 

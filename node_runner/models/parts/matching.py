@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from node_runner.models.jumps import EventFunction, Jump
+from node_runner.models.parts.jumps import EventFunction, Jump
 from node_runner.types import Dynamics
 
 
