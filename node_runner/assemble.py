@@ -137,8 +137,7 @@ def assemble(config: RunConfig) -> Experiment:
 
 def place(splits: Splits[Any], device: torch.device, dtype: torch.dtype) -> Splits[Any]:
     """Move all parts of a view to the device, where batches are then selected by index."""
-    parts = {name: part.to(device, dtype) for name, part in splits.items()}
-    return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
+    return splits.map(lambda part: part.to(device, dtype))
 
 
 def count_parameters(model: nn.Module) -> int:

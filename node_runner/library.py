@@ -194,7 +194,7 @@ def fit(
             reporters=[] if report is None else [Validations(report)],
         )
         trained = trainer.train()
-    tests = {name: trainer.evaluate(part) for name, part in splits.items() if name not in ("train", "val")}
+    tests = {name: trainer.evaluate(part) for name, part in splits.tests.items()}
     found: dict[str, float] = {}
     if config.residual:
         parameters = cast(PositiveParameters, model.equation).positive()

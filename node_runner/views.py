@@ -15,6 +15,7 @@ from torch import Tensor
 
 
 V = TypeVar("V")
+W = TypeVar("W")
 
 EVEN = 200
 """Times of a grid for what belongs to no series, where each series has times of its own."""
@@ -150,9 +151,23 @@ class Splits(Generic[V]):
     test: V
     extra: Mapping[str, V] = field(default_factory=dict)
 
+    @property
+    def tests(self) -> dict[str, V]:
+        """The test parts by name, "test" first."""
+        return {"test": self.test, **self.extra}
+
     def items(self) -> list[tuple[str, V]]:
         """(name, part) of every part, training first."""
-        return [("train", self.train), ("val", self.val), ("test", self.test), *self.extra.items()]
+        return [("train", self.train), ("val", self.val), *self.tests.items()]
+
+    def __getitem__(self, name: str) -> V:
+        """The part of that name."""
+        return dict(self.items())[name]
+
+    def map(self, change: Callable[[V], W]) -> Splits[W]:
+        """What `change` makes of each part."""
+        extra = {name: change(part) for name, part in self.extra.items()}
+        return Splits(change(self.train), change(self.val), change(self.test), extra)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,12 @@ def measure(saved: Saved, names: Sequence[str]) -> dict[str, float]:
     Raises:
         SolveFailed: the only part that was asked for could not be solved.
     """
-    parts = dict(saved.experiment.splits.items())
+    splits = saved.experiment.splits
     trainer = make_trainer(saved.experiment, saved.folder)
     metrics: dict[str, float] = {}
     for name in names:
         try:
-            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(parts[name]).items()}
+            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(splits[name]).items()}
         except SolveFailed as error:
             if len(names) == 1:
                 raise

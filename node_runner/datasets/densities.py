@@ -62,8 +62,7 @@ class PlaneDensity:
         if view is View.labelled:
             return self._labelled
         if view is View.points:
-            train, val, test = (Points(part.x) for _, part in self._labelled.items())
-            return Splits(train, val, test)
+            return self._labelled.map(lambda part: Points(part.x))
         raise not_offered(self.shape, view, self.views)
 
     def spec(self, view: View) -> DataSpec:

@@ -116,8 +116,7 @@ class File:
             return self._examples
         if View.trajectories in self.views:
             return self._states
-        parts = self._examples
-        return Splits(Points(parts.train.x), Points(parts.val.x), Points(parts.test.x))
+        return self._examples.map(lambda part: Points(part.x))
 
     def spec(self, view: View) -> DataSpec:
         """Mean and deviation are those of the training observations."""
@@ -218,8 +217,7 @@ class File:
     @functools.cached_property
     def _states(self) -> Splits[Points]:
         """All states observed along the trajectories."""
-        parts = {name: Points(_observed(part)) for name, part in self._trajectories.items()}
-        return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
+        return self._trajectories.map(lambda part: Points(_observed(part)))
 
     @functools.cached_property
     def _on_their_times(self) -> FileSeries:

@@ -87,14 +87,11 @@ class ImageData:
         def view(images: Images) -> Labelled:
             return Labelled(images.pixels.unsqueeze(1).to(torch.float32) / (self.levels - 1), images.y)
 
-        return Splits(view(self.parts.train), view(self.parts.val), view(self.parts.test))
+        return self.parts.map(view)
 
     @functools.cached_property
     def _points(self) -> Splits[Points]:
-        def view(images: Images) -> Points:
-            return Points(images.pixels.flatten(1))
-
-        return Splits(view(self.parts.train), view(self.parts.val), view(self.parts.test))
+        return self.parts.map(lambda images: Points(images.pixels.flatten(1)))
 
     @functools.cached_property
     def _frequencies(self) -> Tensor:

@@ -148,8 +148,7 @@ class Simulation(abc.ABC):
 
     @functools.cached_property
     def _points(self) -> Splits[Points]:
-        parts = {name: Points(part.ys.flatten(0, 1)) for name, part in self._trajectories.items()}
-        return Splits(parts.pop("train"), parts.pop("val"), parts.pop("test"), parts)
+        return self._trajectories.map(lambda part: Points(part.ys.flatten(0, 1)))
 
     def _initial(self, part: int, count: int, given: list[list[float]] | None = None) -> Array:
         if given is not None:

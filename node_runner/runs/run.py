@@ -170,9 +170,8 @@ def test(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
             log.warning("%s could not be measured: %s", name, failure)
             results[f"{name}/loss"] = math.nan
 
-    for name, part in experiment.splits.items():
-        if name not in ("train", "val"):
-            measure(name, part)
+    for name, part in experiment.splits.tests.items():
+        measure(name, part)
     accurate = accurate_solve(experiment) if experiment.config.trainer.check_solver else None
     if accurate is not None:
         with experiment.solve.instead(accurate):

@@ -184,7 +184,7 @@ def test_float32_models_take_float64_data_and_the_other_way_round() -> None:
 
 
 def _as(splits: Splits[Any], dtype: torch.dtype) -> Splits[Any]:
-    return Splits(splits.train.to(dtype), splits.val.to(dtype), splits.test.to(dtype))
+    return splits.map(lambda part: part.to(dtype))
 
 
 @pytest.mark.gpu

@@ -40,7 +40,7 @@ class Votes:
 
 def vote(members: Sequence[Saved], name: str) -> Votes:
     """The probabilities that every member gives to the classes of the examples of part `name`."""
-    part = dict(members[0].experiment.splits.items())[name]
+    part = members[0].experiment.splits[name]
     labels = part.labels if isinstance(part, Series) else part.y
     assert labels is not None
     return Votes(np.stack([probabilities(member, name) for member in members]), labels.cpu().numpy())
@@ -49,7 +49,7 @@ def vote(members: Sequence[Saved], name: str) -> Votes:
 def probabilities(member: Saved, name: str) -> Array:
     """(N, C) of the classes of the examples of part `name`."""
     experiment = member.experiment
-    part = dict(experiment.splits.items())[name]
+    part = experiment.splits[name]
     found = []
     with torch.no_grad(), experiment.tolerances.evaluation():
         device = part.ys.device if isinstance(part, Series) else part.x.device

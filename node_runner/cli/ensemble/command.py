@@ -78,7 +78,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
 
 
 def _tests(members: Sequence[Saved]) -> list[str]:
-    return [name for name, part in members[0].experiment.splits.items() if name.startswith("test") and len(part)]
+    return [name for name, part in members[0].experiment.splits.tests.items() if len(part)]
 
 
 def _forecasts(members: Sequence[Saved], level: float, until: float | None) -> Findings:

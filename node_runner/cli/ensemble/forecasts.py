@@ -86,7 +86,7 @@ def predict(members: Sequence[Saved], name: str, until: float | None = None) -> 
         SolveFailed: a member's solve could not be finished.
     """
     first = members[0].experiment
-    part = dict(first.splits.items())[name]
+    part = first.splits[name]
     if isinstance(part, Series):
         ys = [_series(member, name) for member in members]
         true = torch.where(part.known, part.target, torch.nan)
@@ -119,7 +119,7 @@ def extended(ts: Tensor, until: float | None) -> Tensor:
 
 def _trajectories(member: Saved, name: str, ts: Tensor) -> Array:
     experiment = member.experiment
-    part: Trajectories = dict(experiment.splits.items())[name]
+    part: Trajectories = experiment.splits[name]
     with torch.no_grad(), experiment.tolerances.evaluation():
         y0 = part.ys[:, 0]
         output = experiment.model(y0, ts - ts[0], ts[:1].expand(len(y0)))
@@ -128,7 +128,7 @@ def _trajectories(member: Saved, name: str, ts: Tensor) -> Array:
 
 def _series(member: Saved, name: str) -> Array:
     experiment = member.experiment
-    part: Series = dict(experiment.splits.items())[name]
+    part: Series = experiment.splits[name]
     batch = series_batch(part, torch.arange(len(part), device=part.ys.device))
     with torch.no_grad(), experiment.tolerances.evaluation():
         output = experiment.model(batch.ts, batch.values, batch.seen)
