@@ -13,7 +13,7 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import Flow, MakeField, ODEBlock
 from node_runner.models.parts.cut import cut_short
-from node_runner.models.parts.gaussian import gaussian_divergence, gaussian_nll
+from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import backwards, onward
 from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.parts.views import learns_from
@@ -29,7 +29,8 @@ class LatentODE(nn.Module):
     """z(t0) ~ q(z | observations), dz/dt = f(z), x(t) ~ N(g(z(t)), noise^2), in standardised units.
 
     The observations are read backwards in time. Trained on the evidence lower bound, in nats a series, of the values
-    that training knows; outside of training z(t0) is the posterior's mean.
+    that training knows, with the weights of `kl` and `agreement` and what `cut` takes away; measured by the bound
+    itself. Predictions begin at the posterior's mean.
 
     Source: Chen et al., Neural Ordinary Differential Equations (2018), section 5; the ODE-RNN as recognition network
     is Rubanova, Chen, Duvenaud, Latent ODEs for Irregularly-Sampled Time Series (2019).
@@ -108,12 +109,13 @@ class LatentODE(nn.Module):
         One solve has the times of all series of the batch, and a solver with fixed steps takes one to each.
         """
         flows: list[Flow] = []
-        mean, log_std = self.posterior(ts, values, cut_short(ts, seen, lesson, self.cut), flows)
+        left = cut_short(ts, seen, lesson, self.cut) if self.training else seen
+        mean, log_std = self.posterior(ts, values, left, flows)
         z0 = mean if lesson is None else mean + log_std.exp() * torch.randn_like(mean)
         grid = Together(ts)
         flow = self.block(z0, grid.ts - grid.ts[0])
         disagreement = None
-        if lesson is not None and self.agreement:
+        if self.training and lesson is not None and self.agreement:
             place = int(torch.randint(len(grid.ts), ()))
             later = onward(ts, values, seen, grid.ts[place])
             disagreement = self._disagreement(flow.ys[place], *later, flows)
@@ -126,7 +128,7 @@ class LatentODE(nn.Module):
         constant = math.log(self.noise) + 0.5 * math.log(2 * math.pi)
         nll = (0.5 * error.pow(2).sum() + constant * lesson.known.sum()) / len(mean)
         divergence = gaussian_divergence(mean, log_std).mean()
-        weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
+        weight = divergence_weight(self.kl, self.kl_share, lesson.progress) if self.training else 1.0
         scalars = {"nll": nll, "kl": divergence, "mse": error.pow(2).sum() * self.noise**2 / lesson.known.sum()}
         objective = nll + weight * divergence
         if disagreement is not None:

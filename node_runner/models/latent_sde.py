@@ -13,7 +13,7 @@ from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
-from node_runner.models.parts.gaussian import gaussian_divergence, gaussian_nll
+from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import Observations, backwards, observations
 from node_runner.models.parts.recurrence import StillMemory
 from node_runner.models.parts.stochastic import Diagonal, Equation, Guided, normal_draws, path_key
@@ -35,9 +35,9 @@ class LatentSDE(nn.Module):
 
         log N(x; d(z), noise^2) - KL(q(z0) || p(z0)) - E int 1/2 |u|^2 dt,
 
-    in nats a series, of the values that training knows. A batch is one path of the Brownian motion a series, drawn
-    anew in each step. What lies ahead is read backwards by a GRU, and beside its memory stand the next observation
-    and the time to it.
+    in nats a series, of the values that training knows, and measured by it, whatever `kl` is. A batch is one path of
+    the Brownian motion a series, drawn anew in each step. What lies ahead is read backwards by a GRU, and beside its
+    memory stand the next observation and the time to it.
 
     Source: Li, Wong, Chen, Duvenaud, Scalable gradients for stochastic differential equations (2020), section 5.
 
@@ -116,7 +116,7 @@ class LatentSDE(nn.Module):
         target = (lesson.target - self.mean) / self.std
         nll = gaussian_nll(ys - target, self.log_noise, lesson.known) / values.shape[1]
         path, first = log_ratio.mean(), gaussian_divergence(mean, log_std, *self.start).mean()
-        weight = self.kl * (min(1.0, lesson.progress / self.kl_share) if self.kl_share else 1.0)
+        weight = divergence_weight(self.kl, self.kl_share, lesson.progress) if self.training else 1.0
         scalars = {"nll": nll, "kl_path": path, "kl_start": first, "noise": self.observation_std.mean()}
         objective = nll + weight * (path + first)
         return ModelOutput(ys * self.std + self.mean, [solution.stats], {}, objective, scalars)

@@ -26,8 +26,9 @@ DRAWS, FORECASTS, ROWS = 2000, 200, 100
 class ProcessLearning:
     """Likelihood of the values that are seen, and the distance of a model's draws from the process.
 
-    Training minimises the model's own objective; val/loss and `nll` are that of a part, in nats a value and in the
-    data's units: the negative log-likelihood, or the bound of it that a variational model has. Where the law is
+    Training minimises the model's own objective; val/loss and `nll` are those of a part, in nats a value and in the
+    data's units: the negative log-likelihood, or the bound of it that a variational model has (its objective outside of
+    training). Where the law is
     known, `exact_nll` is what nobody can beat on average, and Wasserstein-1 distances in the data's units tell how
     far draws of observations are from it: `marginal_w1` and `increment_w1` of draws from nothing, mean over times,
     the latter of the difference between neighbours in time. Where something is known after all that is seen, draws

@@ -152,6 +152,17 @@ def test_the_bound_lies_below_the_true_likelihood_and_a_bad_posterior_below_a_be
     assert exact - guided < 0.2 * (exact - without)
 
 
+def test_the_weight_of_the_divergences_in_training_leaves_the_bound_that_is_measured_as_it_is():
+    ts, values, seen = series()
+    objectives = []
+    for kl in (1.0, 0.2):
+        model = model_of("latent_sde", kl=kl).eval()
+        torch.manual_seed(5)
+        with torch.no_grad():
+            objectives.append(model(ts, values, seen, Lesson(values, seen, 1.0)).objective)
+    assert objectives[0] == objectives[1]
+
+
 def test_after_the_last_observation_the_posterior_is_the_prior():
     model = model_of("latent_sde", latent=2)
     ts, values, seen = series(5)

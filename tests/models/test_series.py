@@ -200,3 +200,15 @@ def test_a_latent_ode_is_asked_to_agree_with_what_it_infers_later():
             else:
                 pytest.fail("the term is none of those along the path")
     assert len(found) > 2
+
+
+def test_what_is_weighed_or_hidden_in_training_leaves_the_bound_that_is_measured_as_it_is():
+    ts, values, seen = series()
+    lesson = Lesson(values, seen, 1.0)
+    objectives = []
+    for settings in ({}, {"cut": 1.0}, {"agreement": 3.0}, {"kl": 0.2}):
+        model = model_of("latent", View.processes, **settings).eval()
+        torch.manual_seed(5)
+        with torch.no_grad():
+            objectives.append(model(ts, values, seen, lesson).objective)
+    assert objectives[1:] == objectives[:1] * 3

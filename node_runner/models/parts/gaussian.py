@@ -1,4 +1,4 @@
-"""Likelihood and divergence of independent normal distributions."""
+"""Likelihood and divergence of independent normal distributions, and how the latter counts in training."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def gaussian_divergence(
         distance = distance / prior_log_std.exp()
         ratio = 2 * (log_std - prior_log_std)
     return 0.5 * (distance.square() + ratio.exp() - 1 - ratio).sum(dim=1)
+
+
+def divergence_weight(weight: float, share: float, progress: float) -> float:
+    """What a divergence counts when `progress` of the training is done: `weight` after a `share` of it, less before."""
+    return weight * (min(1.0, progress / share) if share else 1.0)
