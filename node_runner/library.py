@@ -46,7 +46,7 @@ from node_runner.tasks import make_task
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
 from node_runner.types import Integrate
-from node_runner.views import Dataset
+from node_runner.views import Dataset, View
 
 
 def settings(registry: Registry[Any], name: str, **values: Any) -> ComponentConfig:
@@ -121,7 +121,7 @@ def model(
         data: decides shapes and scales.
         solve: from `solver`.
         field: name of a vector field, or a function that makes one for a state shape (None:
-            concatsquash for cnf, mlp for the others); for second_order and graph it is told the number of outputs too.
+            concatsquash for flows, else mlp); for second_order and graph it is told the number of outputs too.
         field_settings: settings of a named field.
         values: settings of the model.
 
@@ -134,7 +134,7 @@ def model(
         raise ConfigError(f"solve: expected a solve, got the name '{solve}'; use nr.solver('{solve}')")
     view = choose_view(type(data).__name__, data, name)
     if field is None:
-        field = "concatsquash" if name == "cnf" else "mlp"
+        field = "concatsquash" if view is View.points else "mlp"
     spec = data.spec(view)
     make_field = field
     if isinstance(field, str):

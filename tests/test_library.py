@@ -43,6 +43,12 @@ def test_tolerances_and_training_are_checked_as_settings_are():
         nr.fit(model, data, steps="many")
 
 
+@pytest.mark.parametrize("name", ["cnf", "flow_matching"])
+def test_a_flow_is_told_the_time_unless_its_field_is_chosen(name: str):
+    data = nr.dataset("two_moons", train=9, val=1, test=1)
+    assert nr.model(name, data, nr.solver("midpoint")).field.time_dependent
+
+
 def test_names_in_the_place_of_parts_are_refused_with_what_makes_the_part():
     with pytest.raises(ConfigError, match=r"use nr.dataset\('spiral'\)"):
         nr.model("node", "spiral", nr.solver())

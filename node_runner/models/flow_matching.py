@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.cnf import CNF
@@ -31,7 +32,7 @@ class FlowMatching(CNF):
     A point x of the data at t = 0 is paired with e ~ N(0, I) at t = T; on the line between them
     z(t) = x + (t / T) (e - x), and training minimises |f(t, z(t)) - (e - x) / T|^2 / D over t, uniform
     in [0, T]. Its minimum carries the data to the base as a density. Validation, test and samples solve,
-    exactly as those of `cnf`. The field has to depend on time, or it learns the mean over time.
+    exactly as those of `cnf`. A field that does not depend on time would learn the mean over time.
 
     Source: Lipman et al., Flow Matching for Generative Modeling (2023), theorem 2, with t from data to
     base; optimal pairing: Tong et al., Improving and generalizing flow-based generative models with
@@ -43,7 +44,7 @@ class FlowMatching(CNF):
         pairing: how points of a batch are joined with noise: optimal makes their lines as short as can be.
 
     Raises:
-        ConfigError: there are regularisers.
+        ConfigError: there are regularisers, or the field does not depend on time.
     """
 
     def __init__(
@@ -64,6 +65,9 @@ class FlowMatching(CNF):
         super().__init__(
             spec, make_field, solve, regularisers, trace=trace, noise=noise, end_time=end_time, pixels=pixels
         )
+        if not getattr(self.field, "time_dependent", True):
+            raise ConfigError("model=flow_matching learns a velocity that depends on time, and this field does not: "
+                              "use field=concatsquash, or field.time_dependent=true")  # fmt: skip
         self.pairing = pairing
 
     def forward(self, x: Tensor) -> ModelOutput:

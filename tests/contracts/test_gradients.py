@@ -32,6 +32,7 @@ SETTINGS = {
     # Gaps and noise make the path rough, and the adjoint as wrong as its steps are long.
     "cde": {"dataset__times": 161, "dataset__noise": 0.0, "dataset__dropped": 0.0},
     "greybox": {"model__network": True},
+    "flow_matching": {"field": "concatsquash"},
 }
 
 CASES = [(name, adjoint) for name in MODELS.names() for adjoint in ("off", "on")

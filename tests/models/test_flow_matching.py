@@ -58,6 +58,11 @@ def test_the_field_that_minimises_the_objective_has_the_density_of_the_data(end:
     assert abs(float(built.field.gain.grad)) < 0.05 / end**2
 
 
+def test_a_field_that_cannot_be_told_the_time_is_refused():
+    with pytest.raises(ConfigError, match=r"use field=concatsquash, or field\.time_dependent=true"):
+        model(field_factory("mlp"))
+
+
 def test_training_solves_nothing_and_evaluation_is_that_of_the_cnf():
     torch.manual_seed(0)
     built, x = model(), gaussian_points(6)

@@ -46,7 +46,7 @@ def test_a_run_without_a_solve_says_so_and_names_no_solver(dataset: str, model: 
     [("two_moons", "flow_matching", "midpoint"), ("ornstein_uhlenbeck", "neural_sde", "euler_maruyama")],
 )
 def test_a_run_that_solves_without_a_gradient_names_no_adjoint(dataset: str, model: str, solver: str, tmp_path: Path):
-    run = make_run(dataset=dataset, model=model, solver=solver, engine="auto")
+    run = make_run(dataset=dataset, model=model, field="concatsquash", solver=solver, engine="auto")
     run.dataset.noise = 0.0  # type: ignore[attr-defined]
     trainer, experiment, _ = trainer_of(run, tmp_path)
     words = title(experiment.config, experiment)

@@ -50,8 +50,9 @@ def test_examples_get_noise_and_labels_stay():
 
 @pytest.mark.parametrize(("dataset", "model"), [("spiral", "node"), ("two_moons", "flow_matching")])
 def test_it_composes_with_a_run_and_leaves_evaluation_alone(dataset: str, model: str, tmp_path: Path):
-    noisy = make_run(dataset=dataset, model=model, solver="midpoint", trainer__input_noise=0.2)
-    plain = make_run(dataset=dataset, model=model, solver="midpoint")
+    parts = {"dataset": dataset, "model": model, "field": "mlp" if model == "node" else "concatsquash"}
+    noisy = make_run(**parts, solver="midpoint", trainer__input_noise=0.2)
+    plain = make_run(**parts, solver="midpoint")
     (trainer, experiment, lines), (other, same, _) = (
         trainer_of(noisy, tmp_path / "a"),
         trainer_of(plain, tmp_path / "b"),
