@@ -18,6 +18,7 @@ from node_runner.errors import ConfigError, either
 from node_runner.fields import FIELDS
 from node_runner.learning import Task
 from node_runner.models import MODELS
+from node_runner.models.parts.unused import unused_by
 from node_runner.models.parts.views import views_of
 from node_runner.regularisers import REGULARISERS
 from node_runner.runtime import set_up
@@ -84,6 +85,11 @@ class Experiment:
     solve: Solve
     tolerances: Tolerances
     fields: list[nn.Module]
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Groups of the configuration that play no part in the model."""
+        return unused_by(MODELS.get(self.config.model.name))
 
 
 def choose_view(dataset_name: str, dataset: Dataset, model_name: str) -> View:

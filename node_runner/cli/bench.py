@@ -114,8 +114,7 @@ def with_engine(config: RunConfig, name: str) -> RunConfig:
 def heading(config: RunConfig) -> str:
     """What is measured, and how."""
     return (
-        f"{title(config, assemble(config))}\n"
-        f"optimiser steps as training takes them, engines in turn, {ROUNDS} rounds, medians"
+        f"{title(assemble(config))}\noptimiser steps as training takes them, engines in turn, {ROUNDS} rounds, medians"
     )
 
 

@@ -96,7 +96,7 @@ def measure(saved: Saved, names: Sequence[str]) -> dict[str, float]:
 def _heading(saved: Saved, which: str) -> str:
     """What is measured, and the tolerance that is in force for it."""
     experiment = saved.experiment
-    words = f"{title(experiment.config, experiment)}; {which} weights, step {saved.step}"
+    words = f"{title(experiment)}; {which} weights, step {saved.step}"
     with experiment.tolerances.evaluation():
         rtol, atol = experiment.tolerances.forward()
     trained_at = (experiment.config.tolerance.rtol, experiment.config.tolerance.atol)

@@ -7,8 +7,6 @@ import torch
 from node_runner.adjoints import ADJOINTS
 from node_runner.assemble import Experiment
 from node_runner.engines import ENGINES
-from node_runner.models import MODELS
-from node_runner.models.parts.unused import unused_by
 from node_runner.settings import ToleranceConfig
 from node_runner.solvers import SOLVERS
 from node_runner.solving import Solve, Tolerances
@@ -26,8 +24,8 @@ def accurate_solve(experiment: Experiment) -> Solve | None:
 
     None where the model solves nothing, where noise drives the equation, and where the precision leaves no room.
     """
-    config, method = experiment.config, experiment.method
-    if "solver" in unused_by(MODELS.get(config.model.name)) or method.calculus is not None:
+    method = experiment.method
+    if "solver" in experiment.unused or method.calculus is not None:
         return None
     with experiment.tolerances.evaluation():
         own = experiment.tolerances.forward()

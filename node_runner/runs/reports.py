@@ -11,7 +11,7 @@ from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.logger import Logger
 from node_runner.reporting.run_folder import MetricsFile, RunFolder
-from node_runner.training.loop import Reporter
+from node_runner.training.reporter import Reporter
 
 
 class Reports:

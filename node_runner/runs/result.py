@@ -9,9 +9,7 @@ from typing import Any
 
 from node_runner import stiffness
 from node_runner.assemble import Experiment, count_parameters
-from node_runner.config import RunConfig, config_hash
-from node_runner.models import MODELS
-from node_runner.models.parts.unused import unused_by
+from node_runner.config import config_hash
 from node_runner.runs import trust
 from node_runner.training.loop import Trainer
 
@@ -35,9 +33,9 @@ class Ending:
     error: Exception | None = None
 
 
-def title(config: RunConfig, experiment: Experiment) -> str:
+def title(experiment: Experiment) -> str:
     """One line on what is run, and on what plays no part in it."""
-    unused = unused_by(MODELS.get(config.model.name))
+    config, unused = experiment.config, experiment.unused
     size = f"{count_parameters(experiment.model):,} parameters in all"
     solver = config.solver.name
     if experiment.method.adaptive:
@@ -61,7 +59,7 @@ def _idle(unused: Sequence[str]) -> str:
 
 def _unused(experiment: Experiment) -> tuple[str, ...]:
     """The groups that play no part: in the model, or in the solver."""
-    groups, method = unused_by(MODELS.get(experiment.config.model.name)), experiment.method
+    groups, method = experiment.unused, experiment.method
     # Fixed steps that are explicit have nothing to compare with a tolerance; implicit ones iterate until it is met.
     if (method.tableau is not None or method.halves) and not method.adaptive and "tolerance" not in groups:
         groups += ("tolerance",)
@@ -88,7 +86,7 @@ def make_result(experiment: Experiment, trainer: Trainer, ending: Ending) -> dic
         "totals": _totals(trainer),
         "advice": _advice(experiment, metrics),
         "parameters": count_parameters(experiment.model),
-        "memory_source": trainer.memory.source if hasattr(trainer, "memory") else None,
+        "memory_source": None if trainer.memory is None else trainer.memory.source,
         "config_hash": config_hash(config),
         "command": " ".join(sys.argv),
     }

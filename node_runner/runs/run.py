@@ -68,7 +68,7 @@ def run(config: RunConfig, path: Path, *, resume: bool = False, live: bool = Tru
         OmegaConf.save(OmegaConf.create(resolved(config)), folder.config)
         reports = Reports(folder, config, trainer.state.step, fresh=not resume, live=live)
         trainer.reporters = reports.reporters
-        log.info("%s", title(config, experiment))
+        log.info("%s", title(experiment))
         if rehearsal.choices and config.engine.name == "auto":
             log.info("%s", rehearsal.in_words())
         ending = carry_out(trainer, experiment, folder, reports, rehearsal)

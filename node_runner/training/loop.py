@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,28 +25,13 @@ from node_runner.training.field_weights import FieldDecay, Limits
 from node_runner.training.interrupt import Interrupt
 from node_runner.training.meter import Meter
 from node_runner.training.rates import LearningRate
+from node_runner.training.reporter import Reporter
 from node_runner.training.trained import Trained
 from node_runner.views import Splits
 
 
 EVALUATION_SEED = 20_181_219
 """Seeds the noise of evaluations (dequantisation, trace estimates), so that they can be compared."""
-
-
-class Reporter(Protocol):
-    """Hears of a run's progress."""
-
-    def begin(self, step: int, total: int) -> None:
-        """Training starts (or goes on) at `step` of `total`."""
-        ...
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics, by their public names."""
-        ...
-
-    def step(self, step: int) -> None:
-        """One optimiser step is complete. Must be cheap."""
-        ...
 
 
 class Trainer:
@@ -96,6 +81,7 @@ class Trainer:
         self.average = MovingAverage(model, config.average) if config.average else None
         self.state = Trained()
         self.meter = Meter()
+        self.memory: PeakMemory | None = None  # watched from the first step on
         self.bad_evaluations = 0
         self.seconds_of_line = 0.0
         self.peak_mb = 0.0
@@ -188,6 +174,7 @@ class Trainer:
         steps = self.meter.steps
         values = self.meter.means(self.seconds_of_line)
         self.seconds_of_line = 0.0
+        assert self.memory is not None, "training has begun"
         self.peak_mb = max(self.peak_mb, self.memory.peak_mb())
         rtol, _ = self.tolerances.forward()
         values |= self.limits.scalars() | ({} if self.decay is None else self.decay.scalars())

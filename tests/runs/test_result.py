@@ -15,7 +15,7 @@ from tests.runs import make_run, trainer_of
 
 def test_a_run_names_its_solver_and_its_adjoint():
     run = make_run(solver="rk4", adjoint="on")
-    words = title(run, assemble(run))
+    words = title(assemble(run))
     assert ", rk4, adjoint on, cpu float64, seed 0" in words
     assert "play no part" not in words
 
@@ -30,7 +30,7 @@ def test_a_run_names_its_solver_and_its_adjoint():
 def test_a_run_without_a_solve_says_so_and_names_no_solver(dataset: str, model: str, named: str, tmp_path: Path):
     run = make_run(dataset=dataset, model=model, solver="rk4", adjoint="on")
     trainer, experiment, _ = trainer_of(run, tmp_path)
-    words = title(run, experiment)
+    words = title(experiment)
     assert words.endswith(named)
     assert "rk4" not in words and "adjoint on" not in words
     assert ("field mlp" in words) is ("field" not in named)
@@ -49,7 +49,7 @@ def test_a_run_that_solves_without_a_gradient_names_no_adjoint(dataset: str, mod
     run = make_run(dataset=dataset, model=model, field="concatsquash", solver=solver, engine="auto")
     run.dataset.noise = 0.0  # type: ignore[attr-defined]
     trainer, experiment, _ = trainer_of(run, tmp_path)
-    words = title(experiment.config, experiment)
+    words = title(experiment)
     assert f", {solver}, " in words and words.endswith("seed 0; adjoint plays no part")
     result = make_result(experiment, trainer, Ending("completed", ""))
     assert result["title"] == f"{dataset} x {model} x {solver}"

@@ -67,7 +67,7 @@ def ensemble(places: Sequence[str], level: float, until: float | None, which: st
     if until is not None and view is not View.trajectories:
         raise ConfigError(f"--until is for trajectories, and these runs learned {view.value}")
     seeds = [member.experiment.config.seed for member in members]
-    print(f"{len(members)} members, seeds {', '.join(map(str, seeds))}: {title(first.config, first)}", file=sys.stderr)
+    print(f"{len(members)} members, seeds {', '.join(map(str, seeds))}: {title(first)}", file=sys.stderr)
     classes = view in (View.labelled, View.paths)
     findings = _classes(members) if classes else _forecasts(members, level, until)
     show(findings.columns, findings.rows, numbers=findings.columns[1:])

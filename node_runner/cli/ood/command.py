@@ -82,7 +82,7 @@ def ood(
             f"{run}: model={experiment.config.model.name} has no log-density; use a run of model=cnf or flow_matching"
         )
     others = {name: foreign(saved, name, count, seed) for name in dict.fromkeys(against)}
-    print(title(experiment.config, experiment), file=sys.stderr)
+    print(title(experiment), file=sys.stderr)
     usual = float(log_densities(saved, experiment.splits.val.x[:count], seed).mean())
     own = Scores(log_densities(saved, experiment.splits.test.x[:count], seed), usual)
     scores = {name: Scores(log_densities(saved, points, seed), usual) for name, (points, _) in others.items()}
