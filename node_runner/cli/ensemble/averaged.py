@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from node_runner.cli.arrays import Array
 from node_runner.runs.saved import Saved
 from node_runner.tasks.paths import path_batch
 from node_runner.views import Series
 
-
-Array = NDArray[np.float64]
 
 AT_ONCE = 1000
 """Examples in one solve."""

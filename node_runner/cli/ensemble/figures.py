@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from node_runner.cli.arrays import Array
 from node_runner.cli.ensemble.averaged import Votes, reliability
-from node_runner.cli.ensemble.forecasts import LEVELS, Array, Forecast, over_time
+from node_runner.cli.ensemble.forecasts import LEVELS, Forecast, over_time
 from node_runner.reporting.figures.style import (
     BEYOND,
     LEARNED,

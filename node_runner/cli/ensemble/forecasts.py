@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from node_runner.cli.sample.files import numpy
+from node_runner.cli.arrays import Array, numpy
 from node_runner.errors import ConfigError
 from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
 
-
-Array = NDArray[np.float64]
 
 MOST = 1_000_000
 """Times that a forecast may go on for."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from node_runner.cli.arrays import Array, numpy
 from node_runner.cli.found_file import refuse_other_kinds, write_found
 from node_runner.cli.ood.figure import draw_scores
 from node_runner.cli.ood.foreign import foreign
@@ -25,8 +25,6 @@ from node_runner.runs.result import title
 from node_runner.runs.saved import Saved
 from node_runner.views import View
 
-
-Array = NDArray[np.float64]
 
 AT_ONCE = 1000
 """Points in one solve."""
@@ -119,7 +117,7 @@ def log_densities(saved: Saved, x: Tensor, seed: int) -> Array:
             points = part.to(experiment.dtype).to(experiment.device)
             if experiment.spec.levels:
                 points = points + torch.rand_like(points)
-            found.append(model.log_prob(points).double().cpu().numpy())
+            found.append(numpy(model.log_prob(points)))
     values: Array = np.concatenate(found)
     values[~np.isfinite(values)] = -np.inf
     return values

@@ -7,13 +7,11 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from node_runner.cli.arrays import Array
 from node_runner.cli.ood.roc import area, roc
 from node_runner.reporting.figures.style import PALETTE, clean, figure_of, sheet, style
 
-
-Array = NDArray[np.float64]
 
 LOWEST = 0.005
 """Quantile at which the tail of a histogram is cut."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from node_runner.cli.arrays import Array
 
-Array = NDArray[np.float64]
 
 CAUGHT = 0.95
 """Share of the foreign points that are to be found where false alarms are counted."""

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from node_runner.cli.arrays import Array
 from node_runner.reporting.figures.flow import by_direction
 from node_runner.reporting.figures.samples import mosaic, picture
 from node_runner.reporting.figures.style import PALETTE, clean, height, planar, sheet, style, window
 
-
-Array = NDArray[np.float64]
 
 FRAMES, PER_SECOND = 40, 20
 MOVING, IMAGES = 2000, 36

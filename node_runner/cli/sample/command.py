@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_runner.cli.arrays import Array, numpy
 from node_runner.cli.explain import shown
 from node_runner.cli.figure_file import write_figure
 from node_runner.cli.sample import animation
 from node_runner.cli.sample.figures import draw_images, draw_points, draw_trajectories
-from node_runner.cli.sample.files import Array, numpy, one_row_a_time, write_csv, write_npz
+from node_runner.cli.sample.files import one_row_a_time, write_csv, write_npz
 from node_runner.cli.sample.interpolation import (
     FINE,
     PAIRS,

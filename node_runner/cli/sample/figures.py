@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from node_runner.cli.arrays import Array
 from node_runner.reporting.figures.samples import mosaic, picture
 from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, legend_below, planar, sheet, style, window
 
-
-Array = NDArray[np.float64]
 
 IMAGES = 100
 """Images that a picture shows at the most."""

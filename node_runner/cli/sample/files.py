@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+from node_runner.cli.arrays import Array
 
 
-Array = NDArray[Any]
-
-
-def write_csv(file: Path, header: Sequence[str], table: Array) -> None:
+def write_csv(file: Path, header: Sequence[str], table: NDArray[Any]) -> None:
     """Write numbers (N, columns) under a header, in a folder that is made if need be."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
@@ -39,8 +37,3 @@ def one_row_a_time(ts: Array, ys: Array) -> Array:
     times = np.broadcast_to(ts, ys.shape[:2])
     kept = np.diff(times, axis=1, prepend=times[:, :1] - 1) != 0
     return np.column_stack((np.nonzero(kept)[0], times[kept], ys[kept]))
-
-
-def numpy(values: Tensor) -> Array:
-    """A tensor as an array of float64."""
-    return values.double().cpu().numpy()

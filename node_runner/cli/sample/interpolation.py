@@ -11,16 +11,14 @@ import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from node_runner.cli.arrays import Array
 from node_runner.reporting.figures.samples import picture
 from node_runner.reporting.figures.style import PALETTE, clean, planar, sheet, style, window
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series
 
-
-Array = NDArray[np.float64]
 
 STEPS, PAIRS = 9, 6
 FINE = 101

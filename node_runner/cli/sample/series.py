@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_runner.cli.arrays import numpy
 from node_runner.cli.figure_file import write_figure
 from node_runner.cli.sample.figures import draw_trajectories
-from node_runner.cli.sample.files import numpy, one_row_a_time, write_csv, write_npz
+from node_runner.cli.sample.files import one_row_a_time, write_csv, write_npz
 from node_runner.cli.sample.interpolation import STEPS, draw_series, interpolate_series
 from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch
