@@ -12,6 +12,7 @@ from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
+from node_runner.tasks.derivatives import MatchedDerivatives
 from node_runner.tasks.first_states import LearnedFirstStates
 from node_runner.tasks.lines import MatchedLines
 from node_runner.tasks.noise import InputNoise
@@ -21,7 +22,6 @@ from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.shooting import Shooting
 from node_runner.tasks.trajectory import TrajectoryRegression
-from node_runner.tasks.warm_start import WarmStart
 from node_runner.views import DataSpec, View
 
 
@@ -71,7 +71,8 @@ def make_task(
                 f"trainer.warm_start={config.warm_start} leaves none of trainer.steps={config.steps} for training with "
                 "a solve: use more steps, or trainer.warm_start=0"
             )
-        task = (MatchedLines if spec.view is View.points else WarmStart)(task, spec, config.warm_start)
+        matched = MatchedLines if spec.view is View.points else MatchedDerivatives
+        task = matched(task, spec, config.warm_start, model)
     return task
 
 

@@ -1,100 +1,55 @@
-"""Derivative matching: the first steps of training fit the field to the slopes of the data, without a solve."""
+"""A warm start: the first steps of a training match the model to the data without a solve."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from node_runner.batches import TrajectoryBatch
-from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
 from node_runner.tasks.around import Around
-from node_runner.tasks.placed import Placed
-from node_runner.views import DataSpec, View
 
 
 class Matched(NamedTuple):
     """A batch that is matched, not solved."""
 
-    batch: TrajectoryBatch
+    batch: Any
 
 
-class WarmStart(Around):
-    """A task on trajectories whose first `steps` steps match derivatives.
-
-    At every inner observation of a segment the field is to have the slope of the parabola through it and its two
-    neighbours (order 2 in the spacing). The loss is the mean squared error in standard deviations of the data per
-    unit of time; the scalar "derivative_matching" repeats it, and nfe is 0. Then the task goes on as it is. A model
-    of which there is more to match than a field, such as jumps, does it by a method `mismatch(batch)` -> ().
+class WarmStart(Around, abc.ABC):
+    """A task of which the first `steps` steps are of another kind: nfe is 0 in them. Then it goes on as it is.
 
     Args:
         task: what is trained afterwards.
-        spec: of the data.
         steps: that are matched.
 
-    Raises:
-        ConfigError: data without trajectories.
-
-    Source: Varah, A spline least squares method for numerical parameter estimation in differential equations (1982);
-    as a warm start of neural ODEs, Roesch, Rackauckas, Stumpf, Collocation based training of neural ordinary
-    differential equations (2021).
+    Attributes:
+        scalar: name under which the loss of these steps is repeated.
     """
 
-    def __init__(self, task: Task, spec: DataSpec, steps: int) -> None:
-        if spec.view is not View.trajectories:
-            raise ConfigError(
-                f"trainer.warm_start={steps} matches derivatives of trajectories, and dataset={spec.dataset} is "
-                f"learned as {spec.view.value}: use trainer.warm_start=0"
-            )
+    scalar: ClassVar[str]
+
+    def __init__(self, task: Task, steps: int) -> None:
         super().__init__(task)
-        self.steps, self._std = steps, Placed(spec.std)
+        self.steps = steps
+
+    @abc.abstractmethod
+    def match(self, model: nn.Module, batch: Any) -> Tensor:
+        """Loss () of a batch without a solve."""
 
     def batches(
         self, part: Any, config: TrainerConfig, seed: int, progress: Callable[[int], float]
     ) -> tuple[int, Callable[[int], Any]]:
-        """As the task's, the first `steps` of them to be matched.
-
-        Raises:
-            ConfigError: segments of fewer than three points, which have no inner one.
-        """
-        length = min(config.window_start or config.window or len(part.ts), len(part.ts))
-        if length < 3:
-            raise ConfigError(
-                f"trainer.warm_start={self.steps} needs segments of at least 3 points, got {length}: "
-                "use a longer trainer.window, or trainer.warm_start=0"
-            )
-        per_epoch, batch = self.task.batches(part, config, seed, progress)
+        """As the task's, the first `steps` of them to be matched."""
+        per_epoch, batch = super().batches(part, config, seed, progress)
         return per_epoch, lambda step: Matched(batch(step)) if step < self.steps else batch(step)
 
     def step(self, model: nn.Module, batch: Any) -> StepOutput:
         """Loss and scalars of one batch."""
         if not isinstance(batch, Matched):
             return self.task.step(model, batch)
-        own = getattr(model, "mismatch", None)
-        loss = self._mismatch(model, batch.batch) if own is None else own(batch.batch)
-        return StepOutput(loss, {"loss": loss.detach(), "derivative_matching": loss.detach()}, [])
-
-    def _mismatch(self, model: nn.Module, batch: TrajectoryBatch) -> Tensor:
-        if not hasattr(model, "vector_field"):
-            raise ConfigError(
-                "trainer.warm_start: this model has no field in the data's units; use trainer.warm_start=0"
-            )
-        ys = batch.ys[1:-1]
-        times = batch.ts[1:-1].unsqueeze(1) + batch.t0
-        found = model.vector_field(times.flatten(), ys.flatten(0, 1))  # type: ignore[operator]
-        error = (found.unflatten(0, ys.shape[:2]) - slopes(batch.ts, batch.ys)) / self._std.like(ys)
-        if batch.mask is None:
-            return error.pow(2).mean()
-        seen = (batch.mask[:-2] & batch.mask[1:-1] & batch.mask[2:]).unsqueeze(-1)
-        return torch.where(seen, error, 0).pow(2).sum() / (seen.sum() * error.shape[-1]).clamp(min=1)
-
-
-def slopes(ts: Tensor, ys: Tensor) -> Tensor:
-    """(T - 2, B, D) derivatives at the inner times of ys (T, B, D), exact for parabolas on any spacing ts (T,)."""
-    before, after = (step[:, None, None] for step in (ts[1:-1] - ts[:-2], ts[2:] - ts[1:-1]))
-    backward, forward = (ys[1:-1] - ys[:-2]) / before, (ys[2:] - ys[1:-1]) / after
-    return (after * backward + before * forward) / (before + after)
+        loss = self.match(model, batch.batch)
+        return StepOutput(loss, {"loss": loss.detach(), self.scalar: loss.detach()}, [])

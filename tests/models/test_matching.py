@@ -11,9 +11,10 @@ from node_runner.datasets.bouncing_ball import BouncingBall
 from node_runner.models.event import EventODE
 from node_runner.models.parts.matching import heun
 from node_runner.tasks import TrajectoryRegression
+from node_runner.tasks.derivatives import MatchedDerivatives
 from node_runner.tasks.segments import whole
 from node_runner.tasks.trajectory import event_errors
-from node_runner.tasks.warm_start import Matched, WarmStart
+from node_runner.tasks.warm_start import Matched
 from node_runner.views import DataSpec, Trajectories, View
 from tests.models.builders import LinearField, accurate_solve, field_factory
 
@@ -107,7 +108,8 @@ def test_what_is_not_observed_does_not_count():
 def test_a_warm_start_asks_the_model_itself():
     data, part = ball()
     model = untrained(data)
-    output = WarmStart(TrajectoryRegression(data, {}), data, 1).step(model, Matched(batch_of(part)))
+    task = MatchedDerivatives(TrajectoryRegression(data, {}), data, 1, model)
+    output = task.step(model, Matched(batch_of(part)))
     assert float(output.loss.detach()) == float(model.mismatch(batch_of(part)).detach())
     output.loss.backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())

@@ -12,7 +12,8 @@ from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
 from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks.density import Density
-from node_runner.tasks.lines import Matched, MatchedLines
+from node_runner.tasks.lines import MatchedLines
+from node_runner.tasks.warm_start import Matched
 from node_runner.views import View
 from tests.models.builders import spec
 from tests.runs import make_run, trainer_of
@@ -43,7 +44,7 @@ def test_the_loss_is_the_objective_of_the_model_at_dequantised_grey_levels():
     x = torch.arange(8, dtype=torch.float64).reshape(4, 2)
     for levels in (0, 8):
         data, model = spec(View.points, (2,), levels=levels), Told()
-        out = MatchedLines(Density(data, {}), data, 1).step(model, Matched(PointBatch(x)))
+        out = MatchedLines(Density(data, {}), data, 1, model).step(model, Matched(PointBatch(x)))
         assert (float(out.loss), out.solves) == (3.0, [])
         assert torch.equal(model.x.floor(), x)
         assert torch.equal(model.x, x) is (levels == 0)
@@ -52,4 +53,4 @@ def test_the_loss_is_the_objective_of_the_model_at_dequantised_grey_levels():
 def test_a_model_without_such_an_objective_is_refused():
     data = spec(View.points, (2,))
     with pytest.raises(ConfigError, match=r"use trainer\.warm_start=0"):
-        MatchedLines(Density(data, {}), data, 1).step(nn.Identity(), Matched(PointBatch(torch.zeros(1, 2))))
+        MatchedLines(Density(data, {}), data, 1, nn.Identity())

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks import TrajectoryRegression
-from node_runner.tasks.warm_start import Matched, WarmStart, slopes
+from node_runner.tasks.derivatives import MatchedDerivatives, slopes
+from node_runner.tasks.warm_start import Matched
 from node_runner.views import View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of
@@ -32,10 +34,10 @@ def test_slopes_are_exact_for_parabolas_on_uneven_times_and_of_second_order_othe
 
 def test_the_true_field_matches_and_what_is_not_observed_does_not_count():
     data = spec(View.trajectories, (1,), mean=[0.0], std=[2.0])
-    task = WarmStart(TrajectoryRegression(data, {}), data, 1)
     ts = torch.linspace(0, 1, 101, dtype=torch.float64)
     ys = ts.exp()[:, None, None].repeat(1, 3, 1)
     right, wrong = (make_model("node", data, lambda shape, k=k: LinearField([[k]])) for k in (1.0, 2.0))
+    task = MatchedDerivatives(TrajectoryRegression(data, {}), data, 1, right)
     batch = TrajectoryBatch(ts, torch.zeros(3, dtype=torch.float64), ys, None)
     assert float(task.step(right, Matched(batch)).loss.detach()) < 1e-8
     # The wrong field is off by y: its square in units of the spread is the mean of (y / 2)^2 over inner times.
@@ -64,6 +66,12 @@ def test_steps_without_a_solve_are_no_reason_to_compile(tmp_path: Path, monkeypa
     monkeypatch.setattr(experiment.solve, "expect", told.append)
     rehearse(experiment, trainer.batch, trainer.total)
     assert told == [100]
+
+
+def test_a_model_without_a_field_is_refused_before_any_step():
+    data = spec(View.trajectories, (1,), mean=[0.0], std=[2.0])
+    with pytest.raises(ConfigError, match=r"no field in the data's units; use trainer\.warm_start=0"):
+        MatchedDerivatives(TrajectoryRegression(data, {}), data, 1, nn.Identity())
 
 
 def test_data_without_trajectories_and_segments_without_an_inner_point_are_refused(tmp_path: Path):
