@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from node_runner.assemble import assemble
-from node_runner.config import load_run
 from node_runner.errors import NodeRunnerError
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.config_file import load_run
 from node_runner.runs.run import draw_figures
 from node_runner.training import checkpoint
 

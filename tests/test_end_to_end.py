@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from node_runner.assemble import assemble
-from node_runner.config import RunConfig, compose_run, config_hash, load_run, resolved
+from node_runner.config import RunConfig, compose_run, config_hash, resolved
 from node_runner.errors import ConfigError, Diverged, RunError, SolveFailed
 from node_runner.reporting.figures import draw
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.config_file import load_run
 from node_runner.runs.run import make_trainer, run
 from node_runner.settings import SpiralForm
 from tests.runs import make_run, trainer_of

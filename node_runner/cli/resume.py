@@ -9,9 +9,9 @@ from pathlib import Path
 
 from node_runner.cli.runs import find_run
 from node_runner.cli.train.job import execute
-from node_runner.config import load_run
 from node_runner.errors import ConfigError
 from node_runner.reporting.console import handler
+from node_runner.runs.config_file import load_run
 
 
 MAY_CHANGE = ("trainer", "logger")

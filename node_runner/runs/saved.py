@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node_runner.assemble import Experiment, assemble
-from node_runner.config import load_run
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.config_file import load_run
 from node_runner.tasks.first_states import give_first_states
 from node_runner.training import checkpoint
 

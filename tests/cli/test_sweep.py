@@ -15,9 +15,9 @@ from node_runner.cli import journal
 from node_runner.cli.compare.compared import read_compared
 from node_runner.cli.train import job, sweep
 from node_runner.cli.train.sweep import draw_sweep
-from node_runner.config import load_run
 from node_runner.reporting.console import ConsoleProgress
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.config_file import load_run
 from tests.cli.conftest import SPIRAL, NodeRun
 
 

@@ -17,10 +17,11 @@ from node_runner.cli import journal
 from node_runner.cli.compare.compared import Compared
 from node_runner.cli.explain import explain, report, shown
 from node_runner.cli.train.job import execute, forget, remove_empty
-from node_runner.config import RunConfig, config_hash, load_run, to_run
+from node_runner.config import RunConfig, config_hash, to_run
 from node_runner.errors import ConfigError, DataError
 from node_runner.reporting.lock import locked
 from node_runner.reporting.run_folder import RunFolder
+from node_runner.runs.config_file import load_run
 
 
 log = logging.getLogger("node_runner")
