@@ -153,7 +153,7 @@ SUPPLIED: dict[str, Callable[[str, Path], tuple[Any, ...]]] = {
             equation=Equation(lambda t, y, rate: -rate * y, {"rate": 1.0}),
             graph=Graph(torch.ones(2, 2).fill_diagonal_(0), torch.zeros(2, 2)),
         ),
-        field_factory(), accurate_solve(), {},
+        field_factory(time_dependent=True), accurate_solve(), {},
     ),
 }  # fmt: skip
 """What the runner hands over, by group."""
