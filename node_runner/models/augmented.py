@@ -8,8 +8,8 @@ from torch import nn
 
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.models.node import build
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.block_model import ClassifierSettings, block_model
 from node_runner.models.parts.views import learns_from
 from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
@@ -44,4 +44,5 @@ def augmented(
         augment: zeros appended to the state: features, or channels of images.
         encoder, encoder_width, state, end_time, steer: see `node.node`.
     """
-    return build(spec, make_field, solve, regularisers, augment, encoder, encoder_width, state, end_time, steer)
+    settings = ClassifierSettings(encoder, encoder_width, state, end_time, steer)
+    return block_model(spec, make_field, solve, regularisers, settings, augment)

@@ -1,4 +1,4 @@
-"""The plain neural ODE, and what it shares with the augmented one."""
+"""The plain neural ODE."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from torch import nn
 
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
-from node_runner.models.parts.block import MakeField, ODEBlock
-from node_runner.models.parts.classifier import Classifier, choose_encoder, make_encoder, make_head
-from node_runner.models.parts.trajectory import TrajectoryModel
+from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.block_model import ClassifierSettings, block_model
 from node_runner.models.parts.views import learns_from
 from node_runner.settings import Count, Encoder, NonNegative, Positive
 from node_runner.types import Integrate
@@ -48,26 +47,5 @@ def node(
         steer: half the width of the interval about T from which a classifier in training draws the end of each
             solve (Ghosh et al., STEER, 2020). 0: T itself.
     """
-    return build(spec, make_field, solve, regularisers, 0, encoder, encoder_width, state, end_time, steer)
-
-
-def build(
-    spec: DataSpec,
-    make_field: MakeField,
-    solve: Integrate,
-    regularisers: Mapping[str, Regulariser],
-    augment: int,
-    encoder: Encoder,
-    encoder_width: int,
-    state: int,
-    end_time: float,
-    steer: float = 0.0,
-) -> nn.Module:
-    """The model of `node` (augment = 0) and `augmented` for the view of `spec`."""
-    if spec.view is View.trajectories:
-        return TrajectoryModel(spec, ODEBlock(make_field, solve, regularisers, spec.shape, augment))
-    chosen = choose_encoder(encoder, spec, make_field)
-    layers, shape = make_encoder(chosen, spec, encoder_width, state)
-    block = ODEBlock(make_field, solve, regularisers, shape, augment)
-    head = make_head(block.state_shape, spec.num_classes)
-    return Classifier(spec, layers, block, head, end_time, steer)
+    settings = ClassifierSettings(encoder, encoder_width, state, end_time, steer)
+    return block_model(spec, make_field, solve, regularisers, settings)

@@ -8,8 +8,8 @@ from torch import nn
 
 from node_runner.learning import Regulariser, StepRegulariser
 from node_runner.models import MODELS
-from node_runner.models.node import build
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.block_model import ClassifierSettings, block_model
 from node_runner.models.parts.residual import Layers
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.unused import SOLVE, makes_no_use_of
@@ -58,4 +58,6 @@ def resnet(
     noting = {name: item for name, item in regularisers.items() if isinstance(item, StepRegulariser)}
     refuse_regularisers("resnet", "has no solver whose steps could be looked at", noting, "node")
     steps = Layers(layers_per_output if spec.view is View.trajectories else layers)
-    return build(spec, make_field, steps, regularisers, 0, encoder, encoder_width, state, end_time)
+    return block_model(
+        spec, make_field, steps, regularisers, ClassifierSettings(encoder, encoder_width, state, end_time)
+    )
