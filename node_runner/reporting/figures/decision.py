@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Scene, host, plane
 from node_runner.reporting.figures.style import class_colours, height, planar, sheet, window
-from node_runner.reporting.figures.trajectories import axis_names
 
 
 SIZE, MOST = 150, 2000
@@ -40,6 +39,6 @@ def draw(scene: Scene) -> Figure | None:
     missed = points[:MOST][wrong[:MOST]]
     label = f"mistaken ({wrong.mean():.1%})"
     axes.plot(*missed.T, "x", color="black", markersize=2.8, markeredgewidth=0.6, label=label)
-    planar(axes, x, y, axis_names(scene))
+    planar(axes, x, y, scene.axis_names)
     figure.legend(loc="outside lower center", ncols=min(5, len(colours) + 1), markerscale=2)
     return figure

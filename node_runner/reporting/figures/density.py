@@ -22,7 +22,6 @@ from node_runner.reporting.figures.style import (
     sheet,
     window,
 )
-from node_runner.reporting.figures.trajectories import axis_names
 
 
 SIZE = 100
@@ -49,7 +48,7 @@ def draw(scene: Scene) -> Figure | None:
         )  # fmt: skip
         axes.set_title(name)
     for axes in grid:
-        planar(axes, x, y, axis_names(scene))
+        planar(axes, x, y, scene.axis_names)
     if densities:
         figure.colorbar(drawn, ax=grid[-1], shrink=0.8, label="probability per unit area")
     return figure
@@ -106,6 +105,6 @@ def _on_a_line(scene: Scene, data: Array) -> Figure:
     axes.hist(samples[np.isfinite(samples)], bins, density=True, histtype="step", color=LEARNED, label="samples")
     points = torch.linspace(low, high, 400, dtype=torch.float64).unsqueeze(1)
     axes.plot(points[:, 0], np.exp(scene.evaluate(scene.log_prob, points)), color=BEYOND, label="learned density")
-    axes.set(xlabel=axis_names(scene)[0], ylabel="probability per unit", xlim=(low, high))
+    axes.set(xlabel=scene.axis_names[0], ylabel="probability per unit", xlim=(low, high))
     axes.legend()
     return figure

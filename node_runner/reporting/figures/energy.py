@@ -14,11 +14,11 @@ def draw(scene: Scene) -> Figure | None:
     energy = scene.spec.energy
     if energy is None:
         return None
-    name, longest = max(scene.tests, key=lambda test: float(test[1].ts[-1]))
+    name, longest = scene.longest
     figure = sheet(7.2, 3.8, "")
     axes = clean(figure.subplots(), grid=True)
     true, learned = energy(longest.true), energy(longest.learned)
-    horizon = float(scene.predictions["train"].ts[-1])
+    horizon = scene.horizon
     if longest.ts[-1] > horizon:
         axes.axvspan(horizon, longest.ts[-1], color=SHADE, linewidth=0, label="beyond the training horizon")
     for colour, row in zip(PALETTE, _chosen(true[:, 0]), strict=False):

@@ -21,7 +21,7 @@ def draw(scene: Scene) -> Figure:
     """Median and 10-90 % band over the trajectories of each test, on a logarithmic scale."""
     figure = sheet(7.2, 4.0, "")
     axes = clean(figure.subplots(), grid=True)
-    horizon = float(scene.predictions["train"].ts[-1])
+    horizon = scene.horizon
     finals = []
     for colour, (name, prediction) in zip(PALETTE, scene.tests, strict=False):
         ts = prediction.ts[1:]

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Prediction, Scene
 from node_runner.reporting.figures.style import LEARNED, PALETTE, SHADE, TRUE, clean, figure_of, sheet
-from node_runner.reporting.figures.trajectories import axis_names
 
 
 SMALLEST = 1e-9
@@ -22,12 +21,12 @@ def draw(scene: Scene) -> Figure | None:
         return None
     figure = sheet(7.2, 5.2, title(scene, [name for name, _ in tests]))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.1))
-    horizon = float(scene.predictions["train"].ts[-1])
+    horizon = scene.horizon
     longest = max((part for _, part in tests), key=lambda part: float(part.ts[-1]))
     for axes in (above, below):
         if longest.ts[-1] > horizon:
             axes.axvspan(horizon, longest.ts[-1], color=SHADE, linewidth=0, zorder=-1)
-    _trajectory(clean(above), longest, axis_names(scene)[0])
+    _trajectory(clean(above), longest, scene.axis_names[0])
     for colour, (name, part) in zip(PALETTE[1:], tests, strict=False):
         _errors(clean(below, grid=True), name, part, colour)
     spacing = float(np.diff(longest.ts).mean())

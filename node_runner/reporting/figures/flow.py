@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from node_runner.reporting.figures.samples import picture
 from node_runner.reporting.figures.scene import TIMES, Array, Scene, host
 from node_runner.reporting.figures.style import clean, height, planar, sheet, window
-from node_runner.reporting.figures.trajectories import axis_names
 
 
 POINTS, ROWS = 2000, 6
@@ -30,7 +29,7 @@ def draw(scene: Scene) -> Figure | None:
     for axes, states, name in zip(figure.subplots(1, TIMES, sharey=True), paths, _times(scene), strict=True):
         axes.scatter(*states.T, c=colours, s=2.5, alpha=0.85, linewidths=0)
         axes.set_title(name)
-        planar(clean(axes), x, y, axis_names(scene)).label_outer()
+        planar(clean(axes), x, y, scene.axis_names).label_outer()
     return figure
 
 

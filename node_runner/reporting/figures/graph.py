@@ -22,7 +22,7 @@ def draw(scene: Scene) -> Figure | None:
     graph = scene.spec.graph
     if graph is None:
         return None
-    name, longest = max(scene.tests, key=lambda test: float(test[1].ts[-1]))
+    name, longest = scene.longest
     row = int(np.argsort(longest.mse)[(len(longest.mse) - 1) // 2])
     places = host(graph.places)
     edges: Array = places[np.argwhere(np.triu(host(graph.adjacency)))]

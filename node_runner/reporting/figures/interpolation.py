@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import TRUE, clean, height, limits, planar, sheet, window
-from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.series import series_batch
 
 
@@ -59,7 +58,7 @@ def _plane(scene: Scene, decoded: Array, observed: Array, heading: str) -> Figur
         axes.plot(*decoded[:, place].T, color=colours[place])
         axes.plot(*decoded[0, place], ".", color="black", markersize=6, markeredgewidth=0)
         axes.set_title(name)
-        planar(clean(axes), x, y, axis_names(scene)).label_outer()
+        planar(clean(axes), x, y, scene.axis_names).label_outer()
     return figure
 
 
@@ -73,7 +72,7 @@ def _times(scene: Scene, ts: Array, decoded: Array, ends: tuple[Array, Array], h
         heading: of the figure.
     """
     times, observed = ends
-    names = axis_names(scene)[:MOST_AXES]
+    names = scene.axis_names[:MOST_AXES]
     figure = sheet(5.6, 1.75 * len(names) + 1.0, heading)
     rows = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, STEPS))

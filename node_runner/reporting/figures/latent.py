@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import BEYOND, LEARNED, clean, legend_below, planar, sheet, window
-from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.series import series_batch
 
 
@@ -60,7 +59,7 @@ def draw(scene: Scene) -> Figure | None:
     figure = sheet(9.6, 4.6, heading)
     left, right = figure.subplots(1, 2)
     begins, paths = plane(states[0]), plane(states[:, :PATHS])
-    label = axis_names(scene)[0]
+    label = scene.axis_names[0]
     values = host(scene.model.decode(mean)[:, 0])
     dots = left.scatter(*begins.T, c=values, s=9, cmap="viridis", linewidths=0)
     figure.colorbar(dots, ax=left, label=f"{label} at the beginning, decoded", shrink=0.85)

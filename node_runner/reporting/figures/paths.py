@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from node_runner.batches import PathBatch
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import TRUE, class_colours, clean, sheet, square
-from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.paths import path_batch
 
 
@@ -29,7 +28,7 @@ def draw(scene: Scene) -> Figure:
     mistakes. Those of two axes that are mostly observed together are drawn in the plane, others over time, a panel an
     axis.
     """
-    names, where = axis_names(scene)[:MOST_AXES], scene.series.seen
+    names, where = scene.axis_names[:MOST_AXES], scene.series.seen
     plane = scene.spec.shape == (2,) and 2 * int(where.all(dim=2).sum()) > int(where.any(dim=2).sum())
     labels = scene.examples.y.cpu().numpy()
     predicted = scene.probabilities.argmax(axis=1)

@@ -22,7 +22,6 @@ from node_runner.reporting.figures.style import (
     sheet,
     window,
 )
-from node_runner.reporting.figures.trajectories import axis_names
 
 
 MOST, SIZE, STREAMS = 4, 60, 0.7
@@ -44,7 +43,7 @@ def draw(scene: Scene) -> Figure | None:
         if field is not None:
             _stream(axes, x, y, field)
         for prediction, row in _choose(scene):
-            _path(axes, prediction, row, _horizon(scene), learned=name == "learned")
+            _path(axes, prediction, row, scene.horizon, learned=name == "learned")
         axes.plot(starts[:, 0], starts[:, 1], "+", color="0.1", markersize=5, label="training starts")
         note = _slice(scene) if field is not None and name == "learned" else ""
         axes.set_title(f"{name} {'field and ' if field is not None else ''}trajectories{note}")
@@ -55,7 +54,7 @@ def draw(scene: Scene) -> Figure | None:
         grid[2].plot(states[:, 0], states[:, 1], ".", color="white", markersize=2.4, alpha=0.5, markeredgewidth=0)
         grid[2].set_title("distance of the two fields, training states dotted")
     for axes in grid:
-        planar(clean(axes), x, y, axis_names(scene))
+        planar(clean(axes), x, y, scene.axis_names)
     legend_below(figure, grid[:2])
     return figure
 
@@ -92,10 +91,6 @@ def true_field(scene: Scene, y: Tensor) -> Array | None:
     if field is None or scene.spec.numel != 2:
         return None
     return host(as_tensor(field(scene.splits.train.ts[0].cpu().double(), y)))
-
-
-def _horizon(scene: Scene) -> float:
-    return float(scene.predictions["train"].ts[-1])
 
 
 def _choose(scene: Scene) -> list[tuple[Prediction, int]]:

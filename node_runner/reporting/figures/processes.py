@@ -17,7 +17,6 @@ from node_runner.reporting.figures.style import (
     limits,
     sheet,
 )
-from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.law import given, increment, marginal
 from node_runner.tasks.series import series_batch
 
@@ -44,7 +43,7 @@ def draw_forecasts(scene: Scene) -> Figure | None:
     batch = series_batch(part, rows)
     generator = torch.Generator().manual_seed(0)
     draws = observed(scene, scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWN, generator=generator))
-    times, names = host(batch.times), axis_names(scene)
+    times, names = host(batch.times), scene.axis_names
     exact = None if scene.spec.law is None else given(scene.spec.law, batch.ts, batch.values, batch.seen)
     figure = sheet(3.2 * len(rows) + 0.4, 2.3 * len(names) + 0.9, title(scene, "forecasts", "forecast_w1", "coverage"))
     grid = figure.subplots(len(names), len(rows), sharex=True, sharey="row", squeeze=False)
@@ -71,7 +70,7 @@ def draw_forecasts(scene: Scene) -> Figure | None:
 
 def draw_process(scene: Scene) -> Figure:
     """Paths drawn from nothing with the band of the exact law, and deviations of values and of steps over time."""
-    part, names = scene.series, axis_names(scene)
+    part, names = scene.series, scene.axis_names
     generator = torch.Generator().manual_seed(0)
     states = scene.model.generate(part.grid, DRAWN, generator=generator).value.transpose(0, 1)
     draws, ts = observed(scene, states), host(part.grid)
@@ -126,7 +125,7 @@ def draw_coefficients(scene: Scene) -> Figure | None:
             some, np.full_like(some, 0.01), "|", transform=axes.get_xaxis_transform(), color="0.6", markersize=7,
             label="test values",
         )  # fmt: skip
-        axes.set(xlabel=axis_names(scene)[0], ylabel=name)
+        axes.set(xlabel=scene.axis_names[0], ylabel=name)
     panels[1].set_ylim(bottom=0, top=1.5 * float(np.max(learned[1])))
     legend_below(figure, panels)
     return figure

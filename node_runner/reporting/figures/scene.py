@@ -105,6 +105,11 @@ class Scene:
         with torch.no_grad():
             return np.concatenate([host(function(self.to_model(part))) for part in x.split(CHUNK)])
 
+    @property
+    def axis_names(self) -> list[str]:
+        """A name for each axis of the state."""
+        return list(self.spec.labels) or [f"$y_{{{i + 1}}}$" for i in range(self.spec.numel)]
+
     def measured(self, name: str) -> float | None:
         """A metric of the run, None where it was not measured."""
         return self.metrics.get(name)
@@ -128,6 +133,16 @@ class Scene:
     def tests(self) -> Iterator[tuple[str, Prediction]]:
         """(name, prediction) of every test part, "test" first."""
         return ((name, prediction) for name, prediction in self.predictions.items() if name != "train")
+
+    @property
+    def longest(self) -> tuple[str, Prediction]:
+        """(name, prediction) of the test part that goes on for longest."""
+        return max(self.tests, key=lambda test: float(test[1].ts[-1]))
+
+    @property
+    def horizon(self) -> float:
+        """Time at which the training trajectories end."""
+        return float(self.predictions["train"].ts[-1])
 
     @functools.cached_property
     def series(self) -> Series:

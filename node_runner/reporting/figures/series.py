@@ -24,7 +24,6 @@ from node_runner.reporting.figures.style import (
     sheet,
     square,
 )
-from node_runner.reporting.figures.trajectories import axis_names
 from node_runner.tasks.series import series_batch
 
 
@@ -84,7 +83,7 @@ def continued(scene: Scene) -> Continued:
 def draw_times(scene: Scene) -> Figure:
     """A column a test series, best, median and worst continued, a row an axis; what lies after the end is shaded."""
     found = continued(scene)
-    names = axis_names(scene)[:MOST_AXES]
+    names = scene.axis_names[:MOST_AXES]
     columns = chosen(found)
     figure = sheet(3.1 * len(columns) + 0.4, 1.75 * len(names) + 1.2, title(scene))
     grid = figure.subplots(len(names), len(columns), sharex=True, sharey="row", squeeze=False)
@@ -116,11 +115,9 @@ def draw_plane(scene: Scene) -> Figure | None:
         clean(axes)
         _lines(axes, found, row, lambda states: (states[..., 0], states[..., 1]), apart=True)
         x, y = square(found.true[row], margin=0.25)
-        axes.set(
-            xlim=x, ylim=y, xlabel=axis_names(scene)[0], title=f"{name}\nmse {figure_of(float(found.errors[row]))}"
-        )
+        axes.set(xlim=x, ylim=y, xlabel=scene.axis_names[0], title=f"{name}\nmse {figure_of(float(found.errors[row]))}")
         axes.set_aspect("equal")
-    panels[0].set_ylabel(axis_names(scene)[1])
+    panels[0].set_ylabel(scene.axis_names[1])
     legend_below(figure, panels)
     return figure
 

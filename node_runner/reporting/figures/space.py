@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Scene
 from node_runner.reporting.figures.style import BEYOND, LEARNED, TRUE, headline, legend_below, limits
-from node_runner.reporting.figures.trajectories import axis_names, choose, title
+from node_runner.reporting.figures.trajectories import choose, title
 
 
 FADED = 24
@@ -23,8 +23,8 @@ def draw(scene: Scene) -> Figure | None:
     columns = choose(scene)[1:]  # the training trajectories are behind all of them
     if not columns:
         return None
-    names, train = axis_names(scene), scene.predictions["train"]
-    horizon = float(train.ts[-1]) * (1 + 1e-6)
+    names, train = scene.axis_names, scene.predictions["train"]
+    horizon = scene.horizon * (1 + 1e-6)
     box = [limits(np.concatenate([p.true[..., axis].ravel() for p in scene.predictions.values()])) for axis in range(3)]
     # Constrained layout knows nothing of what stands beside the axes of a box.
     figure = Figure(figsize=(3.9 * len(columns) + 0.3, 4.5))

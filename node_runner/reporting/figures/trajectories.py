@@ -26,8 +26,8 @@ class Column(NamedTuple):
 def draw(scene: Scene) -> Figure:
     """A column a trajectory, a row an axis of the state; times beyond the training horizon are shaded."""
     columns = choose(scene)
-    names = axis_names(scene)[:MOST_AXES]
-    horizon = float(scene.predictions["train"].ts[-1])
+    names = scene.axis_names[:MOST_AXES]
+    horizon = scene.horizon
     figure = sheet(2.9 * len(columns) + 0.4, 1.75 * len(names) + 1.2, title(scene, len(names)))
     grid = figure.subplots(len(names), len(columns), sharex="col", sharey="row", squeeze=False)
     for place, column in enumerate(columns):
@@ -70,11 +70,6 @@ def title(scene: Scene, shown: int) -> str:
         numbers.append(f"{name} mse {figure_of(prediction.mean_mse if mse is None else mse)}")
     some = f" (first {shown} of {scene.spec.numel} axes)" if shown < scene.spec.numel else ""
     return f"{scene.spec.dataset}: true and learned trajectories{some}, " + ", ".join(numbers)
-
-
-def axis_names(scene: Scene) -> list[str]:
-    """A name for each axis of the state."""
-    return list(scene.spec.labels) or [f"$y_{{{i + 1}}}$" for i in range(scene.spec.numel)]
 
 
 def _line(axes: Axes, column: Column, axis: int, horizon: float, *, observed: bool) -> None:
