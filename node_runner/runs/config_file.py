@@ -9,6 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from node_runner.config import (
@@ -44,16 +45,17 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         saved = OmegaConf.load(path)
     except YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({str(error).splitlines()[0]}); is it as node-run left it?") from error
+    if not isinstance(saved, DictConfig):
+        raise ConfigError(f"{path}: expected the settings of a run, got a list; is it as node-run left it?")
     try:
-        assert isinstance(saved, DictConfig)
         for group, option in changes:
             if is_group(group):
                 saved[group] = _options(group, option)
         merged = OmegaConf.merge(_typed(saved), saved)
-    except ConfigError:
-        raise
-    except Exception as error:
+    except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{path}: a group lacks the name of its component; is it as node-run left it?") from error
     assert isinstance(merged, DictConfig)
     for key, value in changes:
         if not is_group(key):

@@ -103,8 +103,9 @@ def test_a_file_that_does_not_fit_is_refused(damage: Any, why: str, tmp_path: Pa
         load_run(tmp_path / "config.yaml")
 
 
-def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path):
-    (tmp_path / "config.yaml").write_text("a: [1,\n")
+@pytest.mark.parametrize("text", ["a: [1,\n", "[1, 2]\n", "dataset\n", ""], ids=["no-yaml", "list", "word", "empty"])
+def test_a_file_that_holds_no_configuration_is_refused(text: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.yaml: "):
         load_run(tmp_path / "config.yaml")
 
