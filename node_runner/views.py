@@ -5,6 +5,7 @@ Shapes: N samples of a data set, T times, D state, P pixels or features.
 
 from __future__ import annotations
 
+import abc
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,8 +33,24 @@ class View(enum.Enum):
     processes = "processes"
 
 
+class Part(abc.ABC):
+    """Samples of one view. All its tensors are on one device."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        return next(value.device for value in vars(self).values() if isinstance(value, Tensor))
+
+    def rows(self, most: int | None = None) -> Tensor:
+        """Indices (n,) of the samples, in their order and where the data are: of all, or of the first `most`."""
+        return torch.arange(len(self) if most is None else min(most, len(self)), device=self.device)
+
+
 @dataclass(frozen=True)
-class Trajectories:
+class Trajectories(Part):
     """States observed along solutions.
 
     Attributes:
@@ -60,7 +77,7 @@ class Trajectories:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Part):
     """Examples with a class. x: (N, P...) floats, y: (N,) int64 class indices."""
 
     x: Tensor
@@ -75,7 +92,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Part):
     """Samples of a density. x: (N, D) floats; for images the integers 0..levels-1, which the task dequantises."""
 
     x: Tensor
@@ -88,7 +105,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(Part):
     """Series observed at some times, in some channels.
 
     Attributes:

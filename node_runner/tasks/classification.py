@@ -32,7 +32,7 @@ class Classification:
     ) -> tuple[int, Callable[[int], Any]]:
         """Steps in an epoch, and the batch of each step."""
         del progress
-        shuffled = Shuffled(len(part), config.batch_size, seed, self._device(part))
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
         return shuffled.steps_per_epoch, lambda step: self._batch(part, shuffled(step))
 
     def step(self, model: nn.Module, batch: Any) -> StepOutput:
@@ -47,7 +47,7 @@ class Classification:
         """Loss, accuracy and the mean evaluations of a solve over the whole part."""
         sums = torch.zeros(2, dtype=torch.float64)
         nfe, solves = 0, 0
-        for rows in torch.arange(len(part), device=self._device(part)).split(batch_size):
+        for rows in part.rows().split(batch_size):
             batch = self._batch(part, rows)
             output = self._classify(model, batch)
             loss = F.cross_entropy(output.value, batch.y, reduction="sum")
@@ -57,10 +57,6 @@ class Classification:
             solves += 1
         loss_mean, accuracy = (sums / len(part)).tolist()
         return {"loss": loss_mean, "accuracy": accuracy, "nfe": nfe / solves}
-
-    def _device(self, part: Any) -> torch.device:
-        device: torch.device = part.x.device
-        return device
 
     def _batch(self, part: Any, rows: Tensor) -> Any:
         return LabelledBatch(part.x.index_select(0, rows), part.y.index_select(0, rows))

@@ -36,7 +36,7 @@ class Density:
     ) -> tuple[int, Callable[[int], PointBatch]]:
         """Steps in an epoch, and the batch of each step."""
         del progress
-        shuffled = Shuffled(len(part), config.batch_size, seed, part.x.device)
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
         return shuffled.steps_per_epoch, lambda step: PointBatch(part.x.index_select(0, shuffled(step)))
 
     def step(self, model: nn.Module, batch: PointBatch) -> StepOutput:
@@ -50,7 +50,7 @@ class Density:
     def evaluate(self, model: nn.Module, part: Points, batch_size: int) -> dict[str, float]:
         """Loss, nll, bits_per_dim (grey levels only), entropy of the true density (if known), mean nfe of a solve."""
         total, nfe, solves = torch.zeros((), dtype=torch.float64), 0, 0
-        for rows in torch.arange(len(part), device=part.x.device).split(batch_size):
+        for rows in part.rows().split(batch_size):
             output = model(self._continuous(part.x[rows]))
             total -= output.value.double().sum().cpu()
             nfe += output.nfe

@@ -81,7 +81,7 @@ class LearnedFirstStates(Around):
     ) -> tuple[int, Callable[[int], TrajectoryBatch]]:
         """Steps in an epoch, and the batch of each step: whole trajectories, or how much of them is learned by then."""
         full, start = window_lengths(config, len(part.ts))
-        shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
         length = growing(start, full, config.curriculum_share, progress)
 
         def batch(step: int) -> TrajectoryBatch:

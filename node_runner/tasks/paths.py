@@ -21,10 +21,6 @@ class PathClassification(Classification):
     name = "path classification"
     view = View.paths
 
-    def _device(self, part: Any) -> torch.device:
-        device: torch.device = part.ys.device
-        return device
-
     def _batch(self, part: Any, rows: Tensor) -> Any:
         return path_batch(part, rows)
 

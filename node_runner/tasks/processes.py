@@ -47,7 +47,7 @@ class ProcessLearning:
         self, part: Series, config: TrainerConfig, seed: int, progress: Callable[[int], float]
     ) -> tuple[int, Callable[[int], SeriesBatch]]:
         """Steps in an epoch, and the batch of each step: whole series."""
-        shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
         return shuffled.steps_per_epoch, lambda step: process_batch(part, shuffled(step), progress(step))
 
     def step(self, model: nn.Module, batch: SeriesBatch) -> StepOutput:
@@ -78,7 +78,7 @@ class ProcessLearning:
 
     def _likelihood(self, model: Any, part: Series, batch_size: int) -> dict[str, float]:
         nll = exact = 0.0
-        for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
+        for rows in part.rows().split(batch_size):
             batch = process_batch(part, rows)
             nll += float(model(batch.ts, batch.values, batch.seen, batch.lesson).objective) * len(rows)
             if self.spec.law is not None:
@@ -104,7 +104,7 @@ class ProcessLearning:
         if not after:
             return {}
         covered, distance, places = 0.0, 0.0, 0
-        for rows in torch.arange(len(part), device=part.ys.device).split(ROWS):
+        for rows in part.rows().split(ROWS):
             batch = series_batch(part, rows)
             later = batch.times > end
             first = int((~later.any(dim=1)).sum())

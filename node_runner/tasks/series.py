@@ -38,7 +38,7 @@ class SeriesRegression:
         self, part: Series, config: TrainerConfig, seed: int, progress: Callable[[int], float]
     ) -> tuple[int, Callable[[int], SeriesBatch]]:
         """Steps in an epoch, and the batch of each step: whole series."""
-        shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+        shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
         return shuffled.steps_per_epoch, lambda step: series_batch(part, shuffled(step), progress(step))
 
     def step(self, model: nn.Module, batch: SeriesBatch) -> StepOutput:
@@ -58,7 +58,7 @@ class SeriesRegression:
         sums = torch.zeros(5, 2, dtype=torch.float64)  # of squares and of counts: loss, mse and its three shares
         end = part.last_seen
         nfe, batches = 0, 0
-        for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
+        for rows in part.rows().split(batch_size):
             batch = series_batch(part, rows)
             output = model(batch.ts, batch.values, batch.seen)
             target, known, _ = batch.lesson

@@ -54,7 +54,7 @@ class TrajectoryRegression:
             ConfigError: the window is longer than the trajectories, or these have gaps on uneven times.
         """
         if config.window is None and config.window_start is None:
-            shuffled = Shuffled(len(part), config.batch_size, seed, part.ys.device)
+            shuffled = Shuffled(len(part), config.batch_size, seed, part.device)
             return shuffled.steps_per_epoch, lambda step: whole(part, shuffled(step))
         full, start = window_lengths(config, len(part.ts))
         segments = Segments(part)
@@ -63,7 +63,7 @@ class TrajectoryRegression:
             raise ConfigError(f"trainer.window={full}: segments must start where a state was observed, and these "
                               "trajectories have gaps and uneven times; use trainer.window=null")  # fmt: skip
         size = config.batch_size or len(part)
-        windows = Windows(lengths, size, full, seed, part.ys.device, shared_start=not segments.even)
+        windows = Windows(lengths, size, full, seed, part.device, shared_start=not segments.even)
         length = growing(start, full, config.curriculum_share, progress)
 
         def ahead(step: int) -> dict[int, TrajectoryBatch]:
@@ -106,7 +106,7 @@ class TrajectoryRegression:
         named: dict[str, float] = {}
         nfe, solves = 0, 0
         jumps: list[Tensor] = []
-        for rows in torch.arange(len(part), device=part.ys.device).split(batch_size):
+        for rows in part.rows().split(batch_size):
             batch = whole(part, rows)
             output = model(batch.ys[0], batch.ts, batch.t0)
             sums += self._sums(output.value, batch)

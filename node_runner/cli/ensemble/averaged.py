@@ -51,8 +51,7 @@ def probabilities(member: Saved, name: str) -> Array:
     part = experiment.splits[name]
     found = []
     with torch.no_grad(), experiment.tolerances.evaluation():
-        device = part.ys.device if isinstance(part, Series) else part.x.device
-        for rows in torch.arange(len(part), device=device).split(AT_ONCE):
+        for rows in part.rows().split(AT_ONCE):
             if isinstance(part, Series):
                 batch = path_batch(part, rows)
                 output = experiment.model(batch.ts, batch.values, batch.seen)

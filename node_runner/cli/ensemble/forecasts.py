@@ -126,7 +126,7 @@ def _trajectories(member: Saved, name: str, ts: Tensor) -> Array:
 def _series(member: Saved, name: str) -> Array:
     experiment = member.experiment
     part: Series = experiment.splits[name]
-    batch = series_batch(part, torch.arange(len(part), device=part.ys.device))
+    batch = series_batch(part, part.rows())
     with torch.no_grad(), experiment.tolerances.evaluation():
         output = experiment.model(batch.ts, batch.values, batch.seen)
     return numpy(output.value.transpose(0, 1))

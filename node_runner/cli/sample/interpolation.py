@@ -56,7 +56,7 @@ def interpolate_series(model: Any, series: Series, steps: int) -> Tensor:
 
     Lines between the means of their posteriors, which need no shell to keep to.
     """
-    batch = series_batch(series, torch.arange(len(series), device=series.ys.device))
+    batch = series_batch(series, series.rows())
     mean, _ = model.posterior(batch.ts, batch.values, batch.seen)
     starts, ends = mean.chunk(2)
     shares = torch.linspace(0, 1, steps, dtype=mean.dtype, device=mean.device)

@@ -27,7 +27,7 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
     """Test series as the model sees and continues them, and draws of where it has a posterior."""
     model: Any = saved.experiment.model
     part = saved.experiment.splits.test
-    batch = series_batch(part, torch.arange(min(count, len(part)), device=part.ys.device))
+    batch = series_batch(part, part.rows(count))
     ts, seen = numpy(batch.ts.t()), batch.seen.transpose(0, 1).cpu().numpy()
     ys = numpy(model(*batch[:3]).value.transpose(0, 1))  # (N, T, D)
     spec = saved.experiment.spec
@@ -48,7 +48,7 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
 def between_series(saved: Saved, rows: Tensor, file: Path) -> None:
     """Series that lie between the test series `rows` (2 N,), N starts and N ends, in a latent space."""
     spec, test = saved.experiment.spec, saved.experiment.splits.test
-    rows = rows.to(test.ys.device)
+    rows = rows.to(test.device)
     ts = test.ts if test.ts.dim() == 1 else test.ts[rows]
     some = Series(ts, test.ys[rows], test.seen[rows], test.known[rows])
     paths = numpy(interpolate_series(saved.experiment.model, some, STEPS))

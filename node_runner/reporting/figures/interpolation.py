@@ -24,7 +24,7 @@ def draw(scene: Scene) -> Figure | None:
     if not hasattr(scene.model, "posterior"):
         return None
     part = scene.series
-    batch = series_batch(part, torch.arange(min(AMONG, len(part)), device=part.ys.device))
+    batch = series_batch(part, part.rows(AMONG))
     ts = part.grid[: max(2, int((part.grid <= part.last_seen).sum()))]
     mean, _ = scene.model.posterior(batch.ts, batch.values, batch.seen)
     first, last = divmod(int(torch.cdist(mean, mean).argmax()), len(mean))

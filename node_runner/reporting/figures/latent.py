@@ -6,7 +6,6 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from node_runner.reporting.figures.scene import Array, Scene, host
@@ -44,7 +43,7 @@ def draw(scene: Scene) -> Figure | None:
     if not hasattr(scene.model, "posterior"):
         return None
     part = scene.series
-    batch = series_batch(part, torch.arange(min(MOST, len(part)), device=part.ys.device))
+    batch = series_batch(part, part.rows(MOST))
     mean, log_std = scene.model.posterior(batch.ts, batch.values, batch.seen)
     if mean.shape[1] < 2:
         return None

@@ -35,7 +35,7 @@ def draw(scene: Scene) -> Figure:
     own = scene.probabilities[np.arange(len(labels)), labels]
     order = np.argsort(own, kind="stable")
     rows = [*order[::-1][: COLUMNS // 2], *order[: COLUMNS // 2]]
-    batch = path_batch(scene.series, torch.as_tensor(np.array(rows), device=scene.series.ys.device))
+    batch = path_batch(scene.series, torch.as_tensor(np.array(rows), device=scene.series.device))
     shares = _shares(scene, batch, scene.probabilities[rows])
     colours, classes = class_colours(scene.spec.num_classes), scene.spec.class_names
     heights = (1.7, 1) if plane else (1,) * (len(names) + 1)

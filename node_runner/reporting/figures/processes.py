@@ -39,7 +39,7 @@ def draw_forecasts(scene: Scene) -> Figure | None:
     part, end = scene.series, scene.series.last_seen
     if not part.known[part.times > end].any():
         return None
-    rows = torch.arange(min(COLUMNS, len(part)), device=part.ys.device)
+    rows = part.rows(COLUMNS)
     batch = series_batch(part, rows)
     generator = torch.Generator().manual_seed(0)
     draws = observed(scene, scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWN, generator=generator))

@@ -170,7 +170,7 @@ class Scene:
         """(N, C) of the classes of every one of `examples`."""
         if isinstance(self.splits.test, Series):
             with torch.no_grad():
-                rows = torch.arange(len(self.series), device=self.series.ys.device).split(CHUNK)
+                rows = self.series.rows().split(CHUNK)
                 return np.concatenate([host(self._classify_paths(some)) for some in rows])
         return self.classify(self.examples.x)
 

@@ -62,7 +62,7 @@ class Continued(NamedTuple):
 def continued(scene: Scene) -> Continued:
     """The first test series, as the model predicts them."""
     part = scene.series
-    batch = series_batch(part, torch.arange(min(MOST, len(part)), device=part.ys.device))
+    batch = series_batch(part, part.rows(MOST))
     with torch.no_grad():
         output = scene.model(batch.ts, batch.values, batch.seen)
         drawn = np.empty((0, *batch.values.transpose(0, 1).shape))
