@@ -45,6 +45,7 @@ from node_runner.solving import Solve, Tolerances
 from node_runner.tasks import make_task
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.loop import Trainer
+from node_runner.training.measuring import measured
 from node_runner.types import Integrate
 from node_runner.views import Dataset, View
 
@@ -165,7 +166,8 @@ def fit(
         values: of `TrainerConfig`, such as steps=500.
 
     Returns:
-        Metrics of the best validation, and of every test part; with `residual`, the equation's parameters.
+        Metrics of the best validation, and of every test part (loss NaN where it could not be solved); with `residual`,
+        the equation's parameters.
 
     Raises:
         ConfigError: a value out of its range, or that a module alone cannot serve.
@@ -194,15 +196,14 @@ def fit(
             reporters=[] if report is None else [Validations(report)],
         )
         trained = trainer.train()
-    tests = {name: trainer.evaluate(part) for name, part in splits.tests.items()}
+    tests = measured(trainer, splits.tests)
     found: dict[str, float] = {}
     if config.residual:
         parameters = cast(PositiveParameters, model.equation).positive()
         found = {f"equation/{name}": value.item() for name, value in parameters.items()}
     for name in dict(model.named_children()).keys() - own.keys():
         delattr(model, name)  # what was learned along with the model, and is not its own
-    measured = {f"{name}/{key}": value for name, part in tests.items() for key, value in part.items()}
-    return {**trained.best, **measured, **found}
+    return {**trained.best, **tests, **found}
 
 
 def load(run: str | Path, *overrides: str, checkpoint: str = "best") -> Experiment:

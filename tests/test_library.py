@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ import torch
 import node_runner as nr
 from node_runner import library
 from node_runner.config import compose_run
-from node_runner.errors import ConfigError
+from node_runner.errors import ConfigError, SolveFailed
 from node_runner.runs.run import run as train
 from node_runner.settings import FirstStates
+from node_runner.training.loop import Trainer
 
 
 @pytest.mark.parametrize("added", [{"first_states": FirstStates.learned}, {"shooting": 4}, {"residual": 0.1}], ids=str)
@@ -54,6 +57,22 @@ def test_names_in_the_place_of_parts_are_refused_with_what_makes_the_part():
         nr.model("node", "spiral", nr.solver())
     with pytest.raises(ConfigError, match=r"use nr.solver\('rk4'\)"):
         nr.model("node", nr.dataset("spiral"), "rk4")
+
+
+def test_a_test_that_cannot_be_solved_leaves_the_others(monkeypatch: pytest.MonkeyPatch, caplog: Any):
+    data = nr.dataset("spiral", train=2, val=2, test=2, long=2, times=8)
+    model = nr.model("node", data, nr.solver("midpoint"), field_settings={"width": 8})
+    evaluate = Trainer.evaluate
+
+    def failing(self: Trainer, part: Any) -> dict[str, float]:
+        if len(part.ts) > 8:
+            raise SolveFailed("too far")
+        return evaluate(self, part)
+
+    monkeypatch.setattr(Trainer, "evaluate", failing)
+    found = nr.fit(model, data, steps=2)
+    assert math.isnan(found["test_long/loss"]) and math.isfinite(found["test/loss"])
+    assert caplog.messages == ["test_long could not be measured: too far"]
 
 
 def test_training_says_a_line_a_validation_if_it_is_asked_to():

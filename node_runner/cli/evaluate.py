@@ -18,6 +18,7 @@ from node_runner.reporting.console import meaning, number
 from node_runner.runs.result import title
 from node_runner.runs.run import make_trainer
 from node_runner.runs.saved import Saved
+from node_runner.training.measuring import measured
 
 
 SAME = 1e-5
@@ -78,19 +79,14 @@ def measure(saved: Saved, names: Sequence[str]) -> dict[str, float]:
     Raises:
         SolveFailed: the only part that was asked for could not be solved.
     """
-    splits = saved.experiment.splits
+
+    def failed(name: str, failure: SolveFailed) -> None:
+        if len(names) == 1:
+            raise failure
+        print(f"{name} could not be measured: {failure}", file=sys.stderr)
+
     trainer = make_trainer(saved.experiment, saved.folder)
-    metrics: dict[str, float] = {}
-    for name in names:
-        try:
-            metrics |= {f"{name}/{key}": value for key, value in trainer.evaluate(splits[name]).items()}
-        except SolveFailed as error:
-            if len(names) == 1:
-                raise
-            # As at the end of a run: a field may fail on one part, and the others stand.
-            print(f"{name} could not be measured: {error}", file=sys.stderr)
-            metrics[f"{name}/loss"] = math.nan
-    return metrics
+    return measured(trainer, {name: saved.experiment.splits[name] for name in names}, failed)
 
 
 def _heading(saved: Saved, which: str) -> str:

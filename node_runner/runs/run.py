@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 
 from node_runner.assemble import Experiment, assemble
 from node_runner.config import RunConfig, resolved
-from node_runner.errors import ConfigError, Diverged, NodeRunnerError, SolveFailed
+from node_runner.errors import ConfigError, Diverged, NodeRunnerError
 from node_runner.reporting import LOGGERS
 from node_runner.reporting.console import summary
 from node_runner.reporting.figures import draw
@@ -31,6 +30,7 @@ from node_runner.stiffness import Stiffness
 from node_runner.training import OPTIMIZERS, SCHEDULES
 from node_runner.training.field_weights import FieldDecay
 from node_runner.training.loop import Trainer
+from node_runner.training.measuring import measured
 
 
 log = logging.getLogger("node_runner")
@@ -160,22 +160,11 @@ def carry_out(
 
 def test(trainer: Trainer, experiment: Experiment) -> dict[str, float]:
     """Metrics of every test part, with the best weights, measured once; of the validation part, solved accurately."""
-    results: dict[str, float] = {}
-
-    def measure(name: str, part: Any) -> None:
-        try:
-            results.update({f"{name}/{key}": value for key, value in trainer.evaluate(part).items()})
-        except SolveFailed as failure:
-            # A field may fail beyond the region it was trained on: that is a result, and the others stand.
-            log.warning("%s could not be measured: %s", name, failure)
-            results[f"{name}/loss"] = math.nan
-
-    for name, part in experiment.splits.tests.items():
-        measure(name, part)
+    results = measured(trainer, experiment.splits.tests)
     accurate = accurate_solve(experiment) if experiment.config.trainer.check_solver else None
     if accurate is not None:
         with experiment.solve.instead(accurate):
-            measure(PART, experiment.splits.val)
+            results |= measured(trainer, {PART: experiment.splits.val})
     trainer.report(results)
     return results
 
