@@ -108,7 +108,7 @@ def test_a_solve_takes_a_step_to_each_time_of_a_series_and_not_to_those_of_its_n
 def test_a_latent_ode_agrees_with_what_it_infers_later_of_series_with_times_of_their_own():
     ts, values, seen = each_its_own()
     solve = accurate_solve()
-    model = model_of("latent", View.series, solve, agreement=1.0)
+    model = model_of("latent", View.series, solve, agreement=1.0).train()
     grid = Together(ts)
     found = []
     for times, told in ((ts, (values, seen)), (grid.ts, (grid.spread(values), grid.spread(seen)))):
