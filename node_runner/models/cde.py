@@ -11,6 +11,7 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.control import Control, channels, knots, through
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
 from node_runner.settings import ControlPath, Count
 from node_runner.types import Integrate
@@ -64,7 +65,7 @@ class Driven(nn.Module):
 
 @MODELS.register("cde", "neural controlled differential equation: classifies the path that drives it")
 @learns_from(View.paths)
-class NeuralCDE(nn.Module):
+class NeuralCDE(Standardised):
     """z(t0) = g(X(t0)), dz = F(z) dX, logits from z at the end; X has time, values and observation counts.
 
     Each series' path has its knots at its own times, whatever those of its neighbours. Where these differ, the solve's
@@ -82,8 +83,6 @@ class NeuralCDE(nn.Module):
     """
 
     view = View.paths
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -96,19 +95,17 @@ class NeuralCDE(nn.Module):
         hidden: Count = 32,
         path: ControlPath = ControlPath.hermite,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         controls = 1 + 2 * spec.shape[0]
         self.path, self.times = path, spec.times
         self.block = ODEBlock(lambda shape: Response(make_field, shape[0], controls), solve, regularisers, (hidden,))
         self.begin = nn.Linear(controls, hidden)
         self.head = nn.Linear(hidden, spec.num_classes)
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     def control(self, ts: Tensor, values: Tensor, seen: Tensor) -> Control:
         """The path X of series ts (T,) or (T, B), values (T, B, D), seen (T, B, D)."""
         most = self.times or len(ts)
-        return through(knots(ts), channels(ts, (values - self.mean) / self.std, seen, most), self.path)
+        return through(knots(ts), channels(ts, self.standardise(values), seen, most), self.path)
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> logits (B, C)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError, SolveFailed
@@ -16,6 +16,7 @@ from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.dynamics import UnitTime
 from node_runner.models.parts.jumps import EventFunction, Jump
 from node_runner.models.parts.matching import Matching
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.views import learns_from
 from node_runner.settings import AtLeast, Count, CountOrZero, Positive
@@ -48,7 +49,7 @@ class Segment(NamedTuple):
 
 @MODELS.register("event", "neural ODE with events: learned field, event function and jump, as of a ball that bounces")
 @learns_from(View.trajectories)
-class EventODE(nn.Module):
+class EventODE(Standardised):
     """dz/dt = f(t, z) until g(z) falls through zero; there z+ = h(z-), and on it goes.
 
     Every sample has events at times of its own. One solve serves them all in unit time, dz/ds = T f, with
@@ -87,8 +88,6 @@ class EventODE(nn.Module):
     """
 
     view = View.trajectories
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class EventODE(nn.Module):
         jump_hidden: CountOrZero = 0,
         least_jump: Positive = 0.3,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         refuse_regularisers("event", "has no integral along its pieces", regularisers)
         (dim,) = spec.shape
         if event_axis >= dim:
@@ -117,8 +116,6 @@ class EventODE(nn.Module):
         self.event = EventFunction(dim, event_axis, event_hidden)
         self.jump = Jump(dim, jump_hidden)
         self.matching = Matching(self.field, self.event, self.jump, least_jump)
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
         """y0: (B, D), ts: (T,) from the start, t0: (B,) or None -> states (T, B, D) and times of events (B, K).
@@ -127,28 +124,28 @@ class EventODE(nn.Module):
             SolveFailed: more than `max_events` events.
         """
         t0 = ts.new_zeros(len(y0)) if t0 is None else t0
-        z0 = (y0 - self.mean) / self.std
+        z0 = self.standardise(y0)
         costs: list[SolveStats] = []
         segments, events = self._segments(z0, ts, t0, costs)
         zs = self._observe(segments, z0, ts, t0, costs)
         happened = torch.stack(events, dim=1) if events else ts.new_zeros(len(y0), 0)
         scalars = {"events": (happened >= 0).sum() / z0.new_tensor(len(y0))}
-        return ModelOutput(zs * self.std + self.mean, costs, {}, scalars=scalars, events=happened.detach())
+        return ModelOutput(self.restore(zs), costs, {}, scalars=scalars, events=happened.detach())
 
     def event_times(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> Tensor:
         """Times (B, K) of the events until ts[-1], in order, then -1, with their gradient; arguments as above."""
         t0 = ts.new_zeros(len(y0)) if t0 is None else t0
-        _, events = self._segments((y0 - self.mean) / self.std, ts, t0, [])
+        _, events = self._segments(self.standardise(y0), ts, t0, [])
         return torch.stack(events, dim=1) if events else ts.new_zeros(len(y0), 0)
 
     def mismatch(self, batch: TrajectoryBatch) -> Tensor:
         """How far the model's parts are from pairs of neighbouring observations, (), without a solve."""
-        parts = self.matching(batch.ts[:, None] + batch.t0, (batch.ys - self.mean) / self.std, batch.mask)
+        parts = self.matching(batch.ts[:, None] + batch.t0, self.standardise(batch.ys), batch.mask)
         return parts.field + parts.event + parts.jump
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt between events in the data's units at t () for y (B, D) -> (B, D)."""
-        dy: Tensor = self.field(t, (y - self.mean) / self.std) * self.std
+        dy: Tensor = self.field(t, self.standardise(y)) * self.std
         return dy
 
     def _segments(

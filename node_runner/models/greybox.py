@@ -12,6 +12,7 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.positive import PositiveParameters
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.trajectory import TrajectoryModel
 from node_runner.models.parts.views import learns_from
 from node_runner.settings import Positive
@@ -72,7 +73,7 @@ def greybox(
     return GreyBox(spec, ODEBlock(field, solve, regularisers, spec.shape), known_field)
 
 
-class Known(nn.Module):
+class Known(Standardised):
     """A known equation as a field of standardised states, with positive parameters to be learned.
 
     Args:
@@ -82,14 +83,10 @@ class Known(nn.Module):
     """
 
     time_dependent = True
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, equation: Equation, mean: Tensor, std: Tensor, pace: float) -> None:
-        super().__init__()
+        super().__init__(mean, std)
         self.equation = equation
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
         start = {name: torch.tensor(value) for name, value in equation.parameters.items()}
         self.weights = PositiveParameters(start, pace)
 
@@ -99,7 +96,7 @@ class Known(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """t: () or (B,), y: (B, D) -> (B, D)."""
-        slope: Tensor = self.equation.form(t, y * self.std + self.mean, **self.parameter_values())
+        slope: Tensor = self.equation.form(t, self.restore(y), **self.parameter_values())
         return slope / self.std
 
 

@@ -16,6 +16,7 @@ from node_runner.models.parts.cut import cut_short
 from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import backwards, onward
 from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
 from node_runner.models.together import Together
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
@@ -25,7 +26,7 @@ from node_runner.views import DataSpec, View
 
 @MODELS.register("latent", "latent ODE: a variational model of irregular series that interpolates and continues them")
 @learns_from(View.series, View.processes)
-class LatentODE(nn.Module):
+class LatentODE(Standardised):
     """z(t0) ~ q(z | observations), dz/dt = f(z), x(t) ~ N(g(z(t)), noise^2), in standardised units.
 
     The observations are read backwards in time. Trained on the evidence lower bound, in nats a series, of the values
@@ -54,9 +55,6 @@ class LatentODE(nn.Module):
             Shooting (2023).
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         spec: DataSpec,
@@ -74,7 +72,7 @@ class LatentODE(nn.Module):
         cut: Share = 0.0,
         agreement: NonNegative = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         self.view = spec.view
         self.block = ODEBlock(make_field, solve, regularisers, (latent,))
         self.memory = (
@@ -86,8 +84,6 @@ class LatentODE(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, spec.shape[0]))
         self.noise, self.kl, self.kl_share = noise, kl, kl_share
         self.cut, self.agreement = cut, agreement
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     def posterior(
         self, ts: Tensor, values: Tensor, seen: Tensor, flows: list[Flow] | None = None
@@ -96,7 +92,7 @@ class LatentODE(nn.Module):
 
         ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D).
         """
-        z = torch.where(seen, (values - self.mean) / self.std, 0)
+        z = torch.where(seen, self.standardise(values), 0)
         read = self.memory(*backwards(ts, z, seen))
         if flows is not None:
             flows += read.flows
@@ -121,10 +117,10 @@ class LatentODE(nn.Module):
             disagreement = self._disagreement(flow.ys[place], *later, flows)
         solves, penalties = costs([*flows, flow])
         predicted = self.decoder(grid.of_each(flow.ys))
-        ys = predicted * self.std + self.mean
+        ys = self.restore(predicted)
         if lesson is None:
             return ModelOutput(ys, solves, penalties)
-        error = torch.where(lesson.known, ((lesson.target - self.mean) / self.std - predicted) / self.noise, 0)
+        error = torch.where(lesson.known, (self.standardise(lesson.target) - predicted) / self.noise, 0)
         constant = math.log(self.noise) + 0.5 * math.log(2 * math.pi)
         nll = (0.5 * error.pow(2).sum() + constant * lesson.known.sum()) / len(mean)
         divergence = gaussian_divergence(mean, log_std).mean()
@@ -151,7 +147,7 @@ class LatentODE(nn.Module):
         """Trajectories (T, count, D) from draws of N(0, 1), without the noise of observations."""
         z0 = torch.randn(count, *self.block.state_shape, generator=generator, dtype=torch.float64)
         flow = self.block(z0.to(self.mean.device, self.mean.dtype), ts - ts[0])
-        return ModelOutput(self.decoder(flow.ys) * self.std + self.mean, [flow.stats], {})
+        return ModelOutput(self.restore(self.decoder(flow.ys)), [flow.stats], {})
 
     def trajectory(self, z0: Tensor, ts: Tensor) -> Tensor:
         """Latent states (T, B, Z) at ts (T,) from z0 (B, Z) at ts[0]."""
@@ -159,7 +155,7 @@ class LatentODE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """(..., Z) -> values (..., D) in the data's units."""
-        return self.decoder(z) * self.std + self.mean
+        return self.restore(self.decoder(z))
 
     @torch.no_grad()
     def imagine(

@@ -16,6 +16,7 @@ from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import Observations, backwards, observations
 from node_runner.models.parts.recurrence import StillMemory
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.stochastic import Diagonal, Equation, Guided, normal_draws, path_key
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.views import learns_from
@@ -27,7 +28,7 @@ from node_runner.views import DataSpec, View
 
 @MODELS.register("latent_sde", "latent SDE: a variational model of noisy processes, whose hidden path is itself random")
 @learns_from(View.processes, View.series)
-class LatentSDE(nn.Module):
+class LatentSDE(Standardised):
     """dz = h(z) dt + g(z) dW, z(0) ~ N(m, s^2), x(t) ~ N(d(z(t)), noise^2), in standardised units.
 
     The posterior of z given observations has the same g, another start, and the drift h + g u(t, z, what lies ahead);
@@ -60,9 +61,6 @@ class LatentSDE(nn.Module):
         ConfigError: regularisers, which have no integral here.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         spec: DataSpec,
@@ -81,7 +79,7 @@ class LatentSDE(nn.Module):
         kl_share: Share = 0.1,
         draws: Count = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         refuse_regularisers("latent_sde", "has no integral along its random paths", regularisers)
         (channels,) = spec.shape
         self.view, self.solve, self.latent = spec.view, solve, latent
@@ -94,8 +92,6 @@ class LatentSDE(nn.Module):
         self.decoder = decoder(latent, decoder_hidden, channels)
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
         self.kl, self.kl_share, self.draws = kl, kl_share, draws
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     @property
     def observation_std(self) -> Tensor:
@@ -113,13 +109,13 @@ class LatentSDE(nn.Module):
         solution = self._solve_posterior(ts, ahead, z0, path_key())
         states, log_ratio = solution.ys[..., :-1], solution.ys[-1, :, -1]
         ys = self.decoder(states)
-        target = (lesson.target - self.mean) / self.std
+        target = self.standardise(lesson.target)
         nll = gaussian_nll(ys - target, self.log_noise, lesson.known) / values.shape[1]
         path, first = log_ratio.mean(), gaussian_divergence(mean, log_std, *self.start).mean()
         weight = divergence_weight(self.kl, self.kl_share, lesson.progress) if self.training else 1.0
         scalars = {"nll": nll, "kl_path": path, "kl_start": first, "noise": self.observation_std.mean()}
         objective = nll + weight * (path + first)
-        return ModelOutput(ys * self.std + self.mean, [solution.stats], {}, objective, scalars)
+        return ModelOutput(self.restore(ys), [solution.stats], {}, objective, scalars)
 
     def coefficients(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """Drift and diffusion at states (N, 1) in the data's units, (N, 1) each, at time 0.
@@ -140,7 +136,7 @@ class LatentSDE(nn.Module):
         mean, log_std = self.start
         z0 = mean + log_std.exp() * normal_draws(count, mean, generator)
         solution = self.solve(Equation(self.prior, self.diffusion, path_key(generator)), z0, ts - ts[0])
-        return ModelOutput(self.decoder(solution.ys) * self.std + self.mean, [solution.stats], {})
+        return ModelOutput(self.restore(self.decoder(solution.ys)), [solution.stats], {})
 
     @torch.no_grad()
     @on_one_grid
@@ -157,7 +153,7 @@ class LatentSDE(nn.Module):
         ahead, mean, log_std = self._recognise(ts, values, seen)
         z0 = (mean + log_std.exp() * normal_draws(count, mean, generator)).flatten(0, 1)
         solution = self._solve_posterior(ts, ahead.repeated(count), z0, path_key(generator))
-        ys = self.decoder(solution.ys[..., :-1]) * self.std + self.mean
+        ys = self.restore(self.decoder(solution.ys[..., :-1]))
         return ys.unflatten(1, (count, -1)).transpose(0, 1), solution
 
     def _solve_posterior(self, ts: Tensor, ahead: Ahead, z0: Tensor, entropy: int) -> Solution:
@@ -168,7 +164,7 @@ class LatentSDE(nn.Module):
 
     def _recognise(self, ts: Tensor, values: Tensor, seen: Tensor) -> tuple[Ahead, Tensor, Tensor]:
         """What lies ahead of each time, and mean and logarithm of the deviation (B, latent) of z at ts[0]."""
-        back, *series = backwards(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
+        back, *series = backwards(ts, torch.where(seen, self.standardise(values), 0), seen)
         known = observations(back, *series)
         memory = self.memory(back, *series)
         # At each time of the grid, in its own direction: the observations from there on, itself included.

@@ -14,6 +14,7 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.gaussian import gaussian_nll
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.stochastic import Diagonal, Equation, normal_draws, path_key
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.unused import makes_no_use_of
@@ -27,7 +28,7 @@ from node_runner.views import DataSpec, View
 @MODELS.register("neural_sde", "neural SDE: drift and diffusion of a process that is observed without noise")
 @learns_from(View.processes)
 @makes_no_use_of("adjoint")
-class NeuralSDE(nn.Module):
+class NeuralSDE(Standardised):
     """dx = f(x) dt + g(x) dW, x(0) ~ N(m, s^2), in standardised units; the states are what is observed.
 
     Trained without a solve, on the pseudo-likelihood of Euler and Maruyama: given one observation, the next one a gap
@@ -50,8 +51,6 @@ class NeuralSDE(nn.Module):
     """
 
     view = View.processes
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class NeuralSDE(nn.Module):
         diffusion: Positive = 1.0,
         diffusion_hidden: CountOrZero = 16,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         refuse_regularisers("neural_sde", "has no integral along its random paths", regularisers)
         if spec.law is not None and spec.law.noise:
             raise ConfigError(
@@ -75,8 +74,6 @@ class NeuralSDE(nn.Module):
         self.drift = make_field(spec.shape)
         self.diffusion = Diagonal(spec.shape[0], diffusion_hidden, diffusion)
         self.start = nn.Parameter(torch.zeros(2, *spec.shape))  # mean and logarithm of the deviation
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     @property
     def observation_std(self) -> Tensor:
@@ -90,10 +87,10 @@ class NeuralSDE(nn.Module):
         A state counts as seen where all of its axes are.
         """
         since, where = ts - ts[0], seen.all(dim=2)
-        z = (values - self.mean) / self.std
+        z = self.standardise(values)
         place = last_place(where)
         held = z.gather(0, place.clamp(min=0).unsqueeze(2).expand_as(z))
-        output = ModelOutput(held * self.std + self.mean, [], {})
+        output = ModelOutput(self.restore(held), [], {})
         if lesson is None:
             return output
         mean, log_std = self.start
@@ -113,7 +110,7 @@ class NeuralSDE(nn.Module):
 
     def coefficients(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Drift and diffusion at states (N, D) in the data's units, (N, D) each, at time 0."""
-        z = (y - self.mean) / self.std
+        z = self.standardise(y)
         drift: Tensor = self.drift(y.new_zeros(()), z)
         diffusion: Tensor = self.diffusion(z)
         return drift * self.std, diffusion * self.std
@@ -124,7 +121,7 @@ class NeuralSDE(nn.Module):
         mean, log_std = self.start
         z0 = mean + log_std.exp() * normal_draws(count, mean, generator)
         solution = self.solve(Equation(self.drift, self.diffusion, path_key(generator)), z0, ts - ts[0])
-        return ModelOutput(solution.ys * self.std + self.mean, [solution.stats], {})
+        return ModelOutput(self.restore(solution.ys), [solution.stats], {})
 
     @torch.no_grad()
     @on_one_grid
@@ -134,10 +131,10 @@ class NeuralSDE(nn.Module):
         """Paths (count, T, B, D) from the last state that is seen on; before that the last one seen stands still."""
         held = self(ts, values, seen).value
         last = last_place(seen.all(dim=2))[-1].clamp(min=0)
-        z0 = ((held[-1] - self.mean) / self.std).repeat(count, 1)
+        z0 = self.standardise(held[-1]).repeat(count, 1)
         begin = (ts - ts[0])[last].repeat(count)
         waiting = Waiting(self.drift, self.diffusion, path_key(generator), begin - 1e-4 * ts.diff().min())
-        ys = self.solve(waiting, z0, ts - ts[0]).ys * self.std + self.mean
+        ys = self.restore(self.solve(waiting, z0, ts - ts[0]).ys)
         paths = ys.unflatten(1, (count, -1)).transpose(0, 1)
         before = torch.arange(len(ts), device=ts.device).unsqueeze(1) <= last
         return torch.where(before.unsqueeze(2), held, paths)

@@ -10,12 +10,13 @@ from node_runner.fields.conv import groups
 from node_runner.learning import ModelOutput
 from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.residual import Layers
+from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.steer import check_steer, steered
 from node_runner.settings import Encoder
 from node_runner.views import DataSpec, View
 
 
-class Classifier(nn.Module):
+class Classifier(Standardised):
     """Logits from the state that the block reaches at `end_time`.
 
     Args:
@@ -28,8 +29,6 @@ class Classifier(nn.Module):
     """
 
     view = View.labelled
-    mean: Tensor
-    std: Tensor
     times: Tensor
 
     def __init__(
@@ -41,20 +40,18 @@ class Classifier(nn.Module):
         end_time: float,
         steer: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         check_steer(steer, end_time)
         self.steer = steer
         self.encoder = encoder
         self.block = block
         self.head = head
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
         self.register_buffer("times", spec.mean.new_tensor([0.0, end_time]))
 
     def forward(self, x: Tensor) -> ModelOutput:
         """x: (B, P...) -> logits (B, C)."""
         times, scalars = steered(self.times, self.steer if self.training else 0.0)
-        flow = self.block(self.encoder((x - self.mean) / self.std), times)
+        flow = self.block(self.encoder(self.standardise(x)), times)
         return ModelOutput(self.head(flow.ys[-1]), [flow.stats], flow.penalties, scalars=scalars)
 
     def states(self, x: Tensor, times: int) -> Tensor:
@@ -66,7 +63,7 @@ class Classifier(nn.Module):
         if isinstance(solve, Layers):
             times, solve = solve.per_output + 1, Layers()
         ts = torch.linspace(0, float(self.times[-1]), times, dtype=self.times.dtype, device=self.times.device)
-        y0 = self.block.widen(self.encoder((x - self.mean) / self.std))
+        y0 = self.block.widen(self.encoder(self.standardise(x)))
         return solve(self.block.field, y0, ts).ys
 
 

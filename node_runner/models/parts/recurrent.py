@@ -10,10 +10,11 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.models.parts.cut import cut_short
 from node_runner.models.parts.recurrence import Memory, MovingMemory, StillMemory, costs
+from node_runner.models.parts.standardised import Standardised
 from node_runner.views import DataSpec, View
 
 
-class Recurrent(nn.Module):
+class Recurrent(Standardised):
     """A memory of observations, and a decoder of it.
 
     Series: the value at every time of each from the observations before that time, those of the same time left
@@ -30,30 +31,25 @@ class Recurrent(nn.Module):
         ConfigError: a cut of paths, of which no value is predicted.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, spec: DataSpec, memory: StillMemory | MovingMemory, hidden: int, cut: float) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         if cut and spec.view is View.paths:
             raise ConfigError(f"model.cut={cut:g}: paths are classified, not continued; use model.cut=0")
         self.memory, self.cut = memory, cut
         self.view = spec.view
         outputs = spec.num_classes if spec.view is View.paths else spec.shape[0]
         self.decoder = nn.Sequential(nn.Linear(memory.width, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D) or logits (B, C)."""
         seen = cut_short(ts, seen, lesson, self.cut)
-        read = self.memory(ts, torch.where(seen, (values - self.mean) / self.std, 0), seen)
+        read = self.memory(ts, torch.where(seen, self.standardise(values), 0), seen)
         if self.view is View.paths:
             return ModelOutput(self.decoder(self.memory.told(read.end, read.left)), *costs(read.flows))
         ys = self.decoder(self.memory.told(read.before, read.since))
         if isinstance(self.memory, StillMemory):
             ys = self._onward(self.memory, read, ys, of_each(ts, seen.shape[1]), seen)
-        return ModelOutput(ys * self.std + self.mean, *costs(read.flows))
+        return ModelOutput(self.restore(ys), *costs(read.flows))
 
     def _onward(self, memory: StillMemory, read: Memory, ys: Tensor, ts: Tensor, seen: Tensor) -> Tensor:
         """Predictions ys (T, B, D), made anew after each series' last observation.

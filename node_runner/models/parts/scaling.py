@@ -8,26 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from node_runner.models.parts.standardised import Standardised
 
-class Standardise(nn.Module):
+
+class Standardise(Standardised):
     """z = (x - mean) / std."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: (B, D) -> z (B, D) and log |dz/dx| (B,)."""
         log_det = -self.std.log().expand(x.shape[1]).sum()
-        return (x - self.mean) / self.std, log_det.expand(len(x))
+        return self.standardise(x), log_det.expand(len(x))
 
     def inverse(self, z: Tensor) -> Tensor:
         """z: (B, D) -> x (B, D)."""
-        return z * self.std + self.mean
+        return self.restore(z)
 
 
 class Logit(nn.Module):

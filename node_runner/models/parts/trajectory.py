@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_runner.learning import ModelOutput
 from node_runner.models.parts.block import ODEBlock
+from node_runner.models.parts.standardised import Standardised
 from node_runner.views import DataSpec, View
 
 
-class TrajectoryModel(nn.Module):
+class TrajectoryModel(Standardised):
     """Solves from the first observed state, in standardised coordinates.
 
     The field sees z = (y - mean) / std, with the training data's mean and standard deviation, so
@@ -18,23 +19,19 @@ class TrajectoryModel(nn.Module):
     """
 
     view = View.trajectories
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, spec: DataSpec, block: ODEBlock) -> None:
-        super().__init__()
+        super().__init__(spec.mean, spec.std)
         self.block = block
         self.dim = spec.shape[0]
-        self.register_buffer("mean", spec.mean.clone())
-        self.register_buffer("std", spec.std.clone())
 
     def forward(self, y0: Tensor, ts: Tensor, t0: Tensor | None = None) -> ModelOutput:
         """y0: (B, D), ts: (T,) from the start, t0: (B,) or None -> states (T, B, D)."""
-        flow = self.block((y0 - self.mean) / self.std, ts, t0)
+        flow = self.block(self.standardise(y0), ts, t0)
         # A slice of everything would cost a copy of its gradient.
         ys = flow.ys if flow.ys.shape[-1] == self.dim else flow.ys[..., : self.dim]
-        return ModelOutput(ys * self.std + self.mean, [flow.stats], flow.penalties)
+        return ModelOutput(self.restore(ys), [flow.stats], flow.penalties)
 
     def vector_field(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt in the data's units at t () for y (B, D) -> (B, D)."""
-        return self.block.vector_field(t, (y - self.mean) / self.std) * self.std
+        return self.block.vector_field(t, self.standardise(y)) * self.std
