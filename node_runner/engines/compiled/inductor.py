@@ -30,6 +30,7 @@ NEEDED = (
     ("torch._inductor.compile_fx", "compile_fx_inner"),
     ("torch._inductor.config", "patch"),
     ("torch._inductor.decomposition", "select_decomp_table"),
+    ("torch._inductor.inductor_prims", "force_stride_order"),
     ("torch._functorch.partitioners", "min_cut_rematerialization_partition"),
     ("torch._guards", "TracingContext"),
     ("torch._subclasses", "FakeTensorMode"),
@@ -128,6 +129,15 @@ def loop_graph(
         results[-1].meta["val"] = nodes[i].meta["val"]
     graph.output(tuple(results))
     return fx.GraphModule(root, graph)
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """x, in a graph: written down once in this order of its elements, not computed again by each that reads it."""
+    from torch._inductor import inductor_prims
+
+    whole = x.contiguous() if 0 in x.stride() else x
+    written: Tensor = inductor_prims.force_stride_order(whole, whole.stride())
+    return written
 
 
 class Unbatched(Exception):

@@ -226,9 +226,10 @@ class CompiledProgram:
             primals = [*states, *self.source.tensors]
             tangents = [torch.empty_like(states[1]) for _ in range(self.source.outputs)]
             joint = trace(lambda primals, tangents: self._joint(primals, tangents), [primals, tangents], mode)
-            halves = partition(joint, self.source.outputs + 1)
+            count = self.source.outputs + 1
+            halves = partition(joint, count)
             expected = halves.forward(*primals)[: self.source.outputs]
-            self.kit.forward = machine_code(halves.forward, primals, mode, expected)
+            self.kit.forward = machine_code(halves.forward, primals, mode, expected, straight=count)
             self.kit.takes, self.kit.backward_graph = halves.takes, (halves.backward, mode)
 
     def _finish(self, states: list[Tensor], kept: Sequence[Tensor]) -> None:

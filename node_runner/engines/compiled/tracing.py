@@ -12,6 +12,8 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
+from node_runner.engines.compiled.convolutions import CHANNELS_LAST, ConstantChannels, gains, inside
+
 
 Function = Callable[..., Any]
 """(lists of tensors) -> tensors, nested in lists at will."""
@@ -52,7 +54,7 @@ def trace(
 
     fake = [[mode.from_tensor(tensor.detach()) for tensor in group] for group in groups]
     try:
-        with mode:
+        with mode, ConstantChannels():
             first = make_fx(function, tracing_mode="real")(*fake)
     except torch._subclasses.fake_tensor.DataDependentOutputException as error:
         raise Untraceable("decides by the numbers in a tensor what it computes") from error
@@ -61,7 +63,10 @@ def trace(
     _check(first)
     with mode, torch.no_grad():
         table = dict(select_decomp_table()) | WRITTEN_OUT if decompose else {}
-        graph = make_fx(torch.func.functionalize(first), decomposition_table=table, tracing_mode="real")(*fake)
+        second: Function = first
+        if decompose and gains(first):
+            second, table = inside(first), table | CHANNELS_LAST
+        graph = make_fx(torch.func.functionalize(second), decomposition_table=table, tracing_mode="real")(*fake)
     inputs = set(graph.graph.find_nodes(op="placeholder"))
     if any(node.target is torch.ops.aten.copy_.default and node.args[0] in inputs for node in graph.graph.nodes):
         raise Untraceable("writes to its own buffers or parameters")
