@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from node_runner.adjoints.continuous import ContinuousAdjoint
-from node_runner.drop_in.decision import CALLBACKS, Adjoint, Request
+from node_runner.drop_in.decision import CALLBACKS
+from node_runner.drop_in.flattened import Joined, joined, parts_of
+from node_runner.drop_in.plan import Adjoint, Request
 from node_runner.engines.extended import functions as extended
 from node_runner.errors import ConfigError
 from node_runner.tableaux import IMPLICIT
@@ -37,14 +38,14 @@ def continuous(request: Request, adjoint: Adjoint) -> Any:
     y0 = request.y0
     if not isinstance(y0, Tensor):
         shapes = [part.shape for part in y0]
-        y0, field = torch.cat([part.reshape(-1) for part in y0]), _Flat(field, shapes)
+        y0, field = joined(y0), Joined(field, shapes)
     rtol = request.rtol if adjoint.rtol is None else adjoint.rtol
     atol = request.atol if adjoint.atol is None else adjoint.atol
     solve = ContinuousAdjoint(seminorm=norm == "seminorm").wrap(
         _integrate(request.method, request.rtol, request.atol, forward), _integrate(method, rtol, atol, backward)
     )
     ys = solve(field, y0, request.t).ys
-    return ys if shapes is None else _parts(ys, shapes)
+    return ys if shapes is None else parts_of(ys, shapes)
 
 
 def _field(request: Request, adjoint: Adjoint, norm: Any) -> nn.Module:
@@ -102,23 +103,3 @@ class _Function(nn.Module):
     def forward(self, t: Tensor, y: Any) -> Any:
         """t: (), y: as func takes it."""
         return self.func(t, y)
-
-
-class _Flat(nn.Module):
-    """A field of a tuple as one of a vector."""
-
-    def __init__(self, field: nn.Module, shapes: list[torch.Size]) -> None:
-        super().__init__()
-        self.field = field
-        self.shapes = shapes
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """t: (), y: (n,) -> (n,)."""
-        return torch.cat([part.reshape(-1) for part in self.field(t, _parts(y, self.shapes))])
-
-
-def _parts(y: Tensor, shapes: list[torch.Size]) -> tuple[Tensor, ...]:
-    """(..., n) -> the parts of a tuple, each (..., *shape)."""
-    sizes = [shape.numel() for shape in shapes]
-    parts = y.split(sizes, dim=-1)
-    return tuple(part.view(*y.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import nn
+
+from node_runner.tracing.purity import Impure, definition_of
 
 
 class Counter(NamedTuple):
@@ -28,6 +33,57 @@ def counters_of(field: nn.Module, counts: Sequence[tuple[int, str, int]]) -> tup
         return ()
     parts = tuple(field.modules())
     return tuple(Counter(parts[i], name, by) for i, name, by in counts)
+
+
+_written: WeakKeyDictionary[Callable[..., Any], dict[str, int]] = WeakKeyDictionary()
+
+
+def counters_in(field: nn.Module) -> tuple[Counter, ...]:
+    """What a field of any kind counts: `self.name += 1` at the start of its forward, which uses it nowhere else."""
+    kind = type(field)
+    forward = kind.forward
+    if forward not in _written:
+        _written[forward] = _counted(forward)
+    return tuple(
+        Counter(field, name, by)
+        for name, by in _written[forward].items()
+        if type(vars(field).get(name)) is int
+        and kind.__setattr__ is nn.Module.__setattr__
+        and not hasattr(getattr(kind, name, None), "__set__")
+    )
+
+
+def elsewhere(counters: Sequence[Counter], codes: Sequence[CodeType]) -> str | None:
+    """The first of what is counted that other code than the forward which counts it names too."""
+    for owner, name, _ in counters:
+        if any(_names(code, name) for code in codes if code is not type(owner).forward.__code__):
+            return name
+    return None
+
+
+def _names(code: CodeType, name: str) -> bool:
+    return name in code.co_names or any(_names(c, name) for c in code.co_consts if isinstance(c, CodeType))
+
+
+def _counted(forward: Callable[..., Any]) -> dict[str, int]:
+    """By how much each call raises the names that a forward counts in."""
+    found: dict[str, int] = {}
+    try:
+        definition = definition_of(forward)
+    except Impure:
+        return found
+    for statement in definition.body:
+        match statement:
+            case ast.AugAssign(
+                target=ast.Attribute(value=ast.Name(id=owner), attr=name), op=ast.Add(), value=ast.Constant(1)
+            ) if definition.args.args and owner == definition.args.args[0].arg:
+                found[name] = found.get(name, 0) + 1
+            case ast.Expr(value=ast.Constant()) | ast.Assign() | ast.AnnAssign():
+                continue
+            case _:  # it may not come to what follows
+                break
+    named = [node.attr for node in ast.walk(definition) if isinstance(node, ast.Attribute)]
+    return {name: by for name, by in found.items() if named.count(name) == by}
 
 
 def count(counters: Sequence[Counter], calls: int) -> None:

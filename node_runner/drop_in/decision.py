@@ -5,21 +5,23 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from node_runner.drop_in.counting import Counter, counters_of
-from node_runner.drop_in.flattened import Flattened, flat
-from node_runner.drop_in.switch import is_on
+from node_runner.drop_in.compiling import failed
+from node_runner.drop_in.counting import Counter, counters_in, counters_of, elsewhere
+from node_runner.drop_in.flattened import Compilable, Flattened, Largest, flat, joined
+from node_runner.drop_in.plan import Plan, Request
+from node_runner.drop_in.switch import chosen
 from node_runner.engines import ENGINES
+from node_runner.engines.compiled.reading import Unreadable, read
 from node_runner.errors import ConfigError
 from node_runner.forms import form_of_chain
 from node_runner.solvers import SOLVERS
-from node_runner.tracing import chain_of
-from node_runner.types import Dynamics, Engine, Gradient, Method
+from node_runner.tracing import as_module, chain_of
+from node_runner.types import Dynamics, Engine, Gradient, Method, Norm
 
 
 CALLBACKS = tuple(
@@ -29,42 +31,15 @@ ADAPTIVE = ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor"
 FIXED = ("step_size", "interp", "perturb")
 
 
-@dataclass(frozen=True)
-class Adjoint:
-    """What odeint_adjoint takes beside what odeint takes."""
+class _Call(NamedTuple):
+    """What all engines are told of a call. y0: the state, one that is a tuple in one vector; shapes: of its parts."""
 
-    rtol: Any = None
-    atol: Any = None
-    method: str | None = None
-    options: Mapping[str, Any] | None = None
-    params: Iterable[Any] | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """A call, as the user made it. adjoint: of odeint_adjoint (None: the call is odeint's)."""
-
-    func: Callable[..., Any]
-    y0: Any
-    t: Any
-    rtol: Any
-    atol: Any
-    method: str | None
-    options: Mapping[str, Any] | None
-    event_fn: Callable[..., Any] | None
-    adjoint: Adjoint | None = None
-
-
-class Plan(NamedTuple):
-    """How an engine serves a call, with its state as (B, D). counters: that rise with each evaluation."""
-
-    engine: Engine
-    field: Dynamics
+    request: Request
+    y0: Tensor
+    shapes: tuple[torch.Size, ...] | None
     method: Method
     rtol: float
     atol: float
-    gradient: Gradient
-    counters: tuple[Counter, ...] = ()
 
 
 class _Not(Exception):
@@ -72,25 +47,67 @@ class _Not(Exception):
 
 
 def decide(request: Request) -> Plan | str:
-    """The plan of a call that an engine can serve, or in words why none can. Nothing is computed."""
+    """The plan of a call that an engine can serve, or in words why none can. Nothing is computed but trials."""
     try:
         _check_surroundings(request)
-        y0, t = _state(request.y0), _times(request.t, request.y0)
+        y0, shapes = _state(request.y0)
+        t = _times(request.t, y0)
         method = _method(request.method, request.options)
         if t.dtype != y0.dtype and not (method.adaptive and y0.dtype is torch.float64):
             raise _Not("t and the state differ in dtype")
         rtol, atol = _number("rtol", request.rtol), _number("atol", request.atol)
-        field, counters = _field(request.func, y0, discrete=request.adjoint is None)
-        if counters and request.adjoint is not None and method.options.get("interp") == "cubic":
-            raise _Not("it counts the calls of an adjoint whose cubics no engine evaluates at all ends")
-        gradient = Gradient() if request.adjoint is None else _gradient(request, request.adjoint, rtol, atol)
-        return Plan(_engine(method, field, flat(y0), gradient), field, method, rtol, atol, gradient, counters)
+        call = _Call(request, y0, shapes, method, rtol, atol)
     except _Not as reason:
         return str(reason)
+    reasons = []
+    for serve in (_by_native, _by_compiled) if chosen() == "compiled" else (_by_native,):
+        try:
+            return serve(call)
+        except _Not as reason:
+            reasons.append(str(reason))
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _by_native(call: _Call) -> Plan:
+    request, y0, method = call.request, call.y0, call.method
+    if call.shapes is not None:
+        raise _Not("the state is a tuple")
+    func, field, counters = _written_out(request.func, y0, discrete=request.adjoint is None)
+    if counters and request.adjoint is not None and method.options.get("interp") == "cubic":
+        raise _Not("it counts the calls of an adjoint whose cubics no engine evaluates at all ends")
+    gradient = _gradient(call, func, frozen=False)
+    state = flat(y0)
+    engine = _engine(_engines(), method, field, state, None, gradient)
+    return Plan(engine, field, method, state, call.rtol, call.atol, gradient, func, counters)
+
+
+def _by_compiled(call: _Call) -> Plan:
+    request, method = call.request, call.method
+    func = as_module(request.func)
+    counters = counters_in(func)
+    if counters and request.adjoint is not None and method.options.get("interp") == "cubic":
+        raise _Not("it counts the calls of an adjoint whose cubics no engine evaluates at all ends")
+    field = Compilable(func, call.shapes, counters)
+    norm = None if call.shapes is None else Largest(call.shapes)
+    gradient = _gradient(call, func, frozen=True)
+    try:
+        reading = read(field, norm)
+    except Unreadable as reason:
+        raise _Not(f"engine=compiled cannot serve it: the field {reason}") from reason
+    if name := elsewhere(counters, reading.codes):
+        raise _Not(f"engine=compiled cannot serve it: the field counts in `{name}` and reads it")
+    parameters = {id(p) for p in func.parameters()}
+    if request.adjoint is not None and any(x.requires_grad and id(x) not in parameters for x in reading.tensors):
+        raise _Not("engine=compiled cannot serve it: tensors that are none of its parameters require a gradient")
+    engine = _engine(_compilers(), method, field, call.y0, norm, gradient)
+    plan = Plan(engine, field, method, call.y0, call.rtol, call.atol, gradient, func, counters, norm, reading)
+    if failure := failed(plan):
+        raise _Not(failure)
+    return plan
 
 
 def _check_surroundings(request: Request) -> None:
-    if not is_on():
+    if not chosen():
         raise _Not("the fast path is switched off")
     if request.event_fn is not None:
         raise _Not("it looks for an event")
@@ -98,11 +115,24 @@ def _check_surroundings(request: Request) -> None:
         raise _Not("torch.compile is at work")
     if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         raise _Not("it is inside a transformation of torch.func or forward-mode AD")
+    for name in CALLBACKS:
+        if hasattr(request.func, name):
+            raise _Not(f"the field has {name}")
 
 
-def _state(y0: Any) -> Tensor:
-    if not isinstance(y0, Tensor):
+def _state(y0: Any) -> tuple[Tensor, tuple[torch.Size, ...] | None]:
+    """The state as one tensor, and if it is a tuple, the shapes of its parts."""
+    if isinstance(y0, Tensor):
+        return _tensor(y0), None
+    if chosen() != "compiled" or not isinstance(y0, tuple) or not y0:
         raise _Not("the state is a tuple")
+    parts = [_tensor(part.reshape(-1) if isinstance(part, Tensor) else part) for part in y0]
+    if len({(part.dtype, part.device) for part in parts}) > 1:
+        raise _Not("the parts of the state differ in dtype or device")
+    return joined(parts), tuple(part.shape for part in y0)
+
+
+def _tensor(y0: Any) -> Tensor:
     if type(y0) not in (Tensor, nn.Parameter):
         raise _Not(f"the state is a {type(y0).__name__}")
     if not y0.is_floating_point():
@@ -183,29 +213,35 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
         raise _Not(str(error)) from error
 
 
-def _field(func: Callable[..., Any], y0: Tensor, *, discrete: bool) -> tuple[Dynamics, tuple[Counter, ...]]:
-    """The field as an engine is handed it, for states (B, D), and what it counts. discrete: no adjoint is solved."""
-    for name in CALLBACKS:
-        if hasattr(func, name):
-            raise _Not(f"the field has {name}")
+def _written_out(
+    func: Callable[..., Any], y0: Tensor, *, discrete: bool
+) -> tuple[nn.Module, Dynamics, tuple[Counter, ...]]:
+    """The field as a module and as an engine is handed it, for states (B, D), and what it counts.
+
+    discrete: no adjoint is solved.
+    """
     name = type(func).__name__ if isinstance(func, nn.Module) else getattr(func, "__name__", type(func).__name__)
-    if callable(getattr(func, "form", None)):  # it says itself what it is made of
+    if callable(getattr(func, "form", None)) and isinstance(func, nn.Module):  # it says itself what it is made of
         if y0.ndim != 2:
             raise _Not(f"{name} is for states (B, D), and the state is of shape {tuple(y0.shape)}")
-        return func, ()
+        return func, func, ()
     if not isinstance(func, nn.Module):
         raise _Not(f"{name} is not known to be linear layers with activations: it is no nn.Module")
     chain = chain_of(func, y0.shape[:-1], counting=True, discrete=discrete)
     if isinstance(chain, str):
         raise _Not(f"{name} is not known to be linear layers with activations: {chain}")
-    return Flattened(func, y0.shape, form_of_chain(chain)), counters_of(func, chain.counts)
+    return func, Flattened(func, y0.shape, form_of_chain(chain)), counters_of(func, chain.counts)
 
 
-def _gradient(request: Request, adjoint: Adjoint, rtol: float, atol: float) -> Gradient:
-    if not isinstance(request.func, nn.Module):
+def _gradient(call: _Call, func: nn.Module, *, frozen: bool) -> Gradient:
+    """The gradient that is asked for. frozen: whether some of the parameters may want none."""
+    request, adjoint = call.request, call.request.adjoint
+    if adjoint is None:
+        return Gradient()
+    if adjoint.params is None and not isinstance(request.func, nn.Module):
         raise _Not("the field is no nn.Module, whose parameters could be found")
-    parameters = list(request.func.parameters())
-    if any(not p.requires_grad for p in parameters):
+    parameters = list(func.parameters())
+    if not frozen and any(not p.requires_grad for p in parameters):
         raise _Not("the field has frozen parameters, which torchdiffeq leaves out of the adjoint's norm")
     if adjoint.params is not None and not _same(adjoint.params, parameters):
         raise _Not("adjoint_params are not the field's parameters")
@@ -221,14 +257,15 @@ def _gradient(request: Request, adjoint: Adjoint, rtol: float, atol: float) -> G
     seminorm = norm == "seminorm" and _method(request.method, request.options).adaptive
     return Gradient(
         "seminorm" if seminorm else "on",
-        rtol if adjoint.rtol is None else _number("adjoint_rtol", adjoint.rtol),
-        atol if adjoint.atol is None else _number("adjoint_atol", adjoint.atol),
+        call.rtol if adjoint.rtol is None else _number("adjoint_rtol", adjoint.rtol),
+        call.atol if adjoint.atol is None else _number("adjoint_atol", adjoint.atol),
     )
 
 
 def _same(params: Iterable[Any], parameters: list[nn.Parameter]) -> bool:
-    """Whether these are the parameters, in any order. An iterator is not looked into: it could be used once only."""
-    return isinstance(params, list | tuple) and sorted(map(id, params)) == sorted(map(id, parameters))
+    """Whether these are the parameters that want a gradient, in any order."""
+    given, own = ([id(p) for p in tensors if p.requires_grad] for tensors in (params, parameters))
+    return sorted(given) == sorted(own)
 
 
 @functools.cache
@@ -237,13 +274,21 @@ def _engines() -> tuple[Engine, ...]:
     return (ENGINES.get("native")(),)
 
 
-def _engine(method: Method, func: Callable[..., Any], y0: Tensor, gradient: Gradient) -> Engine:
+@functools.cache
+def _compilers() -> tuple[Engine, ...]:
+    """Those that must."""
+    return (ENGINES.get("compiled")(),)
+
+
+def _engine(
+    engines: Iterable[Engine], method: Method, func: Dynamics, y0: Tensor, norm: Norm | None, gradient: Gradient
+) -> Engine:
     reasons = []
-    for engine in _engines():
+    for engine in engines:
         reason = engine.unsupported(method)
         if reason is None and gradient.adjoint not in engine.adjoints:
             reason = f"engine={engine.name} has no adjoint={gradient.adjoint}"
-        reason = reason or engine.refuses(method, func, y0, None, gradient.adjoint)
+        reason = reason or engine.refuses(method, func, y0, norm, gradient.adjoint)
         if reason is None:
             return engine
         reasons.append(reason)

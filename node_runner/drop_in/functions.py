@@ -8,10 +8,12 @@ from typing import Any
 import torchdiffeq
 from torch import Tensor
 
+from node_runner.drop_in.compiling import compiled
 from node_runner.drop_in.continuous import continuous
 from node_runner.drop_in.counting import count
-from node_runner.drop_in.decision import Adjoint, Plan, Request, decide
-from node_runner.drop_in.flattened import flat
+from node_runner.drop_in.decision import decide
+from node_runner.drop_in.flattened import parts_of
+from node_runner.drop_in.plan import Adjoint, Plan, Request
 from node_runner.drop_in.second import differentiable_twice
 from node_runner.engines.extended import functions as extended
 from node_runner.errors import SolveFailed
@@ -81,6 +83,7 @@ def odeint_adjoint(
         adjoint_options: likewise; norm="seminorm" leaves the parameters out of the error of a step.
         adjoint_params: what gets gradients beside y0 and t (None: the parameters of func).
     """
+    adjoint_params = None if adjoint_params is None else tuple(adjoint_params)
     adjoint = Adjoint(adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, adjoint_params)
     request = Request(func, y0, t, rtol, atol, method, options, event_fn, adjoint)
     served = _by_an_engine(request)
@@ -140,6 +143,7 @@ def explain(
         adjoint: whether it is one of `odeint_adjoint` (any of the following says so too).
         adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, adjoint_params: of the call.
     """
+    adjoint_params = None if adjoint_params is None else tuple(adjoint_params)
     given = (adjoint_rtol, adjoint_atol, adjoint_method, adjoint_options, adjoint_params)
     adjoint = adjoint or any(value is not None for value in given)
     plan = decide(Request(func, y0, t, rtol, atol, method, options, event_fn, Adjoint(*given) if adjoint else None))
@@ -149,10 +153,10 @@ def explain(
     return f"{who} serves this call: {plan}"
 
 
-def _by_an_engine(request: Request) -> Tensor | None:
+def _by_an_engine(request: Request) -> Any:
     """The states, if an engine serves the call and does not give up: torchdiffeq's error is what the caller knows."""
     plan = decide(request)
-    if not isinstance(plan, Plan):
+    if not isinstance(plan, Plan) or (plan.reading is not None and not compiled(plan)):
         return None
     try:
         return _served(plan, request)
@@ -160,10 +164,10 @@ def _by_an_engine(request: Request) -> Tensor | None:
         return None
 
 
-def _served(plan: Plan, request: Request) -> Tensor:
+def _served(plan: Plan, request: Request) -> Any:
     """The states, by an engine."""
     solution = plan.engine.integrate(
-        plan.method, plan.field, flat(request.y0), request.t, rtol=plan.rtol, atol=plan.atol, norm=None,
+        plan.method, plan.field, plan.y0, request.t, rtol=plan.rtol, atol=plan.atol, norm=plan.norm,
         gradient=plan.gradient,
     )  # fmt: skip
     stats = solution.stats
@@ -171,8 +175,11 @@ def _served(plan: Plan, request: Request) -> Tensor:
     made = solution.ys.grad_fn
     if plan.counters and request.adjoint is not None and made is not None:
         made.register_hook(lambda *_: count(plan.counters, stats.nfe_backward))  # after each backward solve
-    ys = solution.ys.view(len(request.t), *request.y0.shape)
-    return ys if request.adjoint is not None else differentiable_twice(request, ys, plan.counters)
+    shape = request.y0.shape if isinstance(request.y0, Tensor) else plan.y0.shape
+    ys = solution.ys.view(len(request.t), *shape)
+    if request.adjoint is None:
+        ys = differentiable_twice(request, plan, ys)
+    return ys if isinstance(request.y0, Tensor) else parts_of(ys, [part.shape for part in request.y0])
 
 
 def _home(method: str | None) -> Any:

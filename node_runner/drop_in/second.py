@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torchdiffeq
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
+from torch.nn.utils import stateless
 
-from node_runner.drop_in.counting import Counter, uncounted
-from node_runner.drop_in.decision import Request
+from node_runner.drop_in.counting import uncounted
+from node_runner.drop_in.flattened import joined, parts_of
+from node_runner.drop_in.plan import Plan, Request
 from node_runner.engines.extended import functions as extended
 
 
-def differentiable_twice(request: Request, ys: Tensor, counters: tuple[Counter, ...] = ()) -> Tensor:
+def differentiable_twice(request: Request, plan: Plan, ys: Tensor) -> Tensor:
     """The states of a served call of `odeint`, whose gradient has a gradient too.
 
     Engines compute numbers, not a graph of them. With create_graph=True the gradient is therefore that of
     torchdiffeq's own solve of the same call, which is not counted: torchdiffeq would not have solved again.
+
+    Args:
+        request: the call.
+        plan: by which it was served.
+        ys: (T, ...) the states, of a tuple in one vector each.
     """
     if not ys.requires_grad:
         return ys
-    assert isinstance(request.func, nn.Module)
-    again: Tensor = _Again.apply(request, counters, ys, request.y0, *request.func.parameters())
+    y0 = request.y0 if isinstance(request.y0, Tensor) else plan.y0
+    again: Tensor = _Again.apply(request, plan, ys, y0, *plan.tensors)
     return again
 
 
 class _Again(torch.autograd.Function):
-    """(request, counters, ys, y0, *parameters) -> ys."""
+    """(request, plan, ys, y0, *tensors) -> ys."""
 
     @staticmethod
-    def forward(ctx: Any, request: Request, counters: tuple[Counter, ...], ys: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, request: Request, plan: Plan, ys: Tensor, *inputs: Tensor) -> Tensor:
         """The states as they are."""
-        ctx.request, ctx.counters = request, counters
+        ctx.request, ctx.plan = request, plan
         ctx.save_for_backward(*inputs)
         return ys.clone()  # not a view, which nobody could change in place
 
@@ -42,18 +50,34 @@ class _Again(torch.autograd.Function):
         """Hands `grad` to the engine's own gradient; with create_graph=True, through a solve of torchdiffeq instead."""
         if not torch.is_grad_enabled():
             return (None, None, grad, *[None] * (len(ctx.needs_input_grad) - 3))
-        request: Request = ctx.request
-        func = request.func
-        assert isinstance(func, nn.Module)
         # Under other names: y0 may be computed from the parameters, and that way to them is not this operation's.
         inputs = [x.view_as(x) for x in ctx.saved_tensors]
         wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[3:], strict=True) if needed]
-        named = dict(zip((name for name, _ in func.named_parameters()), inputs[1:], strict=True))
-        function = extended.odeint if request.method in extended.METHODS else torchdiffeq.odeint
-        with uncounted(ctx.counters):
-            ys = function(
-                lambda t, y: functional_call(func, named, (t, y)), inputs[0], request.t, rtol=request.rtol,
-                atol=request.atol, method=request.method, options=request.options,
-            )  # fmt: skip
+        with uncounted(ctx.plan.counters), _holding(ctx.plan, inputs[1:]):
+            ys = _solved(ctx.request, inputs[0])
         found = iter(torch.autograd.grad(ys, wanted, grad, create_graph=True, allow_unused=True))
         return (None, None, None, *[next(found) if needed else None for needed in ctx.needs_input_grad[3:]])
+
+
+def _solved(request: Request, y0: Tensor) -> Tensor:
+    """The states by torchdiffeq, of a tuple in one vector each."""
+    shapes = None if isinstance(request.y0, Tensor) else [part.shape for part in request.y0]
+    function = extended.odeint if request.method in extended.METHODS else torchdiffeq.odeint
+    ys: Any = function(
+        request.func, y0 if shapes is None else parts_of(y0, shapes), request.t, rtol=request.rtol, atol=request.atol,
+        method=request.method, options=request.options,
+    )  # fmt: skip
+    return ys if shapes is None else joined(ys, len(request.t))
+
+
+@contextmanager
+def _holding(plan: Plan, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Within this block the field has these in place of the plan's tensors."""
+    if plan.reading is not None:
+        instead = {id(old): new for old, new in zip(plan.tensors, tensors, strict=True)}
+        with plan.reading.holding([instead.get(id(tensor), tensor) for tensor in plan.reading.tensors]):
+            yield
+    else:
+        names = [name for name, _ in plan.func.named_parameters()]
+        with stateless._reparametrize_module(plan.func, dict(zip(names, tensors, strict=True))):
+            yield

@@ -10,4 +10,5 @@ from __future__ import annotations
 
 from node_runner.tracing.chains import Chain as Chain
 from node_runner.tracing.chains import chain_of as chain_of
+from node_runner.tracing.closed import as_module as as_module
 from node_runner.tracing.recording import SLOPE as SLOPE

@@ -61,8 +61,21 @@ def reads(module: nn.Module) -> Reads:
         raise Impure("its forward was replaced on the instance")
     if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
         raise Impure("it changes how modules are called or read")
+    definition = definition_of(kind.forward)
+    reader = _Reader(module, definition, kind.forward)
+    for name in reader.counters & set(reader.values):
+        raise Impure(f"its forward counts in `self.{name}` and reads it")
+    return Reads(reader.values, frozenset(reader.counters))
+
+
+def definition_of(function: Callable[..., Any]) -> ast.FunctionDef:
+    """A forward as it is written.
+
+    Raises:
+        Impure: its source is not to be had, or it is no plain function.
+    """
     try:
-        source = textwrap.dedent(inspect.getsource(kind.forward))
+        source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError) as error:
         raise Impure("the source of its forward is not to be had") from error
     try:
@@ -71,12 +84,9 @@ def reads(module: nn.Module) -> Reads:
         raise Impure("the source of its forward is not to be had") from error
     if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
         raise Impure("its forward is decorated, or no plain function")
-    if not _is_of(kind.forward, definition):
+    if not _is_of(function, definition):
         raise Impure("the source of its forward is not what runs: its file has changed since")
-    reader = _Reader(module, definition, kind.forward)
-    for name in reader.counters & set(reader.values):
-        raise Impure(f"its forward counts in `self.{name}` and reads it")
-    return Reads(reader.values, frozenset(reader.counters))
+    return definition
 
 
 class _Reader:

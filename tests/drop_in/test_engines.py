@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import node_runner
 from node_runner.drop_in import decision
 from node_runner.drop_in.flattened import flat
+from node_runner.drop_in.plan import Plan, Request
 from node_runner.engines.compiler import compiler
 from node_runner.fields.mlp import MLP
 from tests.engines.equality import assert_finite_differences_agree
@@ -137,9 +138,9 @@ class Counted:
 @pytest.mark.parametrize("shape", [(1, 2), (20, 1, 2), (2,)], ids=str)
 def test_torchdiffeq_s_demo_takes_torchdiffeq_s_evaluations(shape: tuple[int, ...]):
     field, y0 = made(DemoField), states(*shape).detach()
-    request = decision.Request(field, y0, 100 * DEMO_TS, 1e-7, 1e-9, None, None, None)
+    request = Request(field, y0, 100 * DEMO_TS, 1e-7, 1e-9, None, None, None)
     plan = decision.decide(request)
-    assert isinstance(plan, decision.Plan)
+    assert isinstance(plan, Plan)
     solution = plan.engine.integrate(
         plan.method, plan.field, flat(y0), request.t, rtol=plan.rtol, atol=plan.atol, norm=None, gradient=plan.gradient
     )
@@ -151,8 +152,8 @@ def test_torchdiffeq_s_demo_takes_torchdiffeq_s_evaluations(shape: tuple[int, ..
 @needs_compiler
 def test_a_field_of_flat_states_is_that_of_the_states_as_they_are():
     field, y0 = made(DemoField), states(2, 3, 2)
-    plan = decision.decide(decision.Request(field, y0, DEMO_TS, 1e-7, 1e-9, None, None, None))
-    assert isinstance(plan, decision.Plan)
+    plan = decision.decide(Request(field, y0, DEMO_TS, 1e-7, 1e-9, None, None, None))
+    assert isinstance(plan, Plan)
     torch.testing.assert_close(plan.field(TS[0], flat(y0)), flat(field(TS[0], y0)))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from node_runner.tracing.naming import is_library, naming
+
 
 MOST_OBJECTS = 20_000
 """A field that reaches more than this holds something that is none of its parts, such as a data set."""
@@ -20,10 +24,14 @@ MOST_OBJECTS = 20_000
 ATOMS = (
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type(Ellipsis), slice,
     type, types.BuiltinFunctionType, types.BuiltinMethodType, types.MethodDescriptorType, types.ModuleType, Enum,
+    range, np.generic,
 )  # fmt: skip
 
 NUMBERS = (bool, int, float, str)
 """Kinds of global variables that the code of a field may depend on."""
+
+NEVER_CALLED = frozenset(("__init__", "__new__", "__del__", "__repr__", "__str__", "__init_subclass__"))
+"""Methods with such names are not what an evaluation calls; others with two underscores may be, without being named."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARTS = ("_parameters", "_buffers", "_modules")
@@ -53,6 +61,7 @@ class Reading(NamedTuple):
 
     key: equal for functions that run the same code on tensors of the same kinds.
     tensors: each once. slots: the places of each. numbers: places and values of what is no tensor.
+    contents: lists and dictionaries, with what was in them.
     held: objects that the key knows by their address, which must not be used again.
     """
 
@@ -60,6 +69,7 @@ class Reading(NamedTuple):
     tensors: tuple[Tensor, ...]
     slots: list[list[Slot]]
     numbers: list[tuple[Slot, Any]]
+    contents: list[tuple[Any, Any]]
     held: list[Any]
 
     @contextmanager
@@ -78,20 +88,38 @@ class Reading(NamedTuple):
 
     def restore(self) -> None:
         """Undo what calls changed in the function, tensors apart."""
+        for holder, before in self.contents:
+            if isinstance(holder, dict):
+                for name in holder.keys() - before.keys():
+                    del holder[name]
+            elif len(holder) != len(before):
+                holder[:] = before
         for slot, value in self.numbers:
             slot.put(value)
 
+    @property
+    def codes(self) -> list[types.CodeType]:
+        """All code of the user's that it runs."""
+        return [part for part in self.key if isinstance(part, types.CodeType)]
+
 
 def read(*roots: Any) -> Reading:
-    """Read functions, with all that they reach.
+    """Read functions, with all that they reach: what they close over, and of the files of users also the global
+    variables, functions and methods that they name.
+
+    A root may say in `counted` which numbers it counts its calls in, as (module, name): nothing depends on them.
 
     Raises:
-        Unreadable: they keep a tensor where nothing can replace it, or reach too much.
+        Unreadable: they keep a tensor where nothing can replace it, reach too much, or do more than compute.
     """
     reader = _Reader()
+    reader.key.append(torch.get_default_dtype())
+    for root in roots:
+        reader.uncounted |= {(id(module), name) for module, name in getattr(root, "counted", ())}
     for root in roots:
         reader.visit(root, None)
-    return Reading(tuple(reader.key), tuple(reader.tensors), reader.slots, reader.numbers, reader.held)
+    reader.members()
+    return Reading(tuple(reader.key), tuple(reader.tensors), reader.slots, reader.numbers, reader.contents, reader.held)
 
 
 class _Reader:
@@ -102,8 +130,13 @@ class _Reader:
         self.tensors: list[Tensor] = []
         self.slots: list[list[Slot]] = []
         self.numbers: list[tuple[Slot, Any]] = []
+        self.contents: list[tuple[Any, Any]] = []
         self.held: list[Any] = []
         self.seen: dict[int, int] = {}
+        self.uncounted: set[tuple[int, str]] = set()
+        # Classes and files of users, of which what the code names is read too.
+        self.homes: dict[int, tuple[Any, Mapping[str, Any]]] = {}
+        self.named: set[str] = set()
 
     def visit(self, value: Any, slot: Slot | None) -> None:
         """Write down what `value` is made of; `slot` is where it was found, and where another can be put."""
@@ -114,6 +147,8 @@ class _Reader:
         if isinstance(value, ATOMS):
             key.append(type(value))
             key.append(value)
+            if isinstance(value, type | types.ModuleType):
+                self._home(value)
             if slot is not None:
                 self.numbers.append((slot, value))
             return
@@ -122,6 +157,7 @@ class _Reader:
         if len(self.seen) > MOST_OBJECTS:
             raise Unreadable(f"reaches more than {MOST_OBJECTS} objects")
         key.append(type(value))
+        self._home(type(value))
         if isinstance(value, nn.Module):
             self._module(value)
         elif isinstance(value, types.FunctionType):
@@ -135,10 +171,13 @@ class _Reader:
         elif isinstance(value, dict):
             self._mapping(value)
         elif isinstance(value, list):
+            self.contents.append((value, list(value)))
             key.append(len(value))
             for i, item in enumerate(value):
                 self.visit(item, Slot(value, i))
-        elif isinstance(value, (tuple, set, frozenset)):
+        elif isinstance(value, property | staticmethod | classmethod):
+            self.visit(value.fget if isinstance(value, property) else value.__func__, None)
+        elif isinstance(value, (tuple, set, frozenset, deque)):
             key.append(len(value))
             for item in value:
                 self.visit(item, None)
@@ -163,12 +202,46 @@ class _Reader:
         self.slots.append([slot])
 
     def _code(self, function: types.FunctionType) -> None:
-        """What the function does, and the global numbers that it names."""
-        self.key.append(function.__code__)
-        known = function.__globals__
-        for name in function.__code__.co_names:
-            if isinstance(known.get(name), NUMBERS):
-                self.key.append((name, type(known[name]), known[name]))
+        """What the function does, and what the global names in it stand for."""
+        code, known = function.__code__, function.__globals__
+        self.key.append(code)
+        if is_library(code.co_filename):
+            for name in code.co_names:
+                if isinstance(known.get(name), NUMBERS):
+                    self.key.append((name, type(known[name]), known[name]))
+            return
+        names = naming(code)
+        self.named |= names.attributes
+        for name in names.variables:
+            if name in known:
+                self.key.append(name)
+                self.visit(known[name], Slot(known, name))
+        if reason := names.more_than_computes(known):
+            raise Unreadable(reason)
+
+    def _home(self, home: type | types.ModuleType) -> None:
+        """Remember a class, with those that it extends, or a file, if users wrote it."""
+        for space in home.__mro__ if isinstance(home, type) else (home,):
+            if id(space) not in self.homes:
+                own = vars(space)
+                self.homes[id(space)] = (space, {} if _is_theirs(space) else own)
+
+    def members(self) -> None:
+        """Read what the code names of the classes and files that it reaches, until nothing new is reached."""
+        read: set[tuple[int, str]] = set()
+        while True:
+            new = [
+                (number, name)
+                for number, (space, own) in list(self.homes.items())
+                for name in sorted(own.keys() & self.named | (_implied(own) if isinstance(space, type) else set()))
+                if (number, name) not in read
+            ]
+            if not new:
+                return
+            for number, name in new:
+                read.add((number, name))
+                self.key.append(name)
+                self.visit(self.homes[number][1][name], None)
 
     def _again(self, value: Any) -> bool:
         """Whether a value was seen before; if so, the key says where."""
@@ -184,12 +257,13 @@ class _Reader:
         if any(own[name] for name in HOOKS):
             raise Unreadable(f"has hooks on {type(module).__name__}, which compiled code would not call")
         if isinstance(forward := type(module).forward, types.FunctionType):
-            self._code(forward)
+            self.visit(forward, None)
+        self.contents.append((own, dict(own)))
         for name in PARTS:
             if own[name]:
                 self._mapping(own[name])
         for name, value in own.items():
-            if name not in INTERNAL:
+            if name not in INTERNAL and (id(module), name) not in self.uncounted:
                 self.key.append(name)
                 self.visit(value, Slot(own, name))
 
@@ -206,7 +280,29 @@ class _Reader:
             self.visit(content, Slot(cell, None))
 
     def _mapping(self, mapping: dict[Any, Any]) -> None:
+        self.contents.append((mapping, dict(mapping)))
         self.key.append(len(mapping))
         for name, value in mapping.items():
             self.visit(name, None)
             self.visit(value, Slot(mapping, name))
+
+
+def _is_theirs(home: type | types.ModuleType) -> bool:
+    """Whether a class or file is of a library, which nobody changes meanwhile."""
+    file = getattr(home, "__file__", None) if isinstance(home, types.ModuleType) else _file_of(home.__module__)
+    return file is not None and is_library(file)
+
+
+def _file_of(module: str) -> str | None:
+    """The file of a module by its name, "" of one that is built in, None of a notebook."""
+    found = sys.modules.get(module)
+    return getattr(found, "__file__", None) if module == "__main__" or found is None else getattr(found, "__file__", "")
+
+
+def _implied(own: Mapping[str, Any]) -> set[str]:
+    """Methods of a class that may be called without being named."""
+    return {
+        name
+        for name, value in own.items()
+        if name.startswith("__") and name not in NEVER_CALLED and isinstance(value, types.FunctionType)
+    }

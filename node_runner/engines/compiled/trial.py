@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,17 @@ def trial(f: Dynamics, norm: Norm | None, reading: Reading, y0: Tensor) -> str |
     It is traced without numbers, which shows random draws and writes before they happen; then its graph and the
     field itself are evaluated once and compared.
     """
+    draws, more_draws = random.getstate(), np.random.get_state()  # noqa: NPY002 - fields of users may use it
+    try:
+        reason = _tried(f, norm, reading, y0)
+        drew = random.getstate() != draws or str(np.random.get_state()) != str(more_draws)  # noqa: NPY002
+        return "draws random numbers when it is called" if drew else reason
+    finally:
+        random.setstate(draws)
+        np.random.set_state(more_draws)  # noqa: NPY002
+
+
+def _tried(f: Dynamics, norm: Norm | None, reading: Reading, y0: Tensor) -> str | None:
     y0 = y0.detach().contiguous()
     clock = torch.full((1,), TIME, dtype=y0.dtype, device=y0.device)
 

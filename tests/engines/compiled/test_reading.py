@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import pytest
@@ -83,6 +84,68 @@ def test_global_numbers_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch):
     assert read(plain).key != before[1]
 
 
+SCALE = torch.ones(2)
+TABLE = {"rate": 1.0}
+
+
+def helper(y: Tensor) -> Tensor:
+    return y * SCALE
+
+
+def other_helper(y: Tensor) -> Tensor:
+    return -y
+
+
+class Helped(nn.Module):
+    factor = 2.0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return helper(self.inner(y)) * TABLE["rate"]
+
+    def inner(self, y: Tensor) -> Tensor:
+        return self.factor * y
+
+    def beside(self) -> None:
+        print("not a part of an evaluation")
+
+
+def test_global_functions_tensors_and_containers_methods_and_attributes_of_classes_are_part_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    field = Helped()
+    keys, tensors = [read(field).key], read(field).tensors
+    assert len(tensors) == 1 and tensors[0] is SCALE
+    with read(field).holding([torch.full((2,), 3.0)]):
+        assert torch.equal(field(torch.zeros(()), torch.ones(2)), torch.full((2,), 6.0))
+    assert torch.equal(field(torch.zeros(()), torch.ones(2)), torch.full((2,), 2.0))
+    monkeypatch.setitem(TABLE, "rate", 3.0)
+    keys.append(read(field).key)
+    monkeypatch.setattr(Helped, "factor", 4.0)
+    keys.append(read(field).key)
+    monkeypatch.setattr(Helped, "inner", lambda self, y: y)
+    keys.append(read(field).key)
+    monkeypatch.setattr(sys.modules[__name__], "helper", other_helper)
+    keys.append(read(field).key)
+    assert len(set(keys)) == 5
+    assert keys[-1] == read(field).key
+
+
+def test_what_only_counts_is_no_part_of_it():
+    class Counts(nn.Module):
+        def __init__(self, field: nn.Module) -> None:
+            super().__init__()
+            self.field = field
+            self.counted = ((field, "calls"),)
+
+    field = SmallField()
+    field.calls, field.other = 0, 0
+    key = read(Counts(field)).key
+    field.calls = 3
+    assert read(Counts(field)).key == key
+    field.other = 3
+    assert read(Counts(field)).key != key
+
+
 def test_rings_end():
     ring: list[Any] = []
     ring.append(ring)
@@ -99,6 +162,16 @@ def test_what_calls_changed_is_undone():
     assert read(field).key != reading.key
     reading.restore()
     assert field.calls == 0
+
+
+def test_what_calls_added_is_taken_away():
+    field = SmallField()
+    field.notes, field.table = [1], {}
+    reading = read(field)
+    field.notes.append(2)
+    field.table["key"] = field.more = 3
+    reading.restore()
+    assert (field.notes, field.table, hasattr(field, "more")) == ([1], {}, False)
 
 
 def test_tensors_that_cannot_be_replaced_are_refused():

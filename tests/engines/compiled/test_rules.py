@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
 import re
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,8 +66,30 @@ def by_numbers(t: Tensor, y: Tensor) -> Tensor:
     return y if y.sum() > 0 else -y
 
 
+REPEATED = itertools.repeat(torch.ones(3, dtype=torch.float64))
+LOG: list[int] = []
+
+
 def from_elsewhere(t: Tensor, y: Tensor) -> Tensor:
-    return y * ELSEWHERE
+    return y * next(REPEATED)
+
+
+def by_numpy_s_numbers(t: Tensor, y: Tensor) -> Tensor:
+    return y if np.random.rand() < 0.5 else -y  # noqa: NPY002
+
+
+def by_lot(t: Tensor, y: Tensor) -> Tensor:
+    return y if random.random() < 0.5 else -y
+
+
+def noting(t: Tensor, y: Tensor) -> Tensor:
+    LOG.append(1)
+    return y
+
+
+def printing(t: Tensor, y: Tensor) -> Tensor:
+    print(t)
+    return y
 
 
 REFUSED = {
@@ -73,7 +98,11 @@ REFUSED = {
     "hooks": (hooked, "has hooks on Linear"),
     "counter": (lambda: CountingField(SmallField()), "changes something of its own with every call"),
     "branch": (lambda: by_numbers, "cannot be written down as a graph|decides by the numbers"),
-    "global": (lambda: from_elsewhere, "reads a tensor that is kept outside of it"),
+    "elsewhere": (lambda: from_elsewhere, "reads a tensor that is kept outside of it"),
+    "numpy's numbers": (lambda: by_numpy_s_numbers, "draws random numbers"),
+    "python's numbers": (lambda: by_lot, "uses the module `random`"),
+    "notes": (lambda: noting, "changes something of its own with every call"),
+    "prints": (lambda: printing, "calls `print`"),
     "shape": (lambda: lambda t, y: y[:, :1], r"gives \(2, 1\) for a state of \(2, 3\)"),
 }
 
@@ -94,6 +123,7 @@ def test_a_field_that_is_no_graph_is_refused_in_a_sentence(kind: str):
     assert {k: v for k, v in vars(field).items() if isinstance(v, int)} == {
         k: v for k, v in before.items() if isinstance(v, int)
     }
+    assert LOG == []
     if buffers:
         torch.testing.assert_close(list(field.buffers()), buffers)
 
@@ -104,10 +134,11 @@ def test_a_field_that_is_no_graph_is_refused_in_a_sentence(kind: str):
         SmallField,
         lambda: field_of(nn.Dropout(0.5), nn.BatchNorm1d(3)).eval(),
         lambda: Shifted(SmallField(), torch.tensor([0.1, 0.2], dtype=torch.float64)),
+        lambda: lambda t, y: y * ELSEWHERE,
         lambda: lambda t, y: torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64) * y,
         lambda: field_of(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
     ],
-    ids=["module", "evaluating", "wrapped", "literal", "parametrised"],
+    ids=["module", "evaluating", "wrapped", "global", "literal", "parametrised"],
 )
 def test_other_fields_are_served(make):
     assert refusal(make()) is None
