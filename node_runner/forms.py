@@ -59,6 +59,7 @@ class FieldForm:
         time_first: whether that input is before the state instead.
         slope: of the leaky activations below 0.
         power: of each number of the state, which the first layer sees.
+        scale: of what the layers give. along: how much of the state is added to that: f = scale network + along y.
         start: (B,) added to the time of each sample (None: nothing).
         integrals: what is integrated beside the state, in the order of its columns.
         noise: (B, D) Hutchinson's probe of the divergence (None: it is exact).
@@ -71,6 +72,8 @@ class FieldForm:
     time_first: bool = False
     slope: float = SLOPE
     power: int = 1
+    scale: float = 1.0
+    along: float = 0.0
     start: Tensor | None = None
     integrals: tuple[Integral, ...] = ()
     noise: Tensor | None = None
@@ -101,5 +104,6 @@ def form_of_chain(chain: Chain) -> FieldForm:
     """The form of a module that was recognised."""
     layers = tuple(Layer(linear.weight, linear.bias) for linear in chain.linears)
     return FieldForm(
-        layers, chain.activations, chain.time_input, time_first=chain.time_first, slope=chain.slope, power=chain.power
-    )
+        layers, chain.activations, chain.time_input, time_first=chain.time_first, slope=chain.slope, power=chain.power,
+        scale=chain.scale, along=chain.along,
+    )  # fmt: skip

@@ -225,12 +225,11 @@ def _written_out(
         if y0.ndim != 2:
             raise _Not(f"{name} is for states (B, D), and the state is of shape {tuple(y0.shape)}")
         return func, func, ()
-    if not isinstance(func, nn.Module):
-        raise _Not(f"{name} is not known to be linear layers with activations: it is no nn.Module")
-    chain = chain_of(func, y0.shape[:-1], counting=True, discrete=discrete)
+    module = as_module(func)
+    chain = chain_of(module, y0.shape[:-1], counting=True, discrete=discrete)
     if isinstance(chain, str):
         raise _Not(f"{name} is not known to be linear layers with activations: {chain}")
-    return func, Flattened(func, y0.shape, form_of_chain(chain)), counters_of(func, chain.counts)
+    return module, Flattened(module, y0.shape, form_of_chain(chain)), counters_of(module, chain.counts)
 
 
 def _gradient(call: _Call, func: nn.Module, *, frozen: bool) -> Gradient:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 from torch.nn.modules import module as everywhere
 
-from node_runner.tracing.purity import Impure, reads
+from node_runner.tracing.closed import Closed, bound, variables
+from node_runner.tracing.purity import FUNCTIONS, Impure, check_function, reads
 from node_runner.tracing.recording import NoChain, Steps, record
 
 
@@ -21,6 +23,9 @@ LAYERS = (nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, n
           nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Sigmoid)  # fmt: skip
 """Modules of torch that may be part of it."""
 
+MOST_KINDS = 100
+"""Kinds of states and functions that are remembered of a module."""
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 
@@ -28,18 +33,25 @@ GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 class _Seen(NamedTuple):
     """What was found, and what it depends on.
 
-    parts: the submodules. kinds: the type of the module and of each part. read: (position among these, name, value)
-    of the plain attributes that a forward reads, settings of activations among them.
+    answer: without its layers. places: of these among all modules. parts: the submodules. kinds: the type of the
+    module and of each part, with the code of its forward. read: (position among these, name, value) of the plain
+    attributes that a forward reads, settings of activations among them. outside: (global names, name, value) likewise.
     """
 
     answer: Chain | str
-    parts: tuple[nn.Module, ...]
-    kinds: tuple[type, ...]
+    places: tuple[int, ...]
+    parts: tuple[ref[nn.Module], ...]
+    kinds: tuple[tuple[type, Any], ...]
     read: tuple[tuple[int, str, Any], ...]
+    outside: tuple[tuple[Mapping[str, Any], str, Any], ...]
 
 
-_seen: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], _Seen]] = WeakKeyDictionary()
-"""By module and, of the states (B, ..., D) or (D,) that it was run on, the dimensions before the last with B as 0."""
+_seen: WeakKeyDictionary[nn.Module, dict[Any, _Seen]] = WeakKeyDictionary()
+"""By module and, of the states (B, ..., D) or (D,) that it was run on, the dimensions before the last with B as 0.
+
+A function is found with the first module that it names, by what else it names: it may be made anew for each call.
+Nothing here holds a module.
+"""
 
 
 def chain_of(
@@ -48,7 +60,7 @@ def chain_of(
     """The chain that a module's f(t, y) is for some states, or the reason why it is not taken for one.
 
     Args:
-        module: f.
+        module: f, of a function `as_module`.
         leading: the dimensions (B, ...) of the states (B, ..., D) before the last, or () of one state (D,). What is
             found holds for any B, and for the others as they are.
         counting: the module may count its calls, `self.nfe += 1`.
@@ -61,37 +73,79 @@ def chain_of(
         return "it has hooks, which would not run"
     if any("forward" in vars(part) for part in everything):
         return "its forward was replaced on the instance"
-    kept, key = _seen.setdefault(module, {}), (0, *leading[1:]) if leading else ()
+    names: tuple[Any, ...] = ()
+    if isinstance(module, Closed):
+        if len(everything) == 1:
+            return "it names no module"
+        names = _names(module.function, everything)
+    kept = _seen.setdefault(everything[1] if names else module, {})
+    key = (names, (0, *leading[1:]) if leading else ())
     seen = kept.get(key)
-    kinds = tuple(map(type, everything))
-    if seen is None or seen.parts != everything[1:] or seen.kinds != kinds or not _same(seen.read, everything):
+    kinds = tuple((type(part), getattr(type(part).forward, "__code__", None)) for part in everything)
+    if seen is None or seen.kinds != kinds or not _are(seen.parts, everything[1:]) or not _same(seen, everything):
+        if len(kept) >= MOST_KINDS:
+            kept.clear()
         seen = kept[key] = _look(module, leading, everything, kinds)
     if isinstance(seen.answer, str):
         return seen.answer
-    if seen.answer.counts and not counting:
-        return f"its forward may do more than compute: `self.{seen.answer.counts[0][1]} += 1`"
-    tensors = {id(p) for linear in seen.answer.linears for p in (linear.weight, linear.bias) if p is not None}
+    linears = tuple(part for i in seen.places if isinstance(part := everything[i], nn.Linear))
+    answer = seen.answer._replace(linears=linears)
+    if answer.counts and not counting:
+        return f"its forward may do more than compute: `self.{answer.counts[0][1]} += 1`"
+    tensors = {id(p) for linear in answer.linears for p in (linear.weight, linear.bias) if p is not None}
     parameters = {id(p) for p in module.parameters()}
-    if len(tensors) < sum(1 if linear.bias is None else 2 for linear in seen.answer.linears):
+    if len(tensors) < sum(1 if linear.bias is None else 2 for linear in answer.linears):
         return "it has parameters that are shared"
     if not tensors <= parameters or (len(tensors) < len(parameters) and not discrete):
         return "it has parameters beside its layers"
-    if seen.answer.time_cut and not discrete:
+    if answer.time_cut and not discrete:
         return "it sees the time as a mere number, which has no gradient"
-    return seen.answer
+    return answer
 
 
-def _same(read: Sequence[tuple[int, str, Any]], everything: Sequence[nn.Module]) -> bool:
+def _names(function: Callable[..., Any], everything: Sequence[nn.Module]) -> tuple[Any, ...]:
+    """What a function is, its modules by their places among these, and what else it names, as far as it may matter."""
+    places = {id(part): i for i, part in enumerate(everything)}
+
+    def known(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return places.get(id(value))
+        if isinstance(value, bool | int | float | str):
+            return type(value), value
+        return value if isinstance(value, ModuleType) or _is_function(value) else type(value)
+
+    _, inner = bound(function)
+    assert inner is not None, "it names modules"
+    return (inner.__code__, *((name, known(value)) for name, value in variables(function).items()))
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and value.__hash__ is not None and value in FUNCTIONS
+
+
+def _are(parts: Sequence[ref[nn.Module]], modules: Sequence[nn.Module]) -> bool:
+    return len(parts) == len(modules) and all(part() is module for part, module in zip(parts, modules, strict=True))
+
+
+def _same(seen: _Seen, everything: Sequence[nn.Module]) -> bool:
     missing = object()
-    return all(getattr(everything[i], name, missing) == value for i, name, value in read)
+    return all(getattr(everything[i], name, missing) == value for i, name, value in seen.read) and all(
+        known.get(name) is value for known, name, value in seen.outside
+    )
 
 
-def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Module], kinds: tuple[type, ...]) -> _Seen:
+def _look(
+    module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Module], kinds: tuple[tuple[type, Any], ...]
+) -> _Seen:
     read: list[tuple[int, str, Any]] = []
     counters: list[tuple[int, str]] = []
+    outside: list[tuple[Mapping[str, Any], str, Any]] = []
     answer: Chain | str
     try:
         for i, part in enumerate(everything):
+            if isinstance(part, Closed):
+                check_function(part.function)
+                continue
             if type(part) in LAYERS:
                 settings = () if type(part) is nn.Linear else getattr(part, "__constants__", ())
                 read += [(i, name, getattr(part, name)) for name in settings]
@@ -101,10 +155,15 @@ def _look(module: nn.Module, leading: Sequence[int], everything: Sequence[nn.Mod
             found = reads(part)
             read += [(i, name, value) for name, value in found.values.items()]
             counters += [(i, name) for name in sorted(found.counters)]
+            outside += [(found.known, name, value) for name, value in found.outside.items()]
         answer = _recorded(module, leading, [part for part in everything if type(part) is nn.Linear], counters)
     except (Impure, NoChain) as reason:
         answer = str(reason)
-    return _Seen(answer, tuple(everything[1:]), kinds, tuple(read))
+    places: tuple[int, ...] = ()
+    if not isinstance(answer, str):
+        where = {id(part): i for i, part in enumerate(everything)}
+        places, answer = tuple(where[id(linear)] for linear in answer.linears), answer._replace(linears=())
+    return _Seen(answer, places, tuple(map(ref, everything[1:])), kinds, tuple(read), tuple(outside))
 
 
 def _recorded(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,24 +39,50 @@ def as_module(function: Callable[..., Any]) -> nn.Module:
     return function if isinstance(function, nn.Module) else Closed(function)
 
 
+def bound(function: Callable[..., Any]) -> tuple[Any, types.FunctionType | None]:
+    """The object that a method, or a call of an object, is of (None: of none), and the function that then runs."""
+    if isinstance(function, types.FunctionType):
+        return None, function
+    if isinstance(function, types.MethodType):
+        owner, inner = function.__self__, function.__func__
+    else:
+        owner, inner = function, type(function).__call__
+    return owner, inner if isinstance(inner, types.FunctionType) else None
+
+
+def closure(function: types.FunctionType) -> dict[str, Any]:
+    """What a function closes over, by its name."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # a name that is not bound yet
+            found[name] = cell.cell_contents
+    return found
+
+
 def variables(function: Callable[..., Any]) -> dict[str, Any]:
     """What names in a function stand for that are not its own: of what it closes over, and of global variables.
 
-    Of a method, or of an object that is called, also the attributes of the object that it asks for.
+    Of a method, or of an object that is called, also the attributes of the object that it asks for, as "self.name".
+    Of a module whose parts alone are asked for, these: "model.net".
     """
-    owner = None
-    if isinstance(function, types.MethodType):
-        owner, function = function.__self__, function.__func__
-    elif not isinstance(function, types.FunctionType):
-        owner, function = function, type(function).__call__
-    if not isinstance(function, types.FunctionType):
+    owner, inner = bound(function)
+    if inner is None:
         return {}
-    names = naming(function.__code__)
-    found = {name: function.__globals__[name] for name in names.variables if name in function.__globals__}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # a name that is not bound yet
-            continue
+    names, inside = naming(inner.__code__), closure(inner)
+    found: dict[str, Any] = {}
+    for path in sorted(names.paths):
+        value = inside.get(path[0], inner.__globals__.get(path[0]))
+        name = path[0]
+        for part in path[1:]:
+            below = value._modules.get(part) if isinstance(value, nn.Module) else None
+            if below is None:
+                break
+            name, value = f"{name}.{part}", below
+        if value is not None:
+            found[name] = value
     own = {**getattr(owner, "__dict__", {}), **getattr(owner, "_modules", {})}
-    return found | {f"self.{name}": own[name] for name in sorted(names.attributes & own.keys())}
+    for name in sorted(names.attributes) if owner is not None else ():
+        value = own[name] if name in own else inspect.getattr_static(type(owner), name, None)
+        if value is not None:
+            found[f"self.{name}"] = value
+    return found

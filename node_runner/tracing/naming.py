@@ -39,10 +39,15 @@ LIBRARIES = tuple(
 
 
 class Naming(NamedTuple):
-    """variables: global names that are loaded, sorted. attributes: that are asked for. imports: whether it imports."""
+    """What a code names.
+
+    variables: global names that are loaded, sorted. attributes: that are asked for. paths: global names, and those of
+    a closure, with the attributes that are asked for in turn: a.b.c as ("a", "b", "c"). imports: whether it imports.
+    """
 
     variables: tuple[str, ...]
     attributes: frozenset[str]
+    paths: frozenset[tuple[str, ...]]
     imports: bool
 
     def more_than_computes(self, known: Mapping[str, Any]) -> str | None:
@@ -65,17 +70,31 @@ class Naming(NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def naming(code: types.CodeType) -> Naming:
     """What a code and the functions within it name."""
-    instructions = list(dis.get_instructions(code))
-    variables = {i.argval for i in instructions if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    attributes = {i.argval for i in instructions if i.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")}
-    imports = any(i.opname == "IMPORT_NAME" for i in instructions)
+    variables: set[str] = set()
+    attributes: set[str] = set()
+    paths: list[tuple[str, ...]] = []
+    imports = follows = False
+    for instruction in dis.get_instructions(code):
+        kind, name = instruction.opname, instruction.argval
+        if kind in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            attributes.add(name)
+            if follows:
+                paths[-1] = (*paths[-1], name)
+            continue
+        follows = kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
+        if follows:
+            paths.append((name,))
+        if kind in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.add(name)
+        imports |= kind == "IMPORT_NAME"
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             below = naming(inner)
             variables |= set(below.variables)
             attributes |= below.attributes
+            paths += below.paths
             imports |= below.imports
-    return Naming(tuple(sorted(variables)), frozenset(attributes), imports)
+    return Naming(tuple(sorted(variables)), frozenset(attributes), frozenset(paths), imports)
 
 
 @functools.lru_cache(maxsize=4096)

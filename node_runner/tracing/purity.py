@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from node_runner.tracing.closed import bound, closure
+
 
 NAMES = (
     "cat concat concatenate tanh tanh_ sin relu relu_ leaky_relu silu softplus gelu elu sigmoid sigmoid_ ones "
-    "ones_like zeros zeros_like full full_like broadcast_to tile reshape unsqueeze pow square mul multiply"
+    "ones_like zeros zeros_like full full_like broadcast_to tile reshape unsqueeze pow square mul multiply "
+    "neg negative add sub subtract div divide true_divide"
 )
 FUNCTIONS = frozenset(
     getattr(home, name) for home in (torch, nn.functional) for name in NAMES.split() if hasattr(home, name)
@@ -24,7 +27,8 @@ FUNCTIONS = frozenset(
 
 METHODS = frozenset(
     "to type_as float double expand expand_as view view_as reshape unsqueeze repeat size dim item contiguous new_ones "
-    "new_zeros new_full tanh tanh_ sin relu relu_ sigmoid sigmoid_ pow square mul multiply".split()
+    "new_zeros new_full tanh tanh_ sin relu relu_ sigmoid sigmoid_ pow square mul multiply neg negative add sub "
+    "subtract div divide true_divide".split()
 )
 """Methods of tensors that may be called."""
 
@@ -35,8 +39,9 @@ BUILTINS = frozenset(("len", "zip", "range", "enumerate", "reversed"))
 
 EXPRESSIONS = (
     ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Constant, ast.Tuple, ast.List, ast.Subscript, ast.Slice,
-    ast.UnaryOp, ast.BinOp, ast.expr_context, ast.unaryop, ast.operator,
+    ast.UnaryOp, ast.BinOp, ast.expr_context, ast.unaryop, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow,
 )  # fmt: skip
+"""Without those by which a number could be the same for some sizes of a batch and another for others."""
 
 
 class Impure(Exception):
@@ -44,10 +49,15 @@ class Impure(Exception):
 
 
 class Reads(NamedTuple):
-    """What a forward reads of its module, beside submodules: plain values by name, and names in which it counts."""
+    """What a forward reads of its module, beside submodules: plain values by name, and names in which it counts.
+
+    outside: functions and files of torch, by the global names that it has for them. known: all global names.
+    """
 
     values: dict[str, Any]
     counters: frozenset[str]
+    outside: dict[str, Any]
+    known: Mapping[str, Any]
 
 
 def reads(module: nn.Module) -> Reads:
@@ -62,10 +72,30 @@ def reads(module: nn.Module) -> Reads:
     if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
         raise Impure("it changes how modules are called or read")
     definition = definition_of(kind.forward)
-    reader = _Reader(module, definition, kind.forward)
+    reader = _Reader(module, definition, kind.forward.__globals__)
     for name in reader.counters & set(reader.values):
         raise Impure(f"its forward counts in `self.{name}` and reads it")
-    return Reads(reader.values, frozenset(reader.counters))
+    return Reads(reader.values, frozenset(reader.counters), reader.outside, reader.globals)
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """Whether a plain function, a method or a call of an object does nothing but compute its result.
+
+    Raises:
+        Impure: it may do more.
+    """
+    owner, code = bound(function)
+    if code is None:
+        raise Impure("the source of its forward is not to be had")
+    if code.__defaults__ or code.__kwdefaults__:
+        raise Impure("its arguments have defaults, which may change")
+    kind = type(owner)
+    if not isinstance(owner, nn.Module) and any(hasattr(kind, n) for n in ("__getattr__", "__slots__")):
+        raise Impure("it changes how objects are read")
+    known = ChainMap(closure(code), code.__globals__)
+    reader = _Reader(owner, definition_of(code), known, method=owner is not None)
+    if reader.counters:
+        raise Impure(f"its forward may do more than compute: `self.{min(reader.counters)} += 1`")
 
 
 def definition_of(function: Callable[..., Any]) -> ast.FunctionDef:
@@ -75,33 +105,75 @@ def definition_of(function: Callable[..., Any]) -> ast.FunctionDef:
         Impure: its source is not to be had, or it is no plain function.
     """
     try:
-        source = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError) as error:
+        lines, _ = inspect.findsource(function)
+        tree = ast.parse("".join(lines))
+    except (OSError, TypeError, SyntaxError) as error:
         raise Impure("the source of its forward is not to be had") from error
-    try:
-        definition = ast.parse(source).body[0]
-    except SyntaxError as error:
-        raise Impure("the source of its forward is not to be had") from error
-    if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
+    written = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Lambda)]
+    found = [node for node in written if _begins(node) == function.__code__.co_firstlineno]
+    found = [node for node in found if isinstance(node, ast.Lambda) == (function.__name__ == "<lambda>")]
+    if len(found) > 1:  # of several in a line
+        found = [node for node in found if _holds(node, function.__code__)]
+    if not found:
+        raise Impure("the source of its forward is not what runs: its file has changed since")
+    definition = min(found, key=lambda node: len(ast.unparse(node)))
+    if isinstance(definition, ast.Lambda):
+        definition = _named(definition)
+    if definition.decorator_list:
         raise Impure("its forward is decorated, or no plain function")
     if not _is_of(function, definition):
         raise Impure("the source of its forward is not what runs: its file has changed since")
     return definition
 
 
+def _begins(node: ast.FunctionDef | ast.Lambda) -> int:
+    """The line that its code says it begins in."""
+    decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _holds(node: ast.FunctionDef | ast.Lambda, code: CodeType) -> bool:
+    """Whether all of a code was written within a node."""
+    begin, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+    places = [(line, column) for line, _, column, _ in code.co_positions() if line and column]
+    return all(begin <= place < end for place in places)
+
+
+def _named(node: ast.Lambda) -> ast.FunctionDef:
+    """A lambda as a function."""
+    definition = ast.parse("def forward(): pass").body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    definition.args, definition.body = node.args, [ast.Return(node.body)]
+    return ast.fix_missing_locations(ast.copy_location(definition, node))
+
+
 class _Reader:
     """Goes through a forward and raises at the first thing that is not on the lists above."""
 
-    def __init__(self, module: nn.Module, definition: ast.FunctionDef, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, module: Any, definition: ast.FunctionDef, known: Mapping[str, Any], *, method: bool | None = None
+    ) -> None:
+        """Read it.
+
+        Args:
+            module: or other object, whose method it is.
+            definition: of the method or function.
+            known: what names stand for that are not its own.
+            method: whether its first argument is the object (None: it is, and the method is the module's forward,
+                whose global names may not be those of modules and numbers: nothing would see them change).
+        """
         self.module = module
-        self.globals: dict[str, Any] = getattr(function, "__globals__", {})
+        self.globals = known
+        self.closed = method is not None
         self.values: dict[str, Any] = {}
         self.counters: set[str] = set()
+        self.outside: dict[str, Any] = {}
         names = [argument.arg for argument in definition.args.args]
-        self.self_name = names[0] if names else ""
+        self.self_name = names.pop(0) if names and method is not False else None
         stored = (node for node in ast.walk(definition) if isinstance(node, ast.Name))
-        self.arguments = frozenset(names[1:])
-        self.locals = {*names, *(node.id for node in stored if isinstance(node.ctx, ast.Store))}
+        self.arguments = frozenset(names)
+        own = [] if self.self_name is None else [self.self_name]
+        self.locals = {*own, *names, *(node.id for node in stored if isinstance(node.ctx, ast.Store))}
         self._block(definition.body)
 
     def _block(self, statements: list[ast.stmt]) -> None:
@@ -131,7 +203,7 @@ class _Reader:
 
     def _counts(self, name: str) -> bool:
         """Whether self.name is a whole number and nothing else hears of its change."""
-        kind = type(self.module)
+        kind: Any = type(self.module)
         plain = kind.__setattr__ is nn.Module.__setattr__ and not hasattr(getattr(kind, name, None), "__set__")
         return plain and type(vars(self.module).get(name)) is int
 
@@ -171,7 +243,11 @@ class _Reader:
     def _call(self, node: ast.Call) -> None:
         called = node.func
         if isinstance(called, ast.Name):
-            if called.id in self.locals or (called.id in BUILTINS and called.id not in self.globals):
+            if (
+                (called.id in self.locals and called.id != self.self_name)
+                or self._is_part(called)
+                or (called.id in BUILTINS and called.id not in self.globals)
+            ):
                 return
             if _is_function(self.globals.get(called.id)):
                 return
@@ -180,7 +256,7 @@ class _Reader:
             if found is not None:
                 if _is_function(found):
                     return
-            elif self._is_self(called.value) or called.attr in METHODS or self._below_self(called):
+            elif self._is_self(called.value) or called.attr in METHODS or self._is_part(called):
                 return
         elif isinstance(called, ast.Subscript):  # self.layers[0](y)
             return
@@ -189,35 +265,47 @@ class _Reader:
     def _name(self, node: ast.Name) -> None:
         known = node.id in self.locals or (node.id in BUILTINS and node.id not in self.globals)
         found = self.globals.get(node.id)
-        if not (known or _is_function(found) or _is_torch_module(found)):
+        plain = self.closed and isinstance(found, nn.Module | bool | int | float | str)
+        if not (known or plain or _is_function(found) or _is_torch_module(found)):
             raise Impure(f"its forward uses `{node.id}`, which may change")
+        if not known:
+            self.outside[node.id] = found
 
     def _attribute(self, node: ast.Attribute) -> None:
         if self._is_self(node.value):
             self._own(node.attr)
-        elif node.attr not in READ | METHODS and self._global(node) is None and not self._below_self(node):
+        elif node.attr not in READ | METHODS and self._global(node) is None and not self._is_part(node):
             raise Impure(f"its forward reads what may do more than compute: `{_line(node)}`")
 
-    def _below_self(self, node: ast.Attribute) -> bool:
-        """self.a.b, where it names a module."""
+    def _is_part(self, node: ast.expr) -> bool:
+        """self.a.b, or in a function a.b, where it names a module."""
         path = []
-        inner: ast.expr = node
-        while isinstance(inner, ast.Attribute):
-            path.append(inner.attr)
-            inner = inner.value
-        found: Any = self.module
+        while isinstance(node, ast.Attribute):
+            path.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return False
+        if self._is_self(node):
+            found = self.module
+        else:
+            found = self.globals.get(node.id) if self.closed and node.id not in self.locals else None
         for name in reversed(path):
-            found = found._modules.get(name) if isinstance(found, nn.Module) else None
-        return self._is_self(inner) and isinstance(found, nn.Module)
+            if found is self.module and not isinstance(found, nn.Module):
+                found = vars(found).get(name)
+            else:
+                found = found._modules.get(name) if isinstance(found, nn.Module) else None
+        return isinstance(found, nn.Module) and (bool(path) or not self._is_self(node))
 
     def _own(self, name: str) -> None:
         """self.name: a submodule, a plain value, or a function of torch."""
-        if name in self.module._modules:
+        if name in getattr(self.module, "_modules", {}):
             return
         missing = object()
         value = vars(self.module).get(name, missing)
         if value is missing:
             value = inspect.getattr_static(type(self.module), name, missing)
+        if isinstance(value, nn.Module):  # of an object that is none
+            return
         if not (isinstance(value, bool | int | float | str | None) or _is_function(value)):
             raise Impure(f"its forward uses `self.{name}`, which is neither a layer nor a plain value")
         self.values[name] = value
@@ -237,11 +325,17 @@ class _Reader:
 
 def _is_of(function: Callable[..., Any], definition: ast.FunctionDef) -> bool:
     """Whether a function has a definition's names, and not those of what stood in its place before."""
-    module = compile(ast.Module([definition], []), "<forward>", "exec", dont_inherit=True)
-    written = next(const for const in module.co_consts if isinstance(const, CodeType))
-    code = getattr(function, "__code__", None)
+    code: CodeType | None = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    around = ast.parse(f"def around({', '.join(code.co_freevars)}): pass").body[0]
+    assert isinstance(around, ast.FunctionDef)
+    around.body = [definition]
+    written = compile(ast.Module([around], []), "<forward>", "exec", dont_inherit=True)
+    for _ in range(2):
+        written = next(const for const in written.co_consts if isinstance(const, CodeType))
     # Not the code itself: a name that its file imports is compiled in another way.
-    return code is not None and (code.co_names, code.co_varnames) == (written.co_names, written.co_varnames)
+    return all(getattr(code, names) == getattr(written, names) for names in ("co_names", "co_varnames", "co_freevars"))
 
 
 def _binds(target: ast.expr) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,11 @@ POW = (torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
 SQUARE = (torch.square, torch.Tensor.square)
 MULTIPLY = (torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.multiply)
 
+NEGATE = (torch.neg, torch.negative, torch.Tensor.neg, torch.Tensor.negative)
+ADD = (torch.add, torch.Tensor.add)
+SUBTRACT = (torch.sub, torch.subtract, torch.Tensor.sub, torch.Tensor.subtract)
+DIVIDE = (torch.div, torch.divide, torch.true_divide, torch.Tensor.div, torch.Tensor.divide, torch.Tensor.true_divide)
+
 UNLIKE = "what its first layer sees is not the state, or a power of it, with or without the time beside it"
 
 
@@ -61,8 +66,9 @@ class Steps(NamedTuple):
 
     linears: first to last. activations: after each of them (None: nothing). slope: of the leaky ones below 0.
     time_input: whether the first of them sees the time too, time_first: before the state or after it. power: of each
-    number of y, before that. time_cut: whether the time is a mere number to autograd, as torch.full makes it. counts:
-    (part, name, by) of what is counted beside that, by how much, the part by its place among the module's.
+    number of y, before that. scale, along: what comes after all of it, scale h + along y. time_cut: whether the time
+    is a mere number to autograd, as torch.full makes it. counts: (part, name, by) of what is counted beside that, by
+    how much, the part by its place among the module's.
     """
 
     linears: tuple[nn.Linear, ...]
@@ -71,6 +77,8 @@ class Steps(NamedTuple):
     time_input: bool
     time_first: bool
     power: int
+    scale: float = 1.0
+    along: float = 0.0
     time_cut: bool = False
     counts: tuple[tuple[int, str, int], ...] = ()
 
@@ -84,7 +92,7 @@ class Steps(NamedTuple):
             h = linear(h)
             if kind is not None:
                 h = F.leaky_relu(h, self.slope) if kind is Activation.leaky_relu else _PLAIN[kind](h)
-        return h
+        return h if (self.scale, self.along) == (1.0, 0.0) else self.scale * h + self.along * y
 
 
 class _Call:
@@ -203,6 +211,7 @@ def _followed(call: _Call | None, owners: Mapping[int, nn.Linear], t: Tensor, y:
     Raises:
         NoChain: it is something else.
     """
+    scale, call, along = _taken_apart(call)
     found: list[nn.Linear] = []
     kinds: list[Activation | None] = []
     slopes: set[float] = set()
@@ -225,7 +234,48 @@ def _followed(call: _Call | None, owners: Mapping[int, nn.Linear], t: Tensor, y:
         if call is not None and (call.power is not None or call.func in CONCATENATE):
             timed = call.power is None
             first, cut, power = _beside_time(call, t, y) if timed else (False, False, call.power)
-            return Steps(tuple(found[::-1]), tuple(kinds[::-1]), _one(slopes), timed, first, _known(power), cut)
+            return Steps(
+                tuple(found[::-1]), tuple(kinds[::-1]), _one(slopes), timed, first, _known(power), scale, along, cut
+            )
+
+
+def _taken_apart(call: _Call | None) -> tuple[float, _Call | None, float]:
+    """(a, h, b) of a result a h + b y, where h is what another call gave (None: there is none).
+
+    Raises:
+        NoChain: two results are added.
+    """
+    if call is None or call.kwargs:
+        return 1.0, call, 0.0
+    if call.power == 1:
+        return 0.0, None, 1.0
+    one, other = (*call.args, None, None)[:2]
+    if call.func in NEGATE:
+        return _times(-1.0, _taken_apart(call.before(one)))
+    if call.func in MULTIPLY and _is_number(other):
+        return _times(float(other), _taken_apart(call.before(one)))
+    if call.func in MULTIPLY and _is_number(one):
+        return _times(float(one), _taken_apart(call.before(other)))
+    if call.func in DIVIDE and _is_number(other) and other != 0:
+        return _times(1.0 / other, _taken_apart(call.before(one)))
+    sign = 1.0 if call.func in ADD else -1.0 if call.func in SUBTRACT else 0.0
+    if sign == 0.0 or not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return 1.0, call, 0.0
+    (a, h, b), (c, k, d) = _taken_apart(call.before(one)), _times(sign, _taken_apart(call.before(other)))
+    if call.before(one) is None or call.before(other) is None or (h is not None and k is not None):
+        raise NoChain(f"it adds what is no multiple of its layers' result or of the state: {call.func.__name__}")
+    return (a, h, b + d) if h is not None else (c, k, b + d)
+
+
+def _times(factor: float, parts: tuple[float, _Call | None, float]) -> tuple[float, _Call | None, float]:
+    if not math.isfinite(factor) or factor == 0.0:
+        raise NoChain(f"it multiplies its result by {factor:g}")
+    a, h, b = parts
+    return factor * a, h, factor * b
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one(slopes: set[float]) -> float:

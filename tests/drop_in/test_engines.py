@@ -287,7 +287,7 @@ def hearing() -> nn.Module:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "notes": ({"func": Noting()}, "self.times.append"),
-    "function": ({"func": lambda t, y: -y}, "it is no nn.Module"),
+    "function": ({"func": lambda t, y: -y}, "it names no module"),
     "callbacks": ({"func": hearing()}, "the field has callback_step_adjoint"),
     "tuple": ({"y0": (torch.zeros(2), torch.zeros(1))}, "tuple"),
     "complex": ({"y0": torch.zeros(2, 2, dtype=torch.complex128)}, "complex128"),

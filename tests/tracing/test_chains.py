@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -223,7 +224,7 @@ def test_what_is_found_in_inference_mode_holds_elsewhere():
     module = TimeFirst(inputs=3)
     with torch.inference_mode():
         chain = found(module)
-    assert found(module) is chain
+    assert found(module) == chain
     assert not chain.time_cut
 
 
@@ -356,6 +357,98 @@ class Scaled(Net):
 class Residual(Net):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.net(y) - y
+
+
+class Mixed(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        out = torch.tanh(self.net(y)) / 4
+        return 3 * (-y - out * self.scale) + y
+
+
+class TwiceAdded(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        h = self.net(y)
+        return h + h
+
+
+class Raising(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y) + 1.0
+
+
+class CubeAdded(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y) + y**3
+
+
+class TimesBatch(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return len(y) * self.net(y)
+
+
+class TimesHalfTheBatch(Net):
+    """The same number for the batches on which it is tried."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return (1 + len(y) // 4) * self.net(y)
+
+
+def scaled(scale: Any) -> nn.Module:
+    module = Scaled()
+    module.scale = scale
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "parts"),
+    [
+        (Scaled(), (2.0, 0.0)),
+        (scaled(-1), (-1.0, 0.0)),
+        (Residual(), (1.0, -1.0)),
+        (Mixed(), (-1.5, -2.0)),
+    ],
+    ids=["scaled", "negative", "residual", "mixed"],
+)
+def test_a_multiple_with_a_multiple_of_the_state_beside_it_is_recognised(module: nn.Module, parts: tuple[float, float]):
+    chain = found(module)
+    assert (chain.scale, chain.along) == parts
+    t, y = torch.tensor(0.3), torch.randn(5, 2)
+    torch.testing.assert_close(chain.value(t, y), module(t, y))
+
+
+ACT = torch.tanh
+
+
+class ByName(nn.Module):
+    """With an activation by a global name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 2)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.b(ACT(self.a(y)))
+
+
+def test_a_global_name_that_changes_is_seen(monkeypatch: pytest.MonkeyPatch):
+    module = ByName()
+    assert found(module).activations[0] is Activation.tanh
+    monkeypatch.setitem(globals(), "ACT", torch.relu)
+    assert found(module).activations[0] is Activation.relu
+
+
+def test_a_forward_that_is_replaced_is_seen(monkeypatch: pytest.MonkeyPatch):
+    module = Net()
+    assert found(module).scale == 1.0
+    monkeypatch.setattr(Net, "forward", Residual.forward)
+    assert found(module).along == -1.0
+
+
+def test_a_scale_that_changes_is_seen():
+    module = scaled(2.0)
+    assert found(module).scale == 2.0
+    module.scale = -0.5
+    assert found(module).scale == -0.5
 
 
 class SquaredTime(Net):
@@ -575,8 +668,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a power between layers": (SquaredBetween, "pow"),
     "doubled": (Doubled, "mul"),
     "times the time": (TimesTime, "mul"),
-    "scaled": (Scaled, "not linear layers"),
-    "residual": (Residual, "not linear layers"),
+    "times 0": (lambda: scaled(0.0), "multiplies its result by 0"),
+    "times infinity": (lambda: scaled(float("inf")), "multiplies its result by inf"),
+    "times a tensor": (lambda: scaled(torch.tensor(0.5)), r"self\.scale"),
+    "twice its layers": (TwiceAdded, "adds what is no multiple"),
+    "a number added": (Raising, "its result is that of add"),
+    "a cube added": (CubeAdded, "adds what is no multiple|pow"),
+    "times the batch": (TimesBatch, "does not run on states"),
+    "times half the batch": (TimesHalfTheBatch, "may do more than compute"),
     "squared time": (lambda: SquaredTime(inputs=3), "not the time"),
     "time twice": (lambda: TimeTwice(inputs=4), "with or without the time beside it"),
     "no state": (lambda: NoState(inputs=2), "with or without the time beside it"),

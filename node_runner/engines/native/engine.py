@@ -148,6 +148,10 @@ def _unfit(form: FieldForm, y0: Tensor) -> str | None:
         return f"is for layers up to {WIDEST} wide, and this field has {max(sizes)}"
     if form.activations[-1] is not None and form.integrals:
         return "integrates beside networks that end in a linear layer, and this one ends in an activation"
+    if (form.scale != 1.0 or form.along) and (form.moved is not None or form.integrals):
+        return (
+            "has a multiple of a network, or of the state beside it, alone: not with integrals, nor as an acceleration"
+        )
     if form.moved is not None and form.integrals:
         return "integrates beside a network alone, and here velocities move positions"
     exact = {Integral.divergence, Integral.jacobian} & set(form.integrals)

@@ -23,7 +23,8 @@ class Network(NamedTuple):
 
     sizes: D, hidden widths, and D or, where velocities move positions, less. biased: whether each layer has a bias.
     activations: after each layer (None: nothing). slope: of the leaky ones below 0. time_input: whether the time is
-    seen, time_first: before the state or after it. power: of the state, that is seen.
+    seen, time_first: before the state or after it. power: of the state, that is seen. scale: of what the layers give.
+    along: how much of the state is added to that.
     probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector. width: vectors that are computed at a time. units: whether its lanes are the units of a
@@ -38,6 +39,8 @@ class Network(NamedTuple):
     time_input: bool
     time_first: bool
     power: int
+    scale: float
+    along: float
     gated: bool
     probes: int
     integrals: tuple[str, ...]
@@ -60,6 +63,8 @@ class Network(NamedTuple):
             words += " without some biases"
         if self.power > 1:
             words += f" of y^{self.power}"
+        if self.scale != 1.0 or self.along:
+            words += f", times {self.scale:g}" + (f" and {self.along:g} y" if self.along else "")
         if self.time_input:
             words += " with time before the state" if self.time_first else " with time"
         if self.integrals:
@@ -92,7 +97,7 @@ def network_of(
     slope = form.slope if Activation.leaky_relu in form.activations else 0.0
     return Network(
         sizes, tuple(layer.bias is not None for layer in layers), activations, slope, form.time_input,
-        form.time_first, form.power, gated, probes, integrals, norm_rows, y0.dtype,
+        form.time_first, form.power, form.scale, form.along, gated, probes, integrals, norm_rows, y0.dtype,
         *tile(form, y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
     )  # fmt: skip
 
@@ -152,6 +157,8 @@ def library(network: Network) -> Library:
         "NODE_TIMED": str(int(network.time_input)),
         "NODE_TIME_FIRST": str(int(network.time_first)),
         "NODE_POWER": str(network.power),
+        "NODE_SCALE": repr(network.scale),
+        "NODE_ALONG": repr(network.along),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
         "NODE_INTEGRALS": _list([*(name.upper() for name in network.integrals), "-1"]),

@@ -117,6 +117,36 @@ def test_the_cube_of_the_state(adjoint: str, times: str):
     equal(mlp(power=3), ts=TIMES[times], adjoint=adjoint)
 
 
+class Affine(nn.Module):
+    """A multiple of a network, and of the state."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -0.7 * self.net(y) - 0.3 * y
+
+
+def affine(width: int = 6) -> nn.Module:
+    torch.manual_seed(0)
+    field = Affine(nn.Sequential(nn.Linear(DIM, width), nn.SiLU(), nn.Linear(width, DIM), nn.Tanh()))
+    if width > 6:  # units in the lanes of a vector
+        field.net = field.net[:3]
+    return scaled(field.double())
+
+
+@pytest.mark.parametrize("adjoint", GRADIENTS)
+@pytest.mark.parametrize(("width", "batch"), [(6, 5), (64, 1)], ids=["samples", "units"])
+def test_multiples_of_a_network_and_of_the_state(width: int, batch: int, adjoint: str):
+    equal(affine(width), batch=batch, adjoint=adjoint)
+
+
+@pytest.mark.parametrize("adjoint", GRADIENTS[:3])
+def test_multiples_of_a_network_and_of_the_state_in_fixed_steps(adjoint: str):
+    equal(affine(), adjoint=adjoint, name="rk4", step_size=0.1)
+
+
 @pytest.mark.parametrize(("power", "batch"), [(2, 1), (4, 1), (5, 37)])
 def test_other_powers_of_the_state(power: int, batch: int):
     # Not steep: the fourth power is, and its step sizes would feel the rounding of torch's own pow.

@@ -13,7 +13,7 @@ from node_runner.regularisers.jacobian import Norm
 from node_runner.regularisers.kinetic import Energy
 from node_runner.settings import Activation, Batching
 from tests.engines.equality import DIM, FORWARD, TIMES, Answer, answer
-from tests.engines.native.test_equality import accelerating, gated, mlp, with_divergence
+from tests.engines.native.test_equality import accelerating, affine, gated, mlp, with_divergence
 from tests.engines.native.test_rules import steep
 from tests.problems import differentiable, engine_named, make_method
 
@@ -66,6 +66,11 @@ def test_other_activations(activation: Activation):
 @pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
 def test_a_power_of_the_state(adjoint: str):
     assert_equal_to_lanes(mlp(power=3), adjoint=adjoint)
+
+
+@pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
+def test_multiples_of_a_network_and_of_the_state(adjoint: str):
+    assert_equal_to_lanes(affine(), adjoint=adjoint)
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])

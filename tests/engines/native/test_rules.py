@@ -57,6 +57,13 @@ class Bounded(nn.Module):
         return self.net(y)
 
 
+class Decaying(Bounded):
+    """The same, drawn back to the origin."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y) - y
+
+
 def refusal(field: nn.Module, y0: Tensor, **more: object) -> str:
     reason = NativeEngine().refuses(METHODS["dopri5"], field, y0, more.get("norm"), "off")
     assert reason is not None
@@ -91,6 +98,9 @@ def test_refusals_say_what_is_wrong():
     assert "this one ends in an activation" in refusal(bounded, torch.zeros(4, 3))
     squared = Widened(MLP((2,), power=2), (2,), [Norm()])
     assert "sees a power of it" in refusal(squared, torch.zeros(4, 3))
+    decaying = Widened(Decaying(), (2,), [Norm()])
+    decaying.field.net = decaying.field.net[:3]
+    assert "or of the state beside it, alone" in refusal(decaying, torch.zeros(4, 3))
     wide = Widened(MLP((9,)), (9,), [Norm()])
     assert "exact trace up to 8 dimensions" in refusal(wide, torch.zeros(4, 10))
 
@@ -248,7 +258,7 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 # --- the cache -----------------------------------------------------------------------------------------
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_BIASED": "{1}", "NODE_ACTIVATIONS": "{NONE}",
-        "NODE_SLOPE": "0", "NODE_TIMED": "0", "NODE_TIME_FIRST": "0", "NODE_POWER": "1", "NODE_GATED": "0",
+        "NODE_SLOPE": "0", "NODE_TIMED": "0", "NODE_TIME_FIRST": "0", "NODE_POWER": "1", "NODE_SCALE": "1.0", "NODE_ALONG": "0.0", "NODE_GATED": "0",
         "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16", "NODE_WIDTH": "1",
         "NODE_UNITS": "0", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 

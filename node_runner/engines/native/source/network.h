@@ -201,6 +201,8 @@ struct Network {
         for (int c = 0; c < WIDTH; c++) tape[i * C + (k + 1) * WIDTH + c] = probes[(k * D + i) * WIDTH + c];
     }
     layer<0>(w, g, time, probes, tape, out);
+    if constexpr (SCALE != 1 || ALONG != 0)
+      for (int v = 0; v < STATE; v++) out[v] = SCALE * out[v] + ALONG * y[v];
     for (int i = 0; i < MOVED; i++)
       for (int c = 0; c < WIDTH; c++) out[i * WIDTH + c] = w.scale[i] * y[(D - MOVED + i) * WIDTH + c] + w.shift[i];
   }
@@ -297,7 +299,7 @@ struct Network {
     const Vec* results = tape + RESULTS;
     for (int j = 0; j < SIZES[L]; j++) {
       for (int c = 0; c < WIDTH; c++) {
-        last[j * C + c] = grad[(MOVED + j) * WIDTH + c];
+        last[j * C + c] = SCALE * grad[(MOVED + j) * WIDTH + c];
         if constexpr (keeps_slope(L - 1)) last[j * C + c] *= tape[slopes_at(L - 1) + j * WIDTH + c];
         if constexpr (row_of(KINETIC) >= 0)
           last[j * C + c] += grad[row_of(KINETIC) * WIDTH + c] * results[j * C + c] * (Real(2) / D);
@@ -313,6 +315,8 @@ struct Network {
         }
     }
     unlayer<L - 1>(w, g, t, tape, pulls, into, gathered);
+    if constexpr (ALONG != 0)
+      for (int v = 0; v < STATE; v++) into[v] += ALONG * grad[v];
     for (int i = 0; i < MOVED; i++)
       for (int c = 0; c < WIDTH; c++) into[(D - MOVED + i) * WIDTH + c] += w.scale[i] * grad[i * WIDTH + c];
   }

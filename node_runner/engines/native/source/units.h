@@ -130,6 +130,8 @@ struct Network {
       if constexpr (POWER > 1) tape[POWERED + b] = POWER * raised<POWER - 1>(y[b]);
     }
     layer<0>(w, time, tape, out);
+    if constexpr (SCALE != 1 || ALONG != 0)
+      for (int b = 0; b < STATE; b++) out[b] = SCALE * out[b] + ALONG * y[b];
   }
 
   // --- its gradient ---------------------------------------------------------------------------------
@@ -155,10 +157,12 @@ struct Network {
   // The gradient of out . grad: by y into `into` (D), by each layer's sums into `pulls`.
   static void pull_back(const Weights& w, const Gates&, Moment, const Vec*, const Vec* tape, const Vec* grad, Vec* pulls,
                         Vec* into, Gathered* gathered) {
-    std::copy_n(grad, STATE, pulls + pulls_at(L - 1));
+    for (int b = 0; b < STATE; b++) pulls[pulls_at(L - 1) + b] = SCALE * grad[b];
     unlayer<L - 1>(w, tape, pulls, into);
     if constexpr (POWER > 1)
       for (int b = 0; b < STATE; b++) into[b] *= tape[POWERED + b];
+    if constexpr (ALONG != 0)
+      for (int b = 0; b < STATE; b++) into[b] += ALONG * grad[b];
     if constexpr (TIMED)
       for (int b = 0; b < blocks(SIZES[1]); b++) gathered->time += pulls[b] * w.time[b];
   }
