@@ -7,9 +7,12 @@ and the implicit ones) whatever the version that is installed. A call that an en
 any other to torchdiffeq unchanged; `node_runner.explain` says which and why, and `node_runner.fast_path(False)`, or
 NODE_RUNNER_FAST=0 in the environment, sends every call to torchdiffeq.
 
-An engine serves a call whose state is one real tensor (..., D), whose method is an explicit Runge-Kutta method, whose
-field is a chain of linear layers and activations, of the state or a power of it, with the time or without (see
-`node_runner.tracing`), and whose options, norms and tolerances are plain. Then:
+engine=native serves a call whose state is one real tensor (..., D), whose method is an explicit Runge-Kutta method,
+whose field is a chain of linear layers and activations, of the state or a power of it, with the time or without, a
+number times that and a number times the state beside it (see `node_runner.tracing`), and whose options, norms and
+tolerances are plain. The field is a module, or a function, method or other callable that names its modules.
+After `node_runner.fast_path("compiled")` engine=compiled serves the others of such calls, if their field is a graph of
+operations; their state may be of any shape, or a tuple. Then:
 
 - values are torchdiffeq's to rounding, and steps the same; in float32 rounding moves the step sizes a little, and
   with them the values, by far less than the tolerance;
@@ -17,6 +20,7 @@ field is a chain of linear layers and activations, of the state or a power of it
   its estimate of the first step too; with options={"first_step": ...} the two are the same;
 - the field's forward is not called, so that a field that has hooks or callbacks, or does anything else beside
   computing, is never served; but one that counts its calls, `self.nfe += 1`, is, and counts as ever;
+- what a field or function is made of is looked at before every call: what was replaced since is seen;
 - with `create_graph=True` the gradient of `odeint` is torchdiffeq's, which then solves again; that of
   `odeint_adjoint` cannot be differentiated again, as torchdiffeq's cannot;
 - a solve that an engine gives up goes to torchdiffeq, whose error the script knows.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torchdiffeq
 from torch import Tensor
-from torch.nn.utils import stateless
+from torch.func import functional_call
 
 from node_runner.drop_in.counting import uncounted
 from node_runner.drop_in.flattened import joined, parts_of
@@ -53,31 +53,30 @@ class _Again(torch.autograd.Function):
         # Under other names: y0 may be computed from the parameters, and that way to them is not this operation's.
         inputs = [x.view_as(x) for x in ctx.saved_tensors]
         wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[3:], strict=True) if needed]
-        with uncounted(ctx.plan.counters), _holding(ctx.plan, inputs[1:]):
-            ys = _solved(ctx.request, inputs[0])
+        with uncounted(ctx.plan.counters), _holding(ctx.request, ctx.plan, inputs[1:]) as func:
+            ys = _solved(ctx.request, func, inputs[0])
         found = iter(torch.autograd.grad(ys, wanted, grad, create_graph=True, allow_unused=True))
         return (None, None, None, *[next(found) if needed else None for needed in ctx.needs_input_grad[3:]])
 
 
-def _solved(request: Request, y0: Tensor) -> Tensor:
+def _solved(request: Request, func: Callable[..., Any], y0: Tensor) -> Tensor:
     """The states by torchdiffeq, of a tuple in one vector each."""
     shapes = None if isinstance(request.y0, Tensor) else [part.shape for part in request.y0]
     function = extended.odeint if request.method in extended.METHODS else torchdiffeq.odeint
     ys: Any = function(
-        request.func, y0 if shapes is None else parts_of(y0, shapes), request.t, rtol=request.rtol, atol=request.atol,
+        func, y0 if shapes is None else parts_of(y0, shapes), request.t, rtol=request.rtol, atol=request.atol,
         method=request.method, options=request.options,
     )  # fmt: skip
     return ys if shapes is None else joined(ys, len(request.t))
 
 
 @contextmanager
-def _holding(plan: Plan, tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Within this block the field has these in place of the plan's tensors."""
-    if plan.reading is not None:
+def _holding(request: Request, plan: Plan, tensors: Sequence[Tensor]) -> Iterator[Callable[..., Any]]:
+    """The field, with these in place of the plan's tensors within this block."""
+    if plan.reading is None:
+        named = dict(zip((name for name, _ in plan.func.named_parameters()), tensors, strict=True))
+        yield lambda t, y: functional_call(plan.func, named, (t, y))
+    else:
         instead = {id(old): new for old, new in zip(plan.tensors, tensors, strict=True)}
         with plan.reading.holding([instead.get(id(tensor), tensor) for tensor in plan.reading.tensors]):
-            yield
-    else:
-        names = [name for name, _ in plan.func.named_parameters()]
-        with stateless._reparametrize_module(plan.func, dict(zip(names, tensors, strict=True))):
-            yield
+            yield request.func

@@ -100,6 +100,30 @@ class Filled(Timed):
         return self.net(torch.cat([torch.full_like(y[:, :1], t.item()), y], 1))
 
 
+class Negative(Counting):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return -self.net(y)
+
+
+class Decaying(Negative):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        return self.net(y) - y
+
+
+class Scaled(Negative):
+    scale = 0.1
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        out = torch.relu(self.net(y)) * self.scale
+        return out.sub(y / 2)
+
+
 def without_bias() -> nn.Module:
     layers = nn.Linear(2, 6, bias=False), nn.LeakyReLU(0.2, inplace=True), nn.Linear(6, 2), nn.Tanh()
     return Counting(*layers)
@@ -118,6 +142,9 @@ FIELDS: dict[str, Callable[[], nn.Module]] = {
     "time by dimensions": ByDimensions,
     "time by ones": Ones,
     "nested, two activations": nested,
+    "negative": Negative,
+    "with decay": Decaying,
+    "scaled, with decay, an activation at the end": Scaled,
     "one layer": lambda: Counting(nn.Linear(2, 2, bias=False)),
 }
 

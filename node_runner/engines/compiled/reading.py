@@ -146,7 +146,7 @@ class _Reader:
             return
         if isinstance(value, ATOMS):
             key.append(type(value))
-            key.append(value)
+            key.append(repr(value) if isinstance(value, slice) else value)  # slices have no hash before Python 3.12
             if isinstance(value, type | types.ModuleType):
                 self._home(value)
             if slot is not None:
