@@ -278,6 +278,18 @@ def printing(t: Tensor, y: Tensor) -> Tensor:
     return -y
 
 
+class Remembering(nn.Module):
+    """Keeps the last slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(3, 2, dtype=torch.float64)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.last = torch.sin(y)
+        return self.last
+
+
 class Stopping(nn.Module):
     """Reads what it counts."""
 
@@ -301,6 +313,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "prints": (lambda: printing, "calls `print`"),
     "dropout": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Dropout()), "positional argument"),
     "random": (lambda: lambda t, y: y + torch.randn_like(y), "draws random numbers"),
+    "remembers": (Remembering, "puts a tensor of its own in another's place"),
     "counts": (Stopping, "counts in `nfe` and reads it"),
 }
 
@@ -320,7 +333,8 @@ def test_what_no_graph_says_is_refused_and_done_as_by_torchdiffeq(kind: str, cap
         LOG.clear()
         func = make()
         answers.append(module.odeint(func, start().detach(), TS, method="rk4", options={"step_size": 0.1}))
-        traces.append((len(LOG), capsys.readouterr().out, getattr(func, "nfe", 0)))
+        last = func.last.tolist() if kind == "remembers" else None
+        traces.append((len(LOG), capsys.readouterr().out, getattr(func, "nfe", 0), last))
     LOG.clear()
     assert torch.equal(*answers)
     assert traces[0] == traces[1]

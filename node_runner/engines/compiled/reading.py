@@ -48,6 +48,12 @@ class Slot(NamedTuple):
     holder: Any
     name: Any
 
+    def get(self) -> Any:
+        """The value."""
+        if isinstance(self.holder, types.CellType):
+            return self.holder.cell_contents
+        return self.holder[self.name]
+
     def put(self, value: Any) -> None:
         """Replace the value."""
         if isinstance(self.holder, types.CellType):
@@ -85,6 +91,10 @@ class Reading(NamedTuple):
         for slots, tensor in zip(self.slots, tensors, strict=True):
             for slot in slots:
                 slot.put(tensor)
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the function has these tensors still, and no call has put others in their places."""
+        return all(slot.get() is x for slots, x in zip(self.slots, tensors, strict=True) for slot in slots)
 
     def restore(self) -> None:
         """Undo what calls changed in the function, tensors apart."""

@@ -40,7 +40,10 @@ def _tried(f: Dynamics, norm: Norm | None, reading: Reading, y0: Tensor) -> str 
 
     def evaluate(states: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
         with torch.no_grad(), reading.holding(tensors):
-            return [f(states[0][0], states[1])]
+            result = [f(states[0][0], states[1])]
+            if not reading.holds(tensors):
+                raise Untraceable("puts a tensor of its own in another's place with every call")
+        return result
 
     try:
         graph = trace(evaluate, [[clock, y0], list(reading.tensors)], fake_mode())
