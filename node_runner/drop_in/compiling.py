@@ -33,7 +33,7 @@ def compiled(plan: Plan) -> bool:
             _known.clear()
         _known[kind] = (_failure(plan), plan.reading.held)
         if reason := _known[kind][0]:
-            warnings.warn(f"{reason}: torchdiffeq serves this call, and those like it", stacklevel=5)
+            warnings.warn(f"{reason}: torchdiffeq serves this call, and those like it", stacklevel=4)
     return _known[kind][0] is None
 
 

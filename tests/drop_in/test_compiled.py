@@ -372,8 +372,9 @@ def test_what_cannot_be_compiled_is_torchdiffeq_s_after_one_warning(monkeypatch:
     monkeypatch.setattr(CompiledEngine, "prepare", fail)
     func, y0 = made(Normalised), start()
     assert explained(func, y0).startswith("engine=compiled")
-    with pytest.warns(UserWarning, match="could not compile the step: torchdiffeq serves this call"):
+    with pytest.warns(UserWarning, match="could not compile the step: torchdiffeq serves this call") as seen:
         ours = answer(node_runner, "odeint", func, y0, [y0])
+    assert seen[0].filename == __file__
     assert_same(ours, answer(torchdiffeq, "odeint", func, y0, [y0]), 0.0)
     assert "torchdiffeq serves this call: " in explained(func, y0)
     assert "could not compile the step" in explained(func, y0)
