@@ -22,7 +22,8 @@ Dynamics = Callable[[Tensor, Tensor], Tensor]
 
 A solve asks whether it has more: `diffusion` (see `Stochastic`); `note(step)`, which hears of every accepted `Step`;
 `check(method, adjoint)`, which raises ConfigError where it cannot be solved by that method with that adjoint;
-`time_dependent`, false where t does not matter; `samples` (B, n), the numbers of a flat state that are one sample's.
+`time_dependent`, false where t does not matter; `samples` (B, n), the numbers of a flat state that are one sample's;
+`counted`, (module, name) of each number in which it counts its calls and on which nothing depends.
 """
 
 Norm = Callable[[Tensor], Tensor]
