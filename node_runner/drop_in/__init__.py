@@ -7,6 +7,9 @@ and the implicit ones) whatever the version that is installed. A call that an en
 any other to torchdiffeq unchanged; `node_runner.explain` says which and why, and `node_runner.fast_path(False)`, or
 NODE_RUNNER_FAST=0 in the environment, sends every call to torchdiffeq.
 
+A library that calls torchdiffeq is served by them too, where they are put in its place before the library is imported:
+`torchdiffeq.odeint = node_runner.odeint`.
+
 engine=native serves a call whose state is one real tensor (..., D), whose method is an explicit Runge-Kutta method,
 whose field is a chain of linear layers and activations, of the state or a power of it, with the time or without, a
 number times that and a number times the state beside it (see `node_runner.tracing`), and whose options, norms and

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torchdiffeq
 from torch import Tensor
 
 from node_runner.drop_in.compiling import compiled
@@ -16,6 +15,7 @@ from node_runner.drop_in.flattened import parts_of
 from node_runner.drop_in.plan import Adjoint, Plan, Request
 from node_runner.drop_in.second import differentiable_twice
 from node_runner.engines.extended import functions as extended
+from node_runner.engines.extended import original as torchdiffeq
 from node_runner.errors import SolveFailed
 from node_runner.tableaux import IMPLICIT
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
 from torch.func import functional_call
 
@@ -15,6 +14,7 @@ from node_runner.drop_in.counting import uncounted
 from node_runner.drop_in.flattened import joined, parts_of
 from node_runner.drop_in.plan import Plan, Request
 from node_runner.engines.extended import functions as extended
+from node_runner.engines.extended import original as torchdiffeq
 
 
 def differentiable_twice(request: Request, plan: Plan, ys: Tensor) -> Tensor:

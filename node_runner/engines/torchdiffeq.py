@@ -7,10 +7,10 @@ import warnings
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from node_runner.engines import ENGINES
 from node_runner.engines.extended import functions as extended
+from node_runner.engines.extended.original import odeint
 from node_runner.engines.failures import NOT_FINITE, spent, stopped, unstored
 from node_runner.errors import SolveFailed
 from node_runner.settings import Batching

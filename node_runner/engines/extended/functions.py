@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from node_runner.engines.extended import adaptive_implicit, explicit, implicit, leapfrog
+from node_runner.engines.extended import adaptive_implicit, explicit, implicit, leapfrog, original
 from node_runner.tableaux import IMPLICIT, TSIT5
 
 
@@ -27,8 +27,8 @@ METHODS = frozenset({"tsit5", "leapfrog", *IMPLICIT})
 @functools.cache
 def package() -> ModuleType:
     """A copy of torchdiffeq whose table has our methods as well."""
-    spec = importlib.util.find_spec("torchdiffeq")
-    assert spec is not None and spec.origin is not None, "a dependency of this package"
+    spec = original.SPEC
+    assert spec is not None and spec.origin is not None, "a package of files"
     own = importlib.util.spec_from_file_location(
         COPY, spec.origin, submodule_search_locations=list(spec.submodule_search_locations or ())
     )
