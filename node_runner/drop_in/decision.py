@@ -27,8 +27,10 @@ from node_runner.types import Dynamics, Engine, Gradient, Method, Norm
 CALLBACKS = tuple(
     f"callback_{name}{suffix}" for name in ("step", "accept_step", "reject_step") for suffix in ("", "_adjoint")
 )
-ADAPTIVE = ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor")
+ADAPTIVE = ("first_step", "min_step", "max_step", "safety", "ifactor", "dfactor", "max_num_steps")
 FIXED = ("step_size", "interp", "perturb")
+UNBOUNDED = 2**31 - 1
+"""What torchdiffeq takes for no bound on the number of steps."""
 
 
 class _Call(NamedTuple):
@@ -184,6 +186,8 @@ def _method(name: str | None, options: Mapping[str, Any] | None) -> Method:
             raise _Not(f"the option {key} is not a plain number")
         elif value < 0 or (value == 0 and key != "min_step"):
             raise _Not(f"the option {key} is not above 0")
+        elif key == "max_num_steps" and not (isinstance(value, int) and value <= UNBOUNDED):
+            raise _Not(f"the option {key} is no whole number of 32 bits")
     return _built(name, tuple(sorted(given.items())))
 
 
@@ -206,7 +210,8 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
     if settings.get("max_step") == math.inf:
         del settings["max_step"]
     if _options_of(name) is ADAPTIVE:
-        settings["max_steps"] = 2**31 - 1
+        # Of each interval in torchdiffeq, of all of them here: where these are spent, torchdiffeq is asked.
+        settings["max_steps"] = settings.pop("max_num_steps", UNBOUNDED)
     try:
         return SOLVERS.get(name)(name, **settings)
     except ConfigError as error:

@@ -187,6 +187,7 @@ SERVED: dict[str, dict[str, Any]] = {
     "rk4": {"method": "rk4"},
     "step_size": {"method": "midpoint", "options": {"step_size": 0.07}},
     "cubic": {"method": "heun3", "options": {"step_size": 0.3, "interp": "cubic", "perturb": True}},
+    "steps": {"method": "dopri5", "options": {"first_step": 0.1, "max_num_steps": 1000}},
     "dtype": {"method": "dopri5", "options": {"dtype": torch.float64, "first_step": 0.1}},
     "tolerance tensors": {
         "rtol": torch.tensor(1e-3), "atol": torch.tensor(1e-4), "method": "dopri5", "options": {"first_step": 0.1}
@@ -303,7 +304,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tolerances": ({"rtol": torch.ones(3, 2)}, "rtol is not one number"),
     "norm": ({"method": "dopri5", "options": {"norm": torch.linalg.vector_norm}}, "option norm"),
     "jump_t": ({"method": "dopri5", "options": {"jump_t": TS[1:2]}}, "option jump_t"),
-    "max_num_steps": ({"method": "dopri5", "options": {"max_num_steps": 5}}, "option max_num_steps"),
+    "max_num_steps": ({"method": "dopri5", "options": {"max_num_steps": 5.5}}, "option max_num_steps"),
     "grid": ({"method": "rk4", "options": {"grid_constructor": lambda f, y, t: t}}, "option grid_constructor"),
     "interp": ({"method": "rk4", "options": {"interp": "quintic"}}, "'quintic'"),
     "zero step": ({"method": "rk4", "options": {"step_size": 0.0}}, "not above 0"),
@@ -375,6 +376,19 @@ def test_the_fast_path_can_be_switched_off_and_on(monkeypatch: pytest.MonkeyPatc
     theirs, ours = (answer(module, "odeint", Net, TS) for module in (torchdiffeq, node_runner))
     assert torch.equal(ours[0], theirs[0])
     assert all(torch.equal(mine, other) for mine, other in zip(ours[1], theirs[1], strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+def test_the_number_of_steps_is_bounded_in_each_interval_as_in_torchdiffeq(name: str):
+    """Intervals of 4 and 6 steps, of which ours would be 10."""
+    few = {"method": "dopri5", "options": {"first_step": 0.1, "max_step": 0.1, "max_num_steps": 7}}
+    theirs, ours = (answer(module, name, Net, TS, **few) for module in (torchdiffeq, node_runner))
+    assert torch.equal(ours[0], theirs[0])
+    few["options"]["max_num_steps"] = 5
+    for module in (torchdiffeq, node_runner):
+        with pytest.raises(AssertionError, match=r"max_num_steps exceeded \(5>=5\)"):
+            answer(module, name, Net, TS, **few)
 
 
 @needs_compiler
