@@ -223,8 +223,7 @@ def _followed(call: _Call | None, owners: Mapping[int, nn.Linear], t: Tensor, y:
             call = call.before(call.args[0])
         if call is None or call.func is not F.linear or len(call.args) != 3 or id(call.args[1]) not in owners:
             name = getattr(None if call is None else call.func, "__name__", "something")
-            where = f"between or before its layers it has {name}" if found else f"its result is that of {name}"
-            raise NoChain(f"it is not linear layers with activations after them: {where}")
+            raise NoChain(f"between or before its layers it has {name}" if found else f"its result is that of {name}")
         linear = owners[id(call.args[1])]
         if call.args[2] is not linear.bias or linear in found:
             raise NoChain("it uses a layer twice, or a part of one")

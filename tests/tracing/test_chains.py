@@ -672,7 +672,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "times infinity": (lambda: scaled(float("inf")), "multiplies its result by inf"),
     "times a tensor": (lambda: scaled(torch.tensor(0.5)), r"self\.scale"),
     "twice its layers": (TwiceAdded, "adds what is no multiple"),
-    "a number added": (Raising, "its result is that of add"),
+    "a number added": (Raising, "^its result is that of add"),
     "a cube added": (CubeAdded, "adds what is no multiple|pow"),
     "times the batch": (TimesBatch, "does not run on states"),
     "times half the batch": (TimesHalfTheBatch, "may do more than compute"),
@@ -706,7 +706,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a power in place": (
         lambda: Cubed.of(nn.ReLU(inplace=True), nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)), "it has pow"
     ),
-    "what is seen elsewhere in place": (SeenElsewhere, "its result is that of something"),
+    "what is seen elsewhere in place": (SeenElsewhere, "^its result is that of something"),
     "counts and reads": (CountsAndReads, r"counts in `self\.nfe` and reads it"),
     "counts in a property": (CountsInAProperty, r"self\.nfe \+= 1"),
     "by the size of the batch": (ByBatch, "chooses"),
