@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -185,15 +186,21 @@ def summary(result: Mapping[str, Any], folder: Path, figures: list[str]) -> None
         figures: names of those that were drawn.
     """
     CONSOLE.print()
-    for line in table(result):
-        CONSOLE.print(line, no_wrap=True, overflow="ellipsis")
+    for line in table(result, CONSOLE.width if CONSOLE.is_terminal else None):
+        CONSOLE.print(line, soft_wrap=True)
     CONSOLE.print()
     for name, text in places(result, folder, figures):
         CONSOLE.print(Text(f"{name:<13}", style="bold").append(text, style="not bold"), soft_wrap=True)
 
 
-def table(result: Mapping[str, Any]) -> list[Text]:
-    """One line a metric, in groups: quality by part, cost, size."""
+def table(result: Mapping[str, Any], room: int | None = None) -> list[Text]:
+    """One line a metric, in groups: quality by part, cost, size.
+
+    Args:
+        result: what stands in result.json.
+        room: columns of the terminal (None: any number). Where the values of all parts leave too few for words beside
+            them, the words stand below.
+    """
     metrics, totals = result["metrics"], result["totals"]
     head = f"{totals['steps']:.0f} steps in {duration(totals['seconds_total'])}"
     best = f", best val/loss at step {result['best_step']}" if "val/loss" in metrics else ""
@@ -207,11 +214,18 @@ def table(result: Mapping[str, Any]) -> list[Text]:
         width = max(11, *(len(part) + 2 for part in parts))
         first = max(16, *(len(name) + 3 for name in names))
         lines.append(_line("quality", parts, "", first=first, width=width, style="bold"))
-        for name in names:
+        truth = result.get("truth", {})
+        about = {name: f"true value {number(truth[name])}" if name in truth else meaning(name) for name in names}
+        beside = room is None or first + width * len(parts) + 2 + max(map(len, about.values())) <= room
+        for name, words in about.items():
             values = [quantity(name, metrics.get(f"{part}/{name}")) for part in parts]
-            truth = result.get("truth", {}).get(name)
-            about = meaning(name) if truth is None else f"true value {number(truth)}"
-            lines.append(_line(f"  {name}", values, about, first=first, width=width))
+            lines.append(_line(f"  {name}", values, words if beside else "", first=first, width=width))
+        if room is not None and not beside:
+            said = "; ".join(f"{name}: {words}" for name, words in about.items() if words)
+            lines += [
+                Text(line, style="dim")
+                for line in textwrap.wrap(said, max(room, 20), initial_indent="  ", subsequent_indent="  ")
+            ]
     shown = [key for key in COST if key in metrics and (metrics[key] or key != "solver/rejected")]
     if shown:
         lines.append(Text("cost", style="bold"))

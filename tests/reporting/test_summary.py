@@ -36,10 +36,17 @@ def outcome(**changes: Any) -> dict[str, Any]:
     }
 
 
-def printed(folder: Path, width: int, figures: tuple[str, ...] = (), **changes: Any) -> list[str]:
+def printed(
+    folder: Path, width: int, figures: tuple[str, ...] = (), *, piped: bool = False, **changes: Any
+) -> list[str]:
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console, "CONSOLE", Console(file=out, width=width, highlight=False))
+        # A terminal without colours: what is bold or dim comes without its codes.
+        patch.setattr(
+            console,
+            "CONSOLE",
+            Console(file=out, width=width, highlight=False, force_terminal=not piped, color_system=None),
+        )
         summary(outcome(**changes), folder, list(figures))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
@@ -68,6 +75,31 @@ def test_what_a_metric_means_is_not_cut_off_in_eighty_columns(run: Path, name: s
     values = {f"{part}/{name}": 0.12345 for part in ("test", "test_long", "val")}
     (line,) = [line for line in printed(run, 80, metrics=values) if name in line]
     assert line.endswith(MEANINGS[name])
+
+
+FOUR = {f"{p}/{name}": value for p in ("test", "test_long", "val", "val_tight") for name, value in QUALITY.items()}
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_words_that_find_no_room_beside_four_parts_stand_below_them(run: Path, width: int) -> None:
+    lines = printed(run, width, metrics=FOUR)
+    assert max(map(len, lines)) <= width
+    end = lines.index("size")
+    said = " ".join(
+        " ".join(lines[lines.index("quality                test  test_long        val  val_tight") : end]).split()
+    )
+    assert said.endswith(
+        "nfe 26 26 26 26 loss: what training minimises; mse: squared error, data's units; "
+        "relative_rmse: RMS error / RMS of the truth; nfe: evaluations per solve"
+    )
+
+
+@pytest.mark.parametrize(("width", "piped"), [(100, False), (80, True)])
+def test_words_stand_beside_four_parts_where_lines_may_be_that_long(run: Path, width: int, piped: bool) -> None:
+    lines = printed(run, width, piped=piped, metrics=FOUR)
+    for name in QUALITY:
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.endswith(MEANINGS[name])
 
 
 def test_all_tests_stand_beside_the_validation(run: Path) -> None:
