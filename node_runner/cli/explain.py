@@ -104,6 +104,8 @@ def _of_hydra(error: Exception, commands: Sequence[str]) -> str | None:
         cause = cause.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return _bad_value(cause)
+    if isinstance(error, ValueError) and (line := _not_an_entry(error)):
+        return line
     if isinstance(error, ConfigCompositionException) and "Ambiguous value" in str(error):
         return _ambiguous(error)
     if isinstance(error, HydraException):
@@ -187,6 +189,15 @@ def _bad_value(cause: OmegaConfBaseException) -> str:
     if isinstance(cause, ValidationError):
         return f"{key}: {_wrong_type(cause)}"
     return f"{key}: {_first_line(cause)}" if key else _first_line(cause)
+
+
+def _not_an_entry(error: ValueError) -> str | None:
+    """`figures.x=1`: OmegaConf reads what stands behind the name of a list as a number, and says so in Python's words."""
+    at = traceback.extract_tb(error.__traceback__)[-1].filename
+    found = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", str(error))
+    if not found or "omegaconf" not in at:
+        return None
+    return f"{found[1]}: a list has entries .0, .1 and so on, or is given whole, such as figures=[png,pdf]"
 
 
 def _of_component(cause: OmegaConfBaseException) -> str:

@@ -151,7 +151,9 @@ def sample(
 
 @app.command(cls=RunCommand)
 def resume(run: Run, overrides: Overrides = None) -> None:
-    """Go on with a run that was stopped, that failed, or that should be longer. Only trainer.* and loggers may change.
+    """Go on with a run that was stopped, that failed, or that should be longer.
+
+    Only trainer.*, logger and figures may change.
 
     Example: node-run resume outputs/RUN trainer.steps=4000
     """

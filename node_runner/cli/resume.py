@@ -14,7 +14,9 @@ from node_runner.reporting.console import handler
 from node_runner.runs.config_file import load_run
 
 
-MAY_CHANGE = ("trainer", "logger")
+log = logging.getLogger("node_runner")
+
+MAY_CHANGE = ("trainer", "logger", "figures")
 
 
 def resume(run: Path, overrides: Sequence[str]) -> None:
@@ -22,7 +24,7 @@ def resume(run: Path, overrides: Sequence[str]) -> None:
 
     Args:
         run: folder of the run.
-        overrides: of trainer.* and loggers.
+        overrides: of trainer.*, loggers and formats of figures.
 
     Raises:
         ConfigError: no such run, or other overrides.
@@ -34,12 +36,15 @@ def resume(run: Path, overrides: Sequence[str]) -> None:
         group = override.split("=", 1)[0].split(".", 1)[0]
         if group not in MAY_CHANGE:
             raise ConfigError(
-                f"{override}: a run that goes on may change trainer.* and logger only, or it would no longer be one "
-                f"run; train a new one: node-run {override} ..."
+                f"{override}: a run that goes on may change trainer.*, logger and figures only, or it would no "
+                f"longer be one run; train a new one: node-run {override} ..."
             )
     config = load_run(folder.config, overrides)
+    before = folder.result.stat().st_mtime_ns if folder.completed() else None
     with _logging_to(folder.path / "run.log"):
         execute(config, folder.path, resume=True, live=True)
+        if before == folder.result.stat().st_mtime_ns and any(each.startswith("figures") for each in overrides):
+            log.info("figures of a finished run are drawn by scripts/make_figures.py %s --formats pdf,svg", run)
 
 
 @contextmanager

@@ -74,11 +74,14 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop result.json, and the lines of metrics.jsonl that a resumed run from `step` will write again: those after
-        it, and those of the tests where it was stopped between them and its end.
+        """Drop result.json, figures and traceback of an earlier end, and the lines of metrics.jsonl that a resumed run
+        from `step` will write again: those after it, and those of the tests where it was stopped between them and its
+        end.
         """
         complete = self.completed()
         self.result.unlink(missing_ok=True)
+        (self.path / "traceback.txt").unlink(missing_ok=True)
+        shutil.rmtree(self.figures, ignore_errors=True)
         kept = [
             json.dumps(line)
             for line in self.read_metrics()

@@ -49,6 +49,7 @@ COMPOSED = {
     "optimizer.beta1=1.5": "optimizer.beta1: expected a number from 0 to 1, got 1.5",
     "+foo=1": "foo: no such setting",
     "~foo": "Could not delete from config",
+    "figures.x=1": "'x': a list has entries .0, .1 and so on, or is given whole, such as figures=[png,pdf]",
     "data={a": "data={a: not a valid override",
 }
 """Refused before anything is built."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from node_runner.config import compose_run
 from node_runner.reporting.console import ConsoleProgress
@@ -184,6 +185,22 @@ def test_a_run_that_is_done_goes_on_when_it_gets_more_steps(node_run: NodeRun, s
     assert next(line for line in after if line["step"] == 8)[rate] > before[-2].get(rate, 0)
 
 
+def test_figures_may_have_other_formats_and_are_those_of_the_last_end(
+    node_run: NodeRun, spiral: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("node_runner.runs.run.draw", lambda *_: iter([("trajectories", Figure())]))
+    (spiral / "figures").mkdir(exist_ok=True)
+    (spiral / "figures" / "trajectories.png").write_bytes(b"of step 6")
+    done = node_run("resume", str(spiral), "figures=[svg]")
+    assert done.code == 0
+    assert "make_figures.py outputs/spiral --formats pdf,svg" in done.err
+    assert (spiral / "figures" / "trajectories.png").read_bytes() == b"of step 6"
+    assert node_run("resume", str(spiral), "trainer.steps=7", "figures=[svg]", "logger=[csv]").code == 0
+    assert (spiral / "figures" / "trajectories.svg").exists()
+    assert not (spiral / "figures" / "trajectories.png").exists()
+    assert (spiral / "metrics.csv").exists()
+
+
 def test_patience_that_is_spent_is_something_to_say(node_run: NodeRun, here: Path):
     config = compose_run([*SPIRAL, "optimizer.lr=1e-12", "trainer.patience=1", "trainer.eval_every=1"])
     train(config, here / "x", live=False)
@@ -203,11 +220,11 @@ def test_what_brings_parameters_of_its_own_may_not_change(node_run: NodeRun, her
 
 
 @pytest.mark.parametrize("override", ["solver=rk4", "optimizer.lr=1e-3", "seed=3", "device=cpu"])
-def test_only_trainer_and_loggers_may_change(node_run: NodeRun, spiral: Path, override: str):
+def test_only_trainer_loggers_and_figures_may_change(node_run: NodeRun, spiral: Path, override: str):
     before = (spiral / "config.yaml").read_bytes()
     done = node_run("resume", str(spiral), override)
     assert done.code == 2
-    assert done.line.startswith(f"node-run: {override}: a run that goes on may change trainer.* and logger only")
+    assert done.line.startswith(f"node-run: {override}: a run that goes on may change trainer.*, logger and figures only")
     assert (spiral / "config.yaml").read_bytes() == before
 
 
