@@ -13,6 +13,7 @@ from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.control import Control, channels, knots, through
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
+from node_runner.models.together import own_times
 from node_runner.settings import ControlPath, Count
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
@@ -107,6 +108,7 @@ class NeuralCDE(Standardised):
         most = self.times or len(ts)
         return through(knots(ts), channels(ts, self.standardise(values), seen, most), self.path)
 
+    @own_times
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> logits (B, C)."""
         logits, output = self._logits(ts, values, seen)

@@ -18,7 +18,7 @@ from node_runner.models.parts.observations import backwards, onward
 from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
-from node_runner.models.together import Together
+from node_runner.models.together import Together, own_times
 from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
@@ -99,6 +99,7 @@ class LatentODE(Standardised):
         mean, log_std = self.posterior_head(self.memory.told(read.end, read.left)).chunk(2, dim=1)
         return mean, log_std
 
+    @own_times
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D), and the bound where taught.
 

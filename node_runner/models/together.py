@@ -1,4 +1,4 @@
-"""One grid of times for series that have times of their own, for models that solve all of a batch together."""
+"""Series that have times of their own: which models take them, and one grid of times for those that need one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from node_runner.batches import Lesson
+from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
+from node_runner.views import Series
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -50,6 +52,25 @@ class Together:
         return y[self._places, torch.arange(y.shape[1], device=y.device)]
 
 
+def own_times(method: Method) -> Method:
+    """Declares that the `forward` of a model takes times of each series, ts (T, B), as well as shared ones, (T,)."""
+    method.own_times = True  # type: ignore[attr-defined]
+    return method
+
+
+def refuse_own_times(model: nn.Module, series: Series) -> None:
+    """Keep series that have times of their own from a model that does not say that it takes them.
+
+    Raises:
+        ConfigError: they have, and it does not.
+    """
+    if series.ts.dim() == 2 and not getattr(type(model).forward, "own_times", False):
+        raise ConfigError(
+            f"{type(model).__name__}.forward takes times (T,) that all series share, and here each series has its own: "
+            "put @on_one_grid above it, or @own_times if it takes ts (T, B) (both from node_runner.models.together)"
+        )
+
+
 def on_one_grid(method: Method) -> Method:
     """Puts series that have times of their own, ts (T, B), on one grid (T,) for a method of a model that needs one.
 
@@ -69,7 +90,7 @@ def on_one_grid(method: Method) -> Method:
             return result._replace(value=grid.of_each(result.value))
         return result if isinstance(result, tuple) else torch.stack([grid.of_each(draw) for draw in result])
 
-    return called  # type: ignore[return-value]
+    return own_times(called)  # type: ignore[return-value]
 
 
 def _taught(grid: Together, lesson: Lesson) -> Lesson:

@@ -8,6 +8,7 @@ from torch import nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, Task
+from node_runner.models.together import refuse_own_times
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation
@@ -22,7 +23,7 @@ from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
 from node_runner.tasks.shooting import Shooting
 from node_runner.tasks.trajectory import TrajectoryRegression
-from node_runner.views import DataSpec, View
+from node_runner.views import DataSpec, Series, View
 
 
 TASKS: dict[View, type] = {
@@ -54,6 +55,8 @@ def make_task(
     Raises:
         ConfigError: what does not go together.
     """
+    if model is not None and isinstance(part, Series):
+        refuse_own_times(model, part)
     task: Task = TASKS[spec.view](spec, regularisers)
     if config is not None and config.shooting is not None:
         task = Shooting(task, spec, config, model, part)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from node_runner.batches import Lesson
+from node_runner.errors import ConfigError
+from node_runner.learning import ModelOutput
 from node_runner.models.latent_sde import LatentSDE
 from node_runner.models.parts.block import ODEBlock
 from node_runner.models.parts.control import channels, knots, through
@@ -16,6 +18,7 @@ from node_runner.models.parts.cut import cut_short
 from node_runner.models.parts.recurrence import MovingMemory
 from node_runner.models.together import Together, on_one_grid
 from node_runner.settings import ControlPath
+from node_runner.tasks import make_task
 from node_runner.tasks.paths import path_batch
 from node_runner.tasks.series import series_batch
 from node_runner.types import Integrate
@@ -145,6 +148,27 @@ def test_a_model_that_needs_one_grid_gets_it():
     ts, values, seen = each_its_own()
     assert Told().imagine(ts, values, seen, 2)[1, ..., 0].equal(ts)
     assert LatentSDE.forward.__wrapped__  # type: ignore[attr-defined]
+
+
+class Shared(nn.Module):
+    """Predicts what it is given, and knows shared times alone."""
+
+    def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
+        assert ts.dim() == 1
+        return ModelOutput(values, [], {})
+
+
+def test_a_model_that_does_not_say_that_it_takes_times_of_each_series_is_refused_them():
+    class Told(Shared):
+        forward = on_one_grid(Shared.forward)
+
+    ts, values, seen = (x.transpose(0, 1) for x in each_its_own())
+    own, shared = Series(ts, values, seen, seen), Series(ts[0], values, seen, seen)
+    data = spec(View.series, (2,), mean=[0.0, 0.0], std=[1.0, 1.0])
+    with pytest.raises(ConfigError, match=r"Shared\.forward takes times \(T,\) .* put @on_one_grid above it"):
+        make_task(data, {}, model=Shared(), part=own)
+    make_task(data, {}, model=Shared(), part=shared)
+    assert make_task(data, {}, model=Told(), part=own).evaluate(Told(), own, 3)["loss"] == 0
 
 
 def test_the_field_of_a_moving_memory_is_told_the_time_of_each_series():

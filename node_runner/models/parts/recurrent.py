@@ -11,6 +11,7 @@ from node_runner.learning import ModelOutput
 from node_runner.models.parts.cut import cut_short
 from node_runner.models.parts.recurrence import Memory, MovingMemory, StillMemory, costs
 from node_runner.models.parts.standardised import Standardised
+from node_runner.models.together import own_times
 from node_runner.views import DataSpec, View
 
 
@@ -40,6 +41,7 @@ class Recurrent(Standardised):
         outputs = spec.num_classes if spec.view is View.paths else spec.shape[0]
         self.decoder = nn.Sequential(nn.Linear(memory.width, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
 
+    @own_times
     def forward(self, ts: Tensor, values: Tensor, seen: Tensor, lesson: Lesson | None = None) -> ModelOutput:
         """ts: (T,) or (T, B), values: (T, B, D), seen: (T, B, D) -> predictions (T, B, D) or logits (B, C)."""
         seen = cut_short(ts, seen, lesson, self.cut)
