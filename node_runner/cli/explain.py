@@ -192,7 +192,7 @@ def _bad_value(cause: OmegaConfBaseException) -> str:
 
 
 def _not_an_entry(error: ValueError) -> str | None:
-    """`figures.x=1`: OmegaConf reads what stands behind the name of a list as a number, and says so in Python's words."""
+    """`figures.x=1`: OmegaConf reads what stands behind the name of a list as a number, and fails in Python's words."""
     at = traceback.extract_tb(error.__traceback__)[-1].filename
     found = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", str(error))
     if not found or "omegaconf" not in at:

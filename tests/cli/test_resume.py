@@ -224,7 +224,8 @@ def test_only_trainer_loggers_and_figures_may_change(node_run: NodeRun, spiral: 
     before = (spiral / "config.yaml").read_bytes()
     done = node_run("resume", str(spiral), override)
     assert done.code == 2
-    assert done.line.startswith(f"node-run: {override}: a run that goes on may change trainer.*, logger and figures only")
+    said = f"node-run: {override}: a run that goes on may change trainer.*, logger and figures only"
+    assert done.line.startswith(said)
     assert (spiral / "config.yaml").read_bytes() == before
 
 
