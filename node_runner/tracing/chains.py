@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import nn
 from torch.nn.modules import module as everywhere
 
@@ -28,6 +31,10 @@ MOST_KINDS = 100
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
+
+
+NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""Folders of the code between a user's forward and what it fails in."""
 
 
 class _Seen(NamedTuple):
@@ -178,6 +185,7 @@ def _recorded(
         raise NoChain("it has no linear layers")
     if len({(linear.weight.dtype, linear.weight.device) for linear in linears}) != 1:
         raise NoChain("its layers differ in dtype or device")
+    raised = ""
     for size in dict.fromkeys(linear.out_features for linear in reversed(linears)):
         try:
             first, second = (
@@ -186,12 +194,21 @@ def _recorded(
             )
         except NoChain:
             raise
-        except Exception:  # whatever a user's forward raises at states of another size
+        except Exception as error:  # whatever a user's forward raises, at states of another size too
+            raised = raised or f": {_in_words(error)}"
             continue
         if first == second and first.linears[-1].out_features == size:
             return first
     shape = ", ".join(map(str, _states(leading, "B", "D")))
-    raise NoChain(f"it does not run on states ({shape}), with the time as a number")
+    raise NoChain(f"it does not run on states ({shape}), with the time as a number{raised}")
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of what a user's forward raised, and the place in the user's code."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(NOT_THE_USERS)]
+    said = str(error).strip().partition("\n")[0]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {said}{place}"
 
 
 def _states(leading: Sequence[int], batch: Any, size: Any) -> tuple[Any, ...]:

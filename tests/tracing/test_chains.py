@@ -288,6 +288,20 @@ class ByCount(Net):
         return self.net(y ** len(y))
 
 
+class Mistaken(Net):
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.net(y) @ torch.ones(7, 2)
+
+
+def test_what_a_forward_raises_is_named_with_its_place():
+    line = Mistaken.forward.__code__.co_firstlineno + 1
+    why = chain_of(Mistaken())
+    assert isinstance(why, str) and why.startswith(
+        "it does not run on states (B, D), with the time as a number: Runtime"
+    )
+    assert "cannot be multiplied" in why and why.endswith(f"(test_chains.py:{line})")
+
+
 class ForThree(Net):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.net(torch.cat((y, t.expand(len(y), 1, 1)), dim=2))
@@ -298,8 +312,11 @@ def test_what_is_found_holds_for_the_shape_that_is_asked_about():
     assert isinstance(chain_of(ByCount(), (5,)), str)
     timed = Expanded(inputs=3)
     assert found(timed).time_input
-    assert chain_of(timed, ()) == "it does not run on states (D), with the time as a number"
-    assert chain_of(timed, (5, 1)) == "it does not run on states (B, 1, D), with the time as a number"
+    for leading, shape in (((), "D"), ((5, 1), "B, 1, D")):
+        why = chain_of(timed, leading)
+        assert isinstance(why, str) and why.startswith(
+            f"it does not run on states ({shape}), with the time as a number"
+        )
     assert found(timed).time_input  # what was found before stands
     three = ForThree(inputs=3)
     assert found(three, (5, 1)).time_input
