@@ -11,7 +11,7 @@ from torch import Tensor
 from node_runner.datasets import DATASETS
 from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.datasets.shapes import SHAPES, entropy
-from node_runner.settings import Count, CountOrZero, NonNegative
+from node_runner.settings import Count, NonNegative, Seed
 from node_runner.views import DataSpec, Labelled, Points, Splits, View
 
 
@@ -47,7 +47,7 @@ class PlaneDensity:
         val: Count = 2_000,
         test: Count = 5_000,
         noise: NonNegative | None = None,
-        seed: CountOrZero = 0,
+        seed: Seed = 0,
     ) -> None:
         self.shape = shape
         self.noise = SHAPES[shape].noise if noise is None else noise

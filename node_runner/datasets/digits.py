@@ -9,7 +9,7 @@ import torch
 from node_runner.datasets import DATASETS
 from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
 from node_runner.errors import ConfigError
-from node_runner.settings import Count, CountOrZero
+from node_runner.settings import Count, Seed
 from node_runner.views import Splits
 
 
@@ -33,9 +33,7 @@ class Digits(ImageSet):
     Repository, 1998 (its test set).
     """
 
-    def __init__(
-        self, *, train: Count | None = None, val: Count = 250, test: Count = 300, seed: CountOrZero = 0
-    ) -> None:
+    def __init__(self, *, train: Count | None = None, val: Count = 250, test: Count = 300, seed: Seed = 0) -> None:
         if test + val >= TOTAL:
             raise ConfigError(f"dataset.val={val} and dataset.test={test} leave none of {TOTAL} images for training")
         self._test = choose_test(TOTAL, test=test, seed=seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered
-from node_runner.settings import Count, CountOrZero
+from node_runner.settings import Count, Seed
 from node_runner.views import Splits, View
 
 
@@ -33,7 +33,7 @@ class Drawn(abc.ABC, Generic[V]):
     train: Count = 1000
     val: Count = 200
     test: Count = 500
-    seed: CountOrZero = 0
+    seed: Seed = 0
 
     def check(self) -> None:
         """Nothing can be missing: the data come from a formula."""

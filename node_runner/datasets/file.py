@@ -20,7 +20,7 @@ from node_runner.datasets.irregular import known_mean_std
 from node_runner.datasets.parts import TRAIN, mean_std, not_offered, stream
 from node_runner.datasets.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
-from node_runner.settings import Above, AtMost, Between, CountOrZero, Positive
+from node_runner.settings import Above, AtMost, Between, Positive, Seed
 from node_runner.views import DataSpec, Labelled, Points, Series, Splits, Trajectories, View
 
 
@@ -84,7 +84,7 @@ class File:
         hidden: Annotated[float, Between(0, 0.9)] = 0.2,
         val_share: Annotated[float, Above(0), AtMost(0.9)] = 0.2,
         test_share: Annotated[float, Above(0), AtMost(0.9)] = 0.2,
-        seed: CountOrZero = 0,
+        seed: Seed = 0,
     ) -> None:
         if val_share + test_share >= 1:
             raise ConfigError(f"dataset.val_share={val_share:g} and dataset.test_share={test_share:g} leave nothing to "

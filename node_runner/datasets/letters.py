@@ -13,7 +13,7 @@ from torch import Tensor
 from node_runner.datasets import DATASETS
 from node_runner.datasets.images import ImageData, Images, ImageSet
 from node_runner.datasets.parts import TEST, TRAIN, VAL, stream
-from node_runner.settings import Count, CountOrZero
+from node_runner.settings import Count, Seed
 from node_runner.views import Splits
 
 
@@ -45,7 +45,7 @@ class Letters(ImageSet):
         seed: of fonts, turns and shears.
     """
 
-    def __init__(self, *, train: Count = 5000, val: Count = 500, test: Count = 1000, seed: CountOrZero = 0) -> None:
+    def __init__(self, *, train: Count = 5000, val: Count = 500, test: Count = 1000, seed: Seed = 0) -> None:
         self._sizes, self._seed = (train, val, test), seed
 
     def check(self) -> None:

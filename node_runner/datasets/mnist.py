@@ -9,7 +9,7 @@ from pathlib import Path
 from node_runner.datasets import DATASETS
 from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
 from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, provide
-from node_runner.settings import Count, CountOrZero
+from node_runner.settings import Count, Seed
 from node_runner.views import Splits
 
 
@@ -41,7 +41,7 @@ class MNIST(ImageSet):
         train: Count | None = None,
         val: Count = 5000,
         test: Count | None = None,
-        seed: CountOrZero = 0,
+        seed: Seed = 0,
     ) -> None:
         folder = Path(root or os.environ.get("NODE_RUNNER_DATA") or "data").expanduser().absolute()
         self.raw = folder / "MNIST" / "raw"

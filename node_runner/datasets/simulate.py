@@ -15,7 +15,7 @@ from torch import Tensor
 from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, Array, mean_std, not_offered, stream
 from node_runner.datasets.reference import solve, solve_stiff
 from node_runner.errors import ConfigError
-from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive
+from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive, Seed
 from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View
 
 
@@ -75,7 +75,7 @@ class Simulation(abc.ABC):
     start: list[list[float]] | None = None
     long_start: list[list[float]] | None = None
     noise: NonNegative = 0.0
-    seed: CountOrZero = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         self._check_states("start", self.start)

@@ -12,7 +12,7 @@ from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
 from node_runner.fields.spectral import bounds, cap
 from node_runner.forms import FieldForm, Layer, between
-from node_runner.settings import Activation, Count, Positive
+from node_runner.settings import Activation, Depth, Positive, Width
 
 
 SMALL = 16
@@ -62,8 +62,8 @@ class ConcatSquash(nn.Module):
         outputs: int | None = None,
         /,
         *,
-        width: Count | None = None,
-        depth: Count = 3,
+        width: Width | None = None,
+        depth: Depth = 3,
         activation: Activation | None = None,
         spectral_norm: Positive | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from node_runner.fields import FIELDS
 from node_runner.fields.activation import ACTIVATIONS, STEEPEST, as_column
 from node_runner.fields.spectral import bounds, cap
 from node_runner.forms import FieldForm, Layer, between
-from node_runner.settings import Activation, Count, Positive, Power
+from node_runner.settings import Activation, Depth, Positive, Power, Width
 
 
 @FIELDS.register("mlp", "multilayer perceptron, for states that are vectors")
@@ -41,8 +41,8 @@ class MLP(nn.Module):
         outputs: int | None = None,
         /,
         *,
-        width: Count = 64,
-        depth: Count = 2,
+        width: Width = 64,
+        depth: Depth = 2,
         activation: Activation = Activation.silu,
         time_dependent: bool | None = None,
         power: Power = 1,

@@ -14,7 +14,7 @@ from node_runner.models.parts.control import Control, channels, knots, through
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
 from node_runner.models.together import own_times
-from node_runner.settings import ControlPath, Count
+from node_runner.settings import ControlPath, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -93,7 +93,7 @@ class NeuralCDE(Standardised):
         regularisers: Mapping[str, Regulariser],
         /,
         *,
-        hidden: Count = 32,
+        hidden: Width = 32,
         path: ControlPath = ControlPath.hermite,
     ) -> None:
         super().__init__(spec.mean, spec.std)

@@ -19,7 +19,7 @@ from node_runner.models.parts.matching import Matching
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import AtLeast, Count, CountOrZero, Positive
+from node_runner.settings import Between, CountOrZero, Depth, Positive, WidthOrZero
 from node_runner.types import Integrate, SolveStats
 from node_runner.views import DataSpec, View
 
@@ -97,11 +97,11 @@ class EventODE(Standardised):
         regularisers: Mapping[str, Regulariser],
         /,
         *,
-        max_events: Count = 32,
-        scan: Annotated[int, AtLeast(2)] = 16,
+        max_events: Depth = 32,
+        scan: Annotated[int, Between(2, 10_000)] = 16,
         event_axis: CountOrZero = 0,
-        event_hidden: CountOrZero = 0,
-        jump_hidden: CountOrZero = 0,
+        event_hidden: WidthOrZero = 0,
+        jump_hidden: WidthOrZero = 0,
         least_jump: Positive = 0.3,
     ) -> None:
         super().__init__(spec.mean, spec.std)

@@ -19,7 +19,7 @@ from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.views import learns_from
 from node_runner.models.together import Together, own_times
-from node_runner.settings import Count, NonNegative, Positive, Recognition, Share
+from node_runner.settings import NonNegative, Positive, Recognition, Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -63,8 +63,8 @@ class LatentODE(Standardised):
         regularisers: Mapping[str, Regulariser],
         /,
         *,
-        latent: Count = 6,
-        hidden: Count = 32,
+        latent: Width = 6,
+        hidden: Width = 32,
         recognition: Recognition = Recognition.gru,
         noise: Positive = 0.1,
         kl: Positive = 1.0,

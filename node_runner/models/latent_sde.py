@@ -21,7 +21,7 @@ from node_runner.models.parts.stochastic import Diagonal, Equation, Guided, norm
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.views import learns_from
 from node_runner.models.together import on_one_grid
-from node_runner.settings import Count, CountOrZero, Positive, Share
+from node_runner.settings import Count, Positive, Share, Width, WidthOrZero
 from node_runner.types import Integrate, Solution
 from node_runner.views import DataSpec, View
 
@@ -69,11 +69,11 @@ class LatentSDE(Standardised):
         regularisers: Mapping[str, Regulariser],
         /,
         *,
-        latent: Count = 4,
-        hidden: Count = 32,
-        decoder_hidden: CountOrZero = 0,
+        latent: Width = 4,
+        hidden: Width = 32,
+        decoder_hidden: WidthOrZero = 0,
         diffusion: Positive = 1.0,
-        diffusion_hidden: CountOrZero = 0,
+        diffusion_hidden: WidthOrZero = 0,
         noise: Positive = 0.3,
         kl: Positive = 1.0,
         kl_share: Share = 0.1,

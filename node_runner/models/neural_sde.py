@@ -20,7 +20,7 @@ from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.unused import makes_no_use_of
 from node_runner.models.parts.views import learns_from
 from node_runner.models.together import on_one_grid
-from node_runner.settings import CountOrZero, Positive
+from node_runner.settings import Positive, WidthOrZero
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -61,7 +61,7 @@ class NeuralSDE(Standardised):
         /,
         *,
         diffusion: Positive = 1.0,
-        diffusion_hidden: CountOrZero = 16,
+        diffusion_hidden: WidthOrZero = 16,
     ) -> None:
         super().__init__(spec.mean, spec.std)
         refuse_regularisers("neural_sde", "has no integral along its random paths", regularisers)

@@ -11,7 +11,7 @@ from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.block_model import ClassifierSettings, block_model
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import Count, Encoder, NonNegative, Positive
+from node_runner.settings import Encoder, NonNegative, Positive, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -26,8 +26,8 @@ def node(
     /,
     *,
     encoder: Encoder = Encoder.auto,
-    encoder_width: Count = 128,
-    state: Count = 64,
+    encoder_width: Width = 128,
+    state: Width = 64,
     end_time: Positive = 1.0,
     steer: NonNegative = 0.0,
 ) -> nn.Module:

@@ -12,7 +12,7 @@ from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.recurrence import MovingMemory
 from node_runner.models.parts.recurrent import Recurrent
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import Count, Share
+from node_runner.settings import Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -26,7 +26,7 @@ def ode_rnn(
     regularisers: Mapping[str, Regulariser],
     /,
     *,
-    hidden: Count = 32,
+    hidden: Width = 32,
     cut: Share = 0.0,
 ) -> nn.Module:
     """An ODE between observations, a GRU at each.

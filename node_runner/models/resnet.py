@@ -14,7 +14,7 @@ from node_runner.models.parts.residual import Layers
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.unused import SOLVE, makes_no_use_of
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import Count, Encoder, Positive
+from node_runner.settings import Depth, Encoder, Positive, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -29,11 +29,11 @@ def resnet(
     regularisers: Mapping[str, Regulariser],
     /,
     *,
-    layers: Count = 6,
-    layers_per_output: Count = 1,
+    layers: Depth = 6,
+    layers_per_output: Depth = 1,
     encoder: Encoder = Encoder.auto,
-    encoder_width: Count = 128,
-    state: Count = 64,
+    encoder_width: Width = 128,
+    state: Width = 64,
     end_time: Positive = 1.0,
 ) -> nn.Module:
     """y_{k+1} = y_k + h f(y_k) for trajectories or for classification, all layers with the same weights.

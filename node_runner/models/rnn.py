@@ -14,7 +14,7 @@ from node_runner.models.parts.recurrent import Recurrent
 from node_runner.models.parts.unregularised import refuse_regularisers
 from node_runner.models.parts.unused import SOLVE, makes_no_use_of
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import Count, Share
+from node_runner.settings import Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -29,7 +29,7 @@ def rnn(
     regularisers: Mapping[str, Regulariser],
     /,
     *,
-    hidden: Count = 32,
+    hidden: Width = 32,
     cut: Share = 0.0,
 ) -> nn.Module:
     """A GRU that is told the time since the last observation; it uses neither field nor solve.

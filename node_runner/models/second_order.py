@@ -15,7 +15,7 @@ from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.trajectory import TrajectoryModel
 from node_runner.models.parts.views import learns_from
-from node_runner.settings import Count, Velocity
+from node_runner.settings import Velocity, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 
@@ -30,7 +30,7 @@ def second_order(
     /,
     *,
     velocity: Velocity = Velocity.given,
-    width: Count = 64,
+    width: Width = 64,
 ) -> nn.Module:
     """dx/dt = v, dv/dt = f(t, x, v) on trajectories.
 

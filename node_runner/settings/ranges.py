@@ -69,7 +69,7 @@ class Between:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"a number from {self.low:g} to {self.high:g}"
+        return f"a number from {self.low:g} to {self.high:.7g}"
 
 
 Range = Above | AtLeast | AtMost | Between
@@ -80,8 +80,15 @@ Share = Annotated[float, Between(0, 1)]
 Relative = Annotated[float, Above(0), AtMost(1)]
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
+Width = Annotated[int, Between(1, 1_000_000)]
+WidthOrZero = Annotated[int, Between(0, 1_000_000)]
+"""Numbers side by side, of a layer or a state. Memory ends many sums before that; what is longer is a typing error."""
+Depth = Annotated[int, Between(1, 10_000)]
+"""Layers, and what else is done one after another."""
 SMALLEST, LARGEST = 1.2e-38, 3.4e38
 """Sizes of any number but 0, since these are what float32 holds."""
+MOST = 2**31 - 1
+"""The largest whole number of a setting whose range has no end: sums and products of a few such are exact in int64."""
 HIGHEST_POWER = 5
 Power = Annotated[int, Between(1, HIGHEST_POWER)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
@@ -127,7 +134,9 @@ def check(config: Any, path: str) -> None:
             allowed = ranges(hints[name])
             if not all(limit.allows(number) for limit in allowed):
                 raise ConfigError(f"{key}: expected {in_words(allowed)}, got {number!r}")
-            if number and not SMALLEST <= abs(number) <= (LARGEST if isinstance(number, float) else 2**63 - 1):
+            if isinstance(number, int) and not any(hasattr(limit, "high") for limit in allowed) and abs(number) > MOST:
+                raise ConfigError(f"{key}: expected a whole number of at most {MOST}, got {number}")
+            if number and not SMALLEST <= abs(number) <= LARGEST:
                 raise ConfigError(f"{key}: expected a number of a size that can be computed with, got {number}")
         children = value.items() if isinstance(value, dict) else [(None, value)]
         for child_name, child in children:
