@@ -199,6 +199,13 @@ def test_what_cannot_be_drawn_is_refused(
     assert list(here.iterdir()) == []
 
 
+def test_the_lowest_grey_level_is_black_and_the_highest_white():
+    # A flow has level k of 17 as the numbers from k to k + 1.
+    drawn = draw_images(np.array([[0.0, 0.99, 8.5, 16.2, 17.0, np.nan]]), (1, 2, 3), 17, "digits x cnf")
+    shades = np.ma.filled(drawn.axes[0].images[0].get_array(), np.nan)[1:-1, 1:-1]
+    np.testing.assert_array_equal(shades.ravel(), [0, 0, 0.5, 1, 1, np.nan])
+
+
 def test_pictures_of_any_shape_can_be_drawn():
     rng = np.random.default_rng(0)
     points = draw_points(rng.normal(size=(30, 1)), rng.normal(size=30), ["x"], "rings x cnf")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from node_runner.cli.arrays import Array
 from node_runner.reporting.figures.flow import by_direction
-from node_runner.reporting.figures.samples import mosaic, picture
+from node_runner.reporting.figures.samples import mosaic, picture, shades
 from node_runner.reporting.figures.style import PALETTE, clean, height, planar, sheet, style, window
 
 
@@ -46,11 +46,11 @@ def animate_images(paths: Array, shape: tuple[int, ...], levels: int, dataset: s
     with style():
         figure = sheet(4.2, 4.6, f"{dataset}: from noise to images")
         axes = figure.subplots()
-        picture(axes, mosaic(paths[0] / levels, shape), ())
+        picture(axes, mosaic(shades(paths[0], levels), shape), ())
         (drawn,) = axes.get_images()
 
         def show(frame: int) -> None:
-            drawn.set_data(np.clip(mosaic(paths[frame] / levels, shape), 0, 1))
+            drawn.set_data(mosaic(shades(paths[frame], levels), shape))
             axes.set_title(f"{frame / (len(paths) - 1):.0%} of the way", fontsize="small")
 
         _write(figure, show, len(paths), file)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from node_runner.cli.arrays import Array
-from node_runner.reporting.figures.samples import mosaic, picture
+from node_runner.reporting.figures.samples import mosaic, picture, shades
 from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, legend_below, planar, sheet, style, window
 
 
@@ -38,7 +38,7 @@ def draw_images(points: Array, shape: tuple[int, ...], levels: int, run: str) ->
     shown = points[:IMAGES]
     with style():
         figure = sheet(5.0, 5.3, f"{run}: {len(shown)} samples")
-        picture(figure.subplots(), mosaic(shown / levels, shape), ())
+        picture(figure.subplots(), mosaic(shades(shown, levels), shape), ())
         return figure
 
 

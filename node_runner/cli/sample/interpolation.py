@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_runner.cli.arrays import Array
-from node_runner.reporting.figures.samples import picture
+from node_runner.reporting.figures.samples import picture, shades
 from node_runner.reporting.figures.style import PALETTE, clean, planar, sheet, style, window
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series
@@ -99,7 +99,7 @@ def draw_interpolations(
             grid = figure.subplots(rows, steps, squeeze=False)
             for row in range(rows):
                 for step in range(steps):
-                    picture(grid[row, step], paths[step, row] / levels, image)
+                    picture(grid[row, step], shades(paths[step, row], levels), image)
             return figure
         figure = sheet(5.0, 4.6, f"{dataset}: between test points, through the base")
         axes = clean(figure.subplots())

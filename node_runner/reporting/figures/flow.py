@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from node_runner.reporting.figures.samples import picture
+from node_runner.reporting.figures.samples import picture, shades
 from node_runner.reporting.figures.scene import TIMES, Array, Scene, host
 from node_runner.reporting.figures.style import clean, height, planar, sheet, window
 
@@ -51,7 +51,7 @@ def _times(scene: Scene) -> list[str]:
 def _images(scene: Scene) -> Figure:
     figure = sheet(1.1 * TIMES + 0.3, 1.1 * ROWS + 0.7, f"{scene.spec.dataset}: from noise to images")
     grid = figure.subplots(ROWS, TIMES)
-    images: Array = scene.paths[:, :ROWS] / scene.spec.levels
+    images: Array = shades(scene.paths[:, :ROWS], scene.spec.levels)
     for place, name in enumerate(_times(scene)):
         grid[0, place].set_title(name)
         for row in range(ROWS):

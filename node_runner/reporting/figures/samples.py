@@ -20,12 +20,18 @@ def draw(scene: Scene) -> Figure | None:
     number = "" if bits is None else f", test {figure_of(bits)} bits/dim"
     figure = sheet(8.4, 4.7, f"{scene.spec.dataset}: samples of the model and real images{number}")
     left, right = figure.subplots(1, 2)
-    picture(left, mosaic(scene.paths[-1] / scene.spec.levels, scene.spec.image), ())
+    picture(left, mosaic(shades(scene.paths[-1], scene.spec.levels), scene.spec.image), ())
     left.set_title(f"samples of the model ({len(scene.paths[-1])})")
     real = host(scene.splits.test.x[:IMAGES])
-    picture(right, mosaic(real / (scene.spec.levels - 1), scene.spec.image), ())
+    picture(right, mosaic(shades(real, scene.spec.levels), scene.spec.image), ())
     right.set_title(f"test images ({len(real)})")
     return figure
+
+
+def shades(images: Array, levels: int) -> Array:
+    """Grey levels 0..levels-1 from black, 0, to white, 1. A flow has level k as the numbers from k to k + 1."""
+    found: Array = np.clip(np.floor(images), 0, levels - 1) / (levels - 1)
+    return found
 
 
 def mosaic(images: Array, shape: tuple[int, ...]) -> Array:
