@@ -143,6 +143,7 @@ class Method:
         differentiable: whether autograd can see through its arithmetic.
         tableau: coefficients of an explicit Runge-Kutta method (None: it is of another kind).
         implicit: coefficients of an implicit Runge-Kutta method (None likewise).
+        corrects: whether it iterates a corrector until a tolerance is met.
         halves: whether it treats the two halves of a state [q, p] differently.
         batching: whether the samples of a batch share one step size.
         calculus: of a method for stochastic equations (None: it solves ordinary ones).
@@ -156,9 +157,17 @@ class Method:
     differentiable: bool = True
     tableau: Tableau | None = None
     implicit: Tableau | None = None
+    corrects: bool = False
     halves: bool = False
     batching: Batching = Batching.shared
     calculus: Calculus | None = None
+
+    @property
+    def has_tolerance(self) -> bool:
+        """Whether a tolerance plays a part: other fixed steps have no error to hold against it, and implicit ones are
+        solved to rounding.
+        """
+        return self.adaptive or self.corrects
 
 
 @dataclass(frozen=True)

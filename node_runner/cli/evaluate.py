@@ -96,7 +96,7 @@ def _heading(saved: Saved, which: str) -> str:
     with experiment.tolerances.evaluation():
         rtol, atol = experiment.tolerances.forward()
     trained_at = (experiment.config.tolerance.rtol, experiment.config.tolerance.atol)
-    if experiment.method.adaptive and (rtol, atol) != trained_at:
+    if experiment.method.has_tolerance and (rtol, atol) != trained_at:
         words += f", measured at tolerance.eval_rtol={rtol:g}, tolerance.eval_atol={atol:g}"
     return words
 

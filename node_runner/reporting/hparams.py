@@ -42,7 +42,7 @@ STATUSES = ("completed", "interrupted", "diverged", "failed")
 def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, str | float]:
     """The choices that tell runs apart, worded as a person would: the columns left of the results."""
     regularisers = (f"{name} {item['weight']:g}" for name, item in config["regulariser"].items())
-    solver, adaptive = config["solver"], "step_size" not in config["solver"]
+    solver = config["solver"]
     group = {"rtol": "tolerance", "atol": "tolerance", "step_size": "solver"}
     chosen: dict[str, str | float] = {
         "status": result["status"],
@@ -50,9 +50,9 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
         "model": config["model"]["name"],
         "field": config["field"]["name"],
         "solver": solver["name"],
-        "rtol": power(config["tolerance"]["rtol"]) if adaptive else "none",
-        "atol": power(config["tolerance"]["atol"]) if adaptive else "none",
-        "step_size": "adaptive" if adaptive else f"{solver['step_size'] or 'as the data'}",
+        "rtol": power(config["tolerance"]["rtol"]),
+        "atol": power(config["tolerance"]["atol"]),
+        "step_size": f"{solver['step_size'] or 'as the data'}" if "step_size" in solver else "adaptive",
         "adjoint": config["adjoint"]["name"],
         "engine": result["choices"]["engine"],
         "optimizer": config["optimizer"]["name"],

@@ -38,7 +38,7 @@ def title(experiment: Experiment) -> str:
     config, unused = experiment.config, experiment.unused
     size = f"{count_parameters(experiment.model):,} parameters in all"
     solver = config.solver.name
-    if experiment.method.adaptive:
+    if experiment.method.has_tolerance:
         solver += f" at rtol {config.tolerance.rtol:g}, atol {config.tolerance.atol:g}"
     words = [
         f"{config.dataset.name} x {config.model.name} ({experiment.task.name})",
@@ -59,9 +59,8 @@ def _idle(unused: Sequence[str]) -> str:
 
 def _unused(experiment: Experiment) -> tuple[str, ...]:
     """The groups that play no part: in the model, or in the solver."""
-    groups, method = experiment.unused, experiment.method
-    # Fixed steps that are explicit have nothing to compare with a tolerance; implicit ones iterate until it is met.
-    if (method.tableau is not None or method.halves) and not method.adaptive and "tolerance" not in groups:
+    groups = experiment.unused
+    if not experiment.method.has_tolerance and "tolerance" not in groups:
         groups += ("tolerance",)
     return groups
 

@@ -58,4 +58,4 @@ def implicit_adams(
         max_iters: corrector iterations in a step, at the most.
     """
     options = {**fixed_options(step_size, interp, perturb), "max_order": max_order, "max_iters": max_iters}
-    return Method(name, None, adaptive=False, options=options, max_steps=2**31 - 1)
+    return Method(name, None, adaptive=False, options=options, max_steps=2**31 - 1, corrects=True)

@@ -37,7 +37,7 @@ COMPOSED = {
     "dataset=irregular_oscillations dataset.times=4611686018427387904": "dataset.times: expected a whole number of at",
     "dataset=mnist dataset.seed=9223372036854775808": "dataset.seed: expected a number from 0 to",
     "model=resnet model.layers_per_output=1000000000000": "model.layers_per_output: expected a number from 1 to 10000",
-    "model=resnet model.layers_per_output=1e12": "model.layers_per_output: expected a whole number, got 1000000000000.0",
+    "model=resnet model.layers_per_output=1e12": "model.layers_per_output: expected a whole number, got 1000000000",
     "field.width=2147483647": "field.width: expected a number from 1 to 1000000, got 2147483647",
     "field.depth=2147483647": "field.depth: expected a number from 1 to 10000, got 2147483647",
     "trainer.epochs=1099511627776": "trainer.epochs: expected a whole number of at most 2147483647, got 1099511627776",

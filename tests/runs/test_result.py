@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from node_runner.assemble import assemble
+from node_runner.config import resolved
 from node_runner.errors import ConfigError
 from node_runner.reporting.hparams import hparams
 from node_runner.runs.result import Ending, make_result, title
@@ -53,18 +54,21 @@ def test_a_run_that_solves_without_a_gradient_names_no_adjoint(dataset: str, mod
     assert f", {solver}, " in words and words.endswith("seed 0; adjoint plays no part")
     result = make_result(experiment, trainer, Ending("completed", ""))
     assert result["title"] == f"{dataset} x {model} x {solver}"
-    assert [key for key, value in result["choices"].items() if value is None] == [
-        *(["rtol", "atol"] if solver == "midpoint" else []), "adjoint",
-    ]  # fmt: skip
+    assert [key for key, value in result["choices"].items() if value is None] == ["rtol", "atol", "adjoint"]
 
 
-@pytest.mark.parametrize(("solver", "unused"), [("rk4", ["tolerance"]), ("dopri5", []), ("fixed_adams", [])])
-def test_explicit_fixed_steps_have_no_tolerance(solver: str, unused: list[str], tmp_path: Path):
-    trainer, experiment, _ = trainer_of(make_run(solver=solver, engine="torchdiffeq"), tmp_path)
+@pytest.mark.parametrize("solver", ["dopri5", "radau5", "fixed_adams", "rk4", "explicit_adams", "gl4"])
+def test_fixed_steps_have_no_tolerance_but_a_corrector_s(solver: str, tmp_path: Path):
+    run = make_run(solver=solver, engine="torchdiffeq")
+    trainer, experiment, _ = trainer_of(run, tmp_path)
     trainer.train()
     result = make_result(experiment, trainer, Ending("completed", ""))
-    assert result["unused"] == unused
-    assert (result["choices"]["rtol"] is None) is bool(unused)
+    fixed = solver in ("rk4", "explicit_adams", "gl4")
+    assert result["unused"] == (["tolerance"] if fixed else [])
+    assert (result["choices"]["rtol"] is None) is fixed
+    assert ("at rtol" in title(experiment)) is not fixed
+    row = hparams(resolved(experiment.config), result)
+    assert (row["rtol"] == "none") is fixed and (row["step_size"] == "adaptive") is experiment.method.adaptive
 
 
 def test_tensorboard_s_table_has_none_for_what_plays_no_part():

@@ -148,3 +148,12 @@ def test_a_max_step_below_min_step_is_refused():
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_named_as_torchdiffeq_names_it(name: str):
     assert METHODS[name].name == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tolerance_plays_a_part_exactly_where_a_method_says_so(name: str):
+    field, y0, _ = nonlinear()
+    ts = torch.linspace(0, 2, 12, dtype=torch.float64)
+    patient = {"max_iters": 50} if has_option(name, "max_iters") else {}
+    loose, tight = (solve(make_method(name, **patient), field, y0, ts, rtol=tol, atol=tol).ys for tol in (1e-1, 1e-8))
+    assert torch.equal(loose, tight) is not METHODS[name].has_tolerance
