@@ -55,9 +55,11 @@ TOO_LARGE = (
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: before Python 3.12, one that came while a class was made is a RuntimeError."""
+    """Whether Ctrl-C is behind an error: before Python 3.12, one that came while a class was made is a RuntimeError,
+    and what it leaves half done may be an error too.
+    """
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return error is not None
 
 

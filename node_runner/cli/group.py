@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -33,6 +33,16 @@ class RunCommand(Quick, TyperCommand):
             if hasattr(home, "__path__"):
                 importlib.import_module(f"{home.__name__}.command")
         return super().invoke(ctx)
+
+
+def end(code: int) -> NoReturn:
+    """End the program with an exit code.
+
+    Where Ctrl-C came while a string of code was run, as a dataclass is made of, Python remembers it and would end the
+    program by that signal instead, although the exception was caught. The next string that is run makes it forget.
+    """
+    exec("")
+    sys.exit(code)
 
 
 class RunGroup(Quick, TyperGroup):
@@ -67,7 +77,7 @@ class RunGroup(Quick, TyperGroup):
             code = super().main(*args, **extra | {"standalone_mode": False})
         except typer.Abort:  # Ctrl-C outside of `invoke`
             print("node-run: interrupted", file=sys.stderr)
-            sys.exit(130)
+            end(130)
         except Exception as error:
             if not standalone_mode or not hasattr(error, "format_message"):
                 raise
@@ -78,4 +88,4 @@ class RunGroup(Quick, TyperGroup):
             sys.exit(2)
         if not standalone_mode:
             return code
-        sys.exit(code if isinstance(code, int) else 0)
+        end(code if isinstance(code, int) else 0)

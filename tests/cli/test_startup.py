@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from node_runner.cli.explain import report
+from node_runner.errors import ConfigError
+
 
 HEAVY = {"torch", "torchvision", "torchdiffeq", "scipy", "sklearn", "matplotlib", "tensorboard", "numpy", "pandas"}
 
@@ -43,21 +46,32 @@ def test_nothing_heavy_is_imported(
 PROGRAM = """
 import os, signal, sys
 pressed_at = sys.argv.pop(1)
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            pass
 class Press:
     def find_spec(self, name, *_):
         if name == pressed_at:
-            os.kill(os.getpid(), signal.SIGINT)
+            Deaf()
 sys.meta_path.insert(0, Press())
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from node_runner.__main__ import main
 main()
 """
-"""`node-run`, and Ctrl-C when it begins to import the module that is named first."""
+"""`node-run`, and Ctrl-C when it begins to import the module that is named first, where no exception gets out."""
 
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("typer", ["--version"]), ("hydra", ["--cfg", "job"]), ("torch", ["dataset=spiral"]), ("torch", ["doctor"])],
+    [
+        ("typer", ["--version"]),
+        ("hydra", ["--cfg", "job"]),
+        ("torch", ["dataset=spiral"]),
+        ("torch", ["doctor"]),
+        ("rich.logging", ["dataset=spiral"]),
+    ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_ctrl_c_during_imports_is_one_line_and_leaves_nothing(
@@ -69,3 +83,36 @@ def test_ctrl_c_during_imports_is_one_line_and_leaves_nothing(
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "node-run: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+RUNS_A_STRING = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from node_runner.cli.list import command
+from node_runner.cli.main import app
+command.show_groups = lambda config_dir: exec("os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass", globals())
+app(["list"])
+"""
+"""Ctrl-C while a string of code is run, as a dataclass is made of."""
+
+
+def test_ctrl_c_has_its_exit_code_wherever_it_comes(environment: dict[str, str], tmp_path: Path):
+    (tmp_path / "program.py").write_text(RUNS_A_STRING)
+    done = subprocess.run(
+        [sys.executable, "-m", "program"],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "node-run: interrupted\n")
+
+
+def test_ctrl_c_behind_an_error_that_came_while_it_was_handled_is_known(capsys: pytest.CaptureFixture[str]):
+    def half_done() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ConfigError("left half done")
+
+    with pytest.raises(ConfigError) as caught:
+        half_done()
+    assert report(caught.value) == 130
+    assert capsys.readouterr().err == "node-run: interrupted\n"

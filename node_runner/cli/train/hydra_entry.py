@@ -11,6 +11,7 @@ import hydra
 
 from node_runner.cli.completion import is_query
 from node_runner.cli.explain import report
+from node_runner.cli.leaving import Leaving
 from node_runner.cli.train import job, sweep
 from node_runner.config import config_path, refuse_non_names
 from node_runner.errors import ConfigError, did_you_mean
@@ -46,7 +47,8 @@ def run_hydra(arguments: Sequence[str], commands: Sequence[str] = ()) -> int:
     try:
         _check_flags(arguments)
         refuse_non_names(arguments)
-        with _as_program(arguments):
+        with _as_program(arguments), job.composing:
+            job.composing.enter_context(Leaving(job.leave_nothing))
             entry()
     except BrokenPipeError:
         raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from node_runner.cli.explain import Interrupted, interrupted, out_of_memory
 from node_runner.cli.leaving import Leaving
@@ -18,6 +20,9 @@ from node_runner.errors import ConfigError
 # Workers of a parallel launcher import this module afresh, and need schemas and resolvers too.
 register_schemas()
 
+composing = ExitStack()
+"""Closed when a job or a sweep begins. Until then Ctrl-C ends the program at once: Hydra's imports may swallow it."""
+
 failure: Exception | None = None
 """Why the run failed. Kept here, since Hydra would print a line of its own for an error that is raised."""
 
@@ -25,6 +30,7 @@ failure: Exception | None = None
 def run(config: DictConfig) -> float:
     """Run one job; its val/loss is what a sweeper minimises."""
     global failure
+    composing.close()
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
@@ -60,6 +66,14 @@ def execute(config: RunConfig, folder: Path, *, resume: bool = False, live: bool
         raise Interrupted(folder)
     value = result["metrics"].get("val/loss")
     return math.nan if value is None else float(value)
+
+
+def leave_nothing() -> None:
+    """Remove what Hydra has written before the job begins."""
+    if (config := HydraConfig.instance().cfg) is not None:
+        folder = OmegaConf.select(cast(DictConfig, config), "hydra.runtime.output_dir")
+        if folder and Path(folder).is_dir():
+            forget(Path(folder))
 
 
 def forget(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from node_runner.cli import journal
 from node_runner.cli.compare.compared import Compared
 from node_runner.cli.explain import explain, report, shown
-from node_runner.cli.train.job import execute, forget, remove_empty
+from node_runner.cli.train.job import composing, execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, to_run
 from node_runner.errors import ConfigError, DataError
 from node_runner.reporting.lock import locked
@@ -37,6 +37,7 @@ class Begin(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep begins."""
+        composing.close()
         Begin.folder = Path(config.hydra.sweep.dir)
         journal.begin(Begin.folder)
 
