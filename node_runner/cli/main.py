@@ -31,6 +31,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change.", show_default=False)
 ]
 
+LAST_SEED = 2**63 - 1
+
 
 def _version(value: bool) -> None:
     if value:
@@ -114,6 +116,7 @@ def sample(
         int | None,
         typer.Option(
             min=1,
+            max=10_000_000,
             help="Points (1000), pairs of them (6), or trajectories where no --start is given (8).",
             show_default=False,
         ),
@@ -122,8 +125,8 @@ def sample(
         list[str] | None, typer.Option(help="First state of a trajectory, as x,y (repeatable).", show_default=False)
     ] = None,
     until: Annotated[float | None, typer.Option(help="Time at which trajectories end.", show_default=False)] = None,
-    times: Annotated[int, typer.Option(min=2, help="Output times of a trajectory.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the drawn points.")] = 0,
+    times: Annotated[int, typer.Option(min=2, max=1_000_000, help="Output times of a trajectory.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the drawn points.")] = 0,
     animate: Annotated[
         bool, typer.Option("--animate", help="A .gif too: the way from base to data, or moving states.")
     ] = False,
@@ -216,7 +219,7 @@ def ood(
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="Points of each, at the most.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of noise, dequantisation and trace estimates.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of noise, dequantisation and trace estimates.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
         Path | None,
@@ -243,7 +246,7 @@ def robustness(
         ),
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the noise at each level.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the noise.")] = 0,
     checkpoint: Annotated[str, typer.Option(help="best (lowest val/loss) or last.")] = "best",
     out: Annotated[
         Path | None,

@@ -206,6 +206,18 @@ def test_the_lowest_grey_level_is_black_and_the_highest_white():
     np.testing.assert_array_equal(shades.ravel(), [0, 0, 0.5, 1, 1, np.nan])
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--count", "10000001"), ("--count", "99999999999999999999"), ("--times", "1000001"), ("--seed", "-1"),
+     ("--seed", "9223372036854775808")],
+)  # fmt: skip
+def test_what_no_machine_draws_is_refused_at_once(node_run: NodeRun, here: Path, option: str, value: str):
+    done = node_run("sample", "run", option, value)
+    assert done.code == 2
+    assert done.line.startswith(f"node-run: Invalid value for '{option}': Input should be ")
+    assert list(here.iterdir()) == []
+
+
 def test_pictures_of_any_shape_can_be_drawn():
     rng = np.random.default_rng(0)
     points = draw_points(rng.normal(size=(30, 1)), rng.normal(size=30), ["x"], "rings x cnf")
