@@ -6,6 +6,8 @@ own start.
 
 from __future__ import annotations
 
+import signal
+
 from node_runner.cli.leaving import Leaving
 
 
@@ -13,7 +15,10 @@ def main() -> None:
     """Entry point of the program."""
     with Leaving():
         from node_runner.cli.main import main as run
-    run()
+    try:
+        run()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: what is left is Python's own end
 
 
 if __name__ == "__main__":

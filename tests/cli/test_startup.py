@@ -116,3 +116,20 @@ def test_ctrl_c_behind_an_error_that_came_while_it_was_handled_is_known(capsys: 
         half_done()
     assert report(caught.value) == 130
     assert capsys.readouterr().err == "node-run: interrupted\n"
+
+
+def test_ctrl_c_while_python_takes_itself_down_changes_no_exit_code(environment: dict[str, str], tmp_path: Path):
+    program = """
+import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["node-run", "--version"]
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+from node_runner.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("node-run ")
