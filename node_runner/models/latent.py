@@ -159,13 +159,28 @@ class LatentODE(Standardised):
         return self.restore(self.decoder(z))
 
     @torch.no_grad()
+    def between(self, ts: Tensor, values: Tensor, seen: Tensor, at: Tensor) -> Tensor:
+        """Predictions (F, B, D) at any times (F,), of which the first is that at which the first series begins."""
+        return self.decode(self.trajectory(self.posterior(ts, values, seen)[0], at))
+
+    @torch.no_grad()
     def imagine(
-        self, ts: Tensor, values: Tensor, seen: Tensor, count: int, *, generator: torch.Generator | None = None
+        self,
+        ts: Tensor,
+        values: Tensor,
+        seen: Tensor,
+        count: int,
+        *,
+        generator: torch.Generator | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
-        """Trajectories (count, T, B, D) from draws of the posterior, without the noise of observations."""
+        """Trajectories (count, T, B, D) from draws of the posterior, without the noise of observations.
+
+        They are given at the times of the series, or at times (F,) as `between` takes them.
+        """
         mean, log_std = self.posterior(ts, values, seen)
         draws = torch.randn(count, *mean.shape, generator=generator, dtype=torch.float64).to(mean.device, mean.dtype)
         z0 = (mean + log_std.exp() * draws).flatten(0, 1)
-        grid = Together(ts)
+        grid = Together(ts if at is None else at)
         paths = self.trajectory(z0, grid.ts).unflatten(1, (count, -1))  # (U, count, B, latent)
         return self.decode(grid.of_each(paths.transpose(1, 2)).transpose(1, 2)).transpose(0, 1)

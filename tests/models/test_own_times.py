@@ -127,6 +127,16 @@ def test_a_latent_ode_agrees_with_what_it_infers_later_of_series_with_times_of_t
         torch.testing.assert_close(drawn, grid.of_each(all_times))
 
 
+def test_a_latent_ode_predicts_at_any_times_what_it_predicts_at_those_of_the_series():
+    ts, values, seen = each_its_own()
+    model = model_of("latent", View.series, accurate_solve())
+    at = Together(ts).ts
+    torch.testing.assert_close(Together(ts).of_each(model.between(ts, values, seen, at)), model(ts, values, seen).value)
+    draws = [model.imagine(ts, values, seen, 2, generator=torch.Generator().manual_seed(1), at=t) for t in (None, at)]
+    for own, union in zip(*draws, strict=True):
+        torch.testing.assert_close(own, Together(ts).of_each(union))
+
+
 def test_one_grid_has_each_time_once_and_padding_hides_nothing():
     ts, values, seen = each_its_own()
     seen[2, 1] = True  # at the last time, which stands in its padding too

@@ -32,7 +32,7 @@ from node_runner.reporting.figures import (
     space,
 )
 from node_runner.reporting.figures.scene import Prediction, Scene, host, plane
-from node_runner.reporting.figures.series import Continued, chosen
+from node_runner.reporting.figures.series import Continued, Lines, chosen
 from node_runner.reporting.figures.style import figure_of, sheet, style
 from node_runner.views import DataSpec, Points, Series, Splits, Trajectories, View
 from tests.runs import make_run
@@ -132,6 +132,10 @@ def test_series_of_three_channels_with_times_of_their_own_have_figures(
     assert list(figures) == names
     for name, figure in figures.items():
         assert pixels(figure).std() > 0.02, f"{name} is blank"
+    if model == "latent":
+        drawn = {line.get_label(): line for line in figures["series"].axes[0].lines}
+        # A latent ODE knows all times; of the truth only what was observed is known.
+        assert len(drawn["predicted"].get_xdata()) > 100 and drawn["observed"].get_linestyle() == "None"
     if model == "cde":
         upper = np.array(figures["paths"].axes).reshape(4, 4)
         assert [axes.get_ylabel() for axes in upper[:, 0]] == ["x", "y", "z", "probability"]
@@ -293,6 +297,25 @@ def test_what_was_not_observed_is_not_drawn() -> None:
     assert pixels(error_over_time.draw(scene)).std() > 0.02
 
 
+def test_errors_at_times_of_a_trajectory_s_own_are_taken_together_over_spans_of_time() -> None:
+    ts = np.linspace(0, 1, 101)
+    true = np.full((2, 101, 1), np.nan)
+    true[0, ::2], true[1, 1::2] = 0.0, 1.0  # no time is that of both
+    true[:, 41:45] = np.nan  # the span from 0.4 to 0.44
+    times, columns = error_over_time.by_time(Prediction(ts, true, np.full_like(true, 2.0)))
+    assert len(times) == len(columns) == 24 and np.diff(times).argmax() == 9
+    assert all(sorted(set(column[~np.isnan(column)])) == [1.0, 2.0] for column in columns)
+    complete = Prediction(ts, np.nan_to_num(true), np.full_like(true, 2.0))
+    assert len(error_over_time.by_time(complete)[1]) == 100
+
+
+def test_states_with_gaps_are_dots_in_the_phase_portrait() -> None:
+    spec, splits = made_up(2, mask=True)
+    figure = phase_portrait.draw(Scene(Rotation(), spec, splits, SimpleNamespace(), {}))  # type: ignore[arg-type]
+    assert figure is not None and figure.axes[0].get_title() == "observed trajectories"
+    assert [line.get_marker() for line in figure.axes[0].lines if line.get_label() == "observed"] == [".", "."]
+
+
 def test_an_error_at_a_single_time_is_drawn() -> None:
     spec, splits = made_up(2)
     part = Trajectories(splits.train.ts[:2], splits.train.ys[:, :2])
@@ -450,6 +473,6 @@ def test_series_of_which_nothing_is_known_after_the_end_are_not_chosen() -> None
     true = np.full((4, 6, 1), np.nan)
     true[:3, 5] = [[1.0], [3.0], [2.0]]
     true[:, 0] = 0.0
-    found = Continued(np.arange(6.0), true, true, np.zeros_like(true), np.empty((0, *true.shape)), end=3.0)
+    found = Continued(np.arange(6.0), true, true, np.zeros_like(true), Lines(true, true, true), end=3.0)
     assert found.errors[:3].tolist() == [1, 9, 4]
     assert chosen(found) == [("best of 3", 0), ("median of 3", 2), ("worst of 3", 1)]

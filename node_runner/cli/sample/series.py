@@ -14,6 +14,7 @@ from node_runner.cli.figure_file import write_figure
 from node_runner.cli.sample.figures import draw_trajectories
 from node_runner.cli.sample.files import one_row_a_time, write_csv, write_npz
 from node_runner.cli.sample.interpolation import STEPS, draw_series, interpolate_series
+from node_runner.reporting.figures.series import smooth
 from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series
@@ -41,6 +42,9 @@ def continued_series(saved: Saved, count: int, seed: int, file: Path) -> None:
             generator = torch.Generator().manual_seed(seed)
             drawn["draws"] = numpy(model.imagine(*batch[:3], DRAWS, generator=generator).transpose(1, 2))
         write_npz(file, ts=ts, ys=ys, observed=observed, **drawn)
+    lines = smooth(model, batch, seed)
+    if lines is not None:
+        ts, ys = lines.ts, lines.learned
     figure = draw_trajectories(ts, ys, labels, spec.clock, part.last_seen, saved.title, "nothing is seen from here on")
     write_figure(figure, file.with_suffix(".png"))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from node_runner.reporting.figures.scene import Array, Scene, host
+from node_runner.reporting.figures.scene import Array, Prediction, Scene, host
 from node_runner.reporting.figures.style import PALETTE, clean, figure_of, headline, legend_below, sheet
 
 
@@ -16,6 +18,9 @@ SMALLEST = 1e-16
 FEW = 20
 """Times up to which each is a dot: a line through one of them is none."""
 
+SPANS = 25
+"""Equal spans of time whose errors are taken together where trajectories were observed at times of their own."""
+
 
 def draw(scene: Scene) -> Figure:
     """Median and 10-90 % band over the trajectories of each test, on a logarithmic scale."""
@@ -24,10 +29,9 @@ def draw(scene: Scene) -> Figure:
     horizon = scene.horizon
     finals = []
     for colour, (name, prediction) in zip(PALETTE, scene.tests, strict=False):
-        ts = prediction.ts[1:]
-        errors = prediction.errors[:, 1:]  # the first state is given
-        low, median, high = _quantiles(errors)
-        count = len(errors)
+        ts, columns = by_time(prediction)
+        low, median, high = _quantiles(columns)
+        count = len(prediction.true)
         if count > 1 and len(ts) > 1:
             axes.fill_between(ts, low, high, color=colour, alpha=0.18, linewidth=0)
         elif count > 1:
@@ -47,10 +51,27 @@ def draw(scene: Scene) -> Figure:
     return figure
 
 
-def _quantiles(errors: Array) -> Array:
-    """(3, T) of errors (N, T); times at which nothing was observed, or most is lost, give NaN."""
-    out = np.full((3, errors.shape[1]), np.nan)
-    for place, column in enumerate(errors.T):
+def by_time(prediction: Prediction) -> tuple[Array, list[Array]]:
+    """Times (K,), and the errors there of all trajectories; the first state is given and does not count.
+
+    Where trajectories have gaps, a time may be that of one of them alone: errors of a span of time are taken together
+    then, and spans in which nothing was observed are left out.
+    """
+    ts, errors = prediction.ts[1:], prediction.errors[:, 1:]
+    if not np.isnan(errors).any() or len(ts) <= SPANS:
+        return ts, list(errors.T)
+    edges = np.linspace(prediction.ts[0], ts[-1], SPANS + 1)
+    spans = np.clip(np.searchsorted(edges, ts) - 1, 0, SPANS - 1)
+    columns = [errors[:, spans == span].ravel() for span in range(SPANS)]
+    seen = [not np.isnan(column).all() for column in columns]
+    middle: Array = (edges[:-1] + edges[1:]) / 2
+    return middle[seen], [column for column, any_seen in zip(columns, seen, strict=True) if any_seen]
+
+
+def _quantiles(columns: Sequence[Array]) -> Array:
+    """(3, K) of the errors at K times; times at which nothing was observed, or most is lost, give NaN."""
+    out = np.full((3, len(columns)), np.nan)
+    for place, column in enumerate(columns):
         seen = np.sort(column[~np.isnan(column)])
         if len(seen):
             # No interpolation: halfway to an infinite error is no number.

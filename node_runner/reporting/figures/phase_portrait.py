@@ -39,6 +39,7 @@ def draw(scene: Scene) -> Figure | None:
     figure = sheet(12.2 if both else 8.2, 3.15 * height(x, y) + 1.2, title(scene))
     grid = figure.subplots(1, 3 if both else 2)
     starts = scene.predictions["train"].true[:, 0]
+    gaps = any(np.isnan(prediction.true[row]).any() for prediction, row in _choose(scene))
     for axes, (name, field) in zip(grid, (("true", true), ("learned", learned)), strict=False):
         if field is not None:
             _stream(axes, x, y, field)
@@ -46,7 +47,8 @@ def draw(scene: Scene) -> Figure | None:
             _path(axes, prediction, row, scene.horizon, learned=name == "learned")
         axes.plot(starts[:, 0], starts[:, 1], "+", color="0.1", markersize=5, label="training starts")
         note = _slice(scene) if field is not None and name == "learned" else ""
-        axes.set_title(f"{name} {'field and ' if field is not None else ''}trajectories{note}")
+        kind = "observed" if name == "true" and field is None and gaps else name
+        axes.set_title(f"{kind} {'field and ' if field is not None else ''}trajectories{note}")
     if true is not None and learned is not None:
         _distance(figure, grid[2], x, y, np.linalg.norm(learned - true, axis=1))
         states = scene.predictions["train"].true.reshape(-1, 2)
@@ -119,7 +121,12 @@ def _stream(axes: Axes, x: Range, y: Range, field: Array) -> None:
 
 def _path(axes: Axes, prediction: Prediction, row: int, horizon: float, *, learned: bool) -> None:
     true, model = prediction.true[row], prediction.learned[row]
-    axes.plot(true[:, 0], true[:, 1], color=TRUE, linewidth=2.6 if learned else 1.4, label="true", zorder=2)
+    if np.isnan(true).any():
+        axes.plot(
+            true[:, 0], true[:, 1], ".", color="0.5", markersize=3.5, markeredgewidth=0, label="observed", zorder=2
+        )
+    else:
+        axes.plot(true[:, 0], true[:, 1], color=TRUE, linewidth=2.6 if learned else 1.4, label="true", zorder=2)
     if not learned:
         return
     inside = prediction.ts <= horizon * (1 + 1e-6)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from node_runner.batches import SeriesBatch
 from node_runner.reporting.figures.scene import Array, Scene, host
 from node_runner.reporting.figures.style import (
     BEYOND,
@@ -27,23 +29,35 @@ from node_runner.reporting.figures.style import (
 from node_runner.tasks.series import series_batch
 
 
-MOST, DRAWS, MOST_AXES = 200, 8, 4
-"""Series of the test that are looked at, draws of a posterior, and axes that are shown."""
+MOST, DRAWS, MOST_AXES, FINE = 200, 8, 4, 241
+"""Series of the test that are looked at, draws of a posterior, axes that are shown, and times of a smooth line."""
+
+View = Callable[[Array, Array], tuple[Array, Array]]
+"""(times (T,), states (T, D)) -> what is drawn across and up, (T,) each."""
+
+
+class Lines(NamedTuple):
+    """What a model draws through series: ts (N, F), learned (N, F, D), drawn (S, N, F, D) of a posterior, if any."""
+
+    ts: Array
+    learned: Array
+    drawn: Array
 
 
 class Continued(NamedTuple):
     """Series as seen, true and predicted.
 
-    ts: (N, T); seen, true and learned: (N, T, D), NaN where there is nothing; drawn: (S, N, T, D) of a posterior, S = 0
-    where the model has none; end: the last time at which anything may be seen.
+    ts: (N, T); seen, true and learned: (N, T, D), NaN where there is nothing; lines: what the model draws through them;
+    end: the last time at which anything may be seen; shared: whether all have the same times.
     """
 
     ts: Array
     seen: Array
     true: Array
     learned: Array
-    drawn: Array
+    lines: Lines
     end: float
+    shared: bool = True
 
     @property
     def errors(self) -> Array:
@@ -65,11 +79,6 @@ def continued(scene: Scene) -> Continued:
     batch = series_batch(part, part.rows(MOST))
     with torch.no_grad():
         output = scene.model(batch.ts, batch.values, batch.seen)
-        drawn = np.empty((0, *batch.values.transpose(0, 1).shape))
-        if hasattr(scene.model, "imagine"):
-            generator = torch.Generator().manual_seed(0)
-            states = scene.model.imagine(batch.ts, batch.values, batch.seen, DRAWS, generator=generator)
-            drawn = host(states.transpose(1, 2))
     values, target, known, seen = (
         x.transpose(0, 1) for x in (batch.values, batch.lesson.target, batch.lesson.known, batch.seen)
     )
@@ -77,7 +86,27 @@ def continued(scene: Scene) -> Continued:
     observed, true = (host(torch.where(where, x, torch.nan)) for where, x in ((seen, values), (known, target)))
     padding = (ts.diff(dim=1, prepend=ts[:, :1] - 1) <= 0).unsqueeze(2)
     learned = host(torch.where(padding, torch.nan, output.value.transpose(0, 1)))
-    return Continued(host(ts), observed, true, learned, drawn, part.last_seen)
+    lines = smooth(scene.model, batch) or Lines(host(ts), learned, _draws(scene.model, batch))
+    return Continued(host(ts), observed, true, learned, lines, part.last_seen, part.ts.dim() == 1)
+
+
+def smooth(model: Any, batch: SeriesBatch, seed: int = 0) -> Lines | None:
+    """What a model that knows all times says of them, from the first of the batch to the last; None for another."""
+    if not hasattr(model, "between"):
+        return None
+    at = torch.linspace(
+        float(batch.ts.min()), float(batch.ts.max()), FINE, dtype=batch.ts.dtype, device=batch.ts.device
+    )
+    learned = host(model.between(*batch[:3], at).transpose(0, 1))
+    ts: Array = np.broadcast_to(host(at), learned.shape[:2])
+    return Lines(ts, learned, _draws(model, batch, seed, at=at))
+
+
+def _draws(model: Any, batch: SeriesBatch, seed: int = 0, **places: Tensor) -> Array:
+    if not hasattr(model, "imagine"):
+        return np.empty((0, *batch.values.transpose(0, 1).shape))
+    generator = torch.Generator().manual_seed(seed)
+    return host(model.imagine(*batch[:3], DRAWS, generator=generator, **places).transpose(1, 2))
 
 
 def draw_times(scene: Scene) -> Figure:
@@ -94,7 +123,7 @@ def draw_times(scene: Scene) -> Figure:
             axes = clean(grid[axis, place])
             if found.ts.max() > found.end:
                 axes.axvspan(found.end, found.ts.max(), color=SHADE, linewidth=0, label="nothing is seen here")
-            _lines(axes, found, row, functools.partial(_in_time, found.ts[row], axis))
+            _lines(axes, found, row, functools.partial(_in_time, axis))
             if place == 0:
                 axes.set_ylabel(label)
     for axis in range(len(names)):
@@ -113,7 +142,7 @@ def draw_plane(scene: Scene) -> Figure | None:
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axes, (name, row) in zip(panels, columns, strict=True):
         clean(axes)
-        _lines(axes, found, row, lambda states: (states[..., 0], states[..., 1]), apart=True)
+        _lines(axes, found, row, _in_plane, apart=True)
         x, y = square(found.true[row], margin=0.25)
         axes.set(xlim=x, ylim=y, xlabel=scene.axis_names[0], title=f"{name}\nmse {figure_of(float(found.errors[row]))}")
         axes.set_aspect("equal")
@@ -139,30 +168,35 @@ def title(scene: Scene) -> str:
     return ", ".join([f"{scene.spec.dataset}: irregular series and their continuation", *numbers])
 
 
-def _in_time(ts: Array, axis: int, states: Array) -> tuple[Array, Array]:
+def _in_time(axis: int, ts: Array, states: Array) -> tuple[Array, Array]:
     return ts, states[..., axis]
 
 
-def _lines(
-    axes: Axes, found: Continued, row: int, view: Callable[[Array], tuple[Array, Array]], *, apart: bool = False
-) -> None:
+def _in_plane(ts: Array, states: Array) -> tuple[Array, Array]:
+    return states[..., 0], states[..., 1]
+
+
+def _lines(axes: Axes, found: Continued, row: int, view: View, *, apart: bool = False) -> None:
     """Truth, draws of the posterior, prediction and observations of one series.
 
     Args:
-        view: states (T, D) -> what is drawn across and up, (T,) each.
+        view: what is drawn across and up.
         apart: draw the prediction in another colour where nothing is seen.
     """
-    # A dot on each value, or one that stands alone would have no line to be seen in.
-    axes.plot(*view(found.true[row]), ".-", color=TRUE, linewidth=3.2, markersize=6.4, alpha=0.8, label="true")
-    for number, states in enumerate(found.drawn[:, row]):
+    # A dot on each value, or one that stands alone would have no line to be seen in. Times of a series' own may lie
+    # far apart: a straight line from one to the next is not the truth.
+    own, (ts, learned) = found.ts[row], (found.lines.ts[row], found.lines.learned[row])
+    line, name = (".-", "true") if found.shared else (".", "observed")
+    axes.plot(*view(own, found.true[row]), line, color=TRUE, linewidth=3.2, markersize=6.4, alpha=0.8, label=name)
+    for number, states in enumerate(found.lines.drawn[:, row]):
         label = "draws of the posterior" if number == 0 else None
-        axes.plot(*view(states), color=LEARNED, linewidth=0.6, alpha=0.45, label=label)
-    inside = found.ts[row] <= found.end
+        axes.plot(*view(ts, states), color=LEARNED, linewidth=0.6, alpha=0.45, label=label)
+    inside = ts <= found.end
     if apart:
-        within, after = found.learned[row].copy(), found.learned[row].copy()
+        within, after = learned.copy(), learned.copy()
         within[~inside], after[: max(0, inside.sum() - 1)] = np.nan, np.nan
-        axes.plot(*view(within), color=LEARNED, linewidth=1.5, label="predicted")
-        axes.plot(*view(after), color=BEYOND, linewidth=1.5, label="predicted, nothing seen")
+        axes.plot(*view(ts, within), color=LEARNED, linewidth=1.5, label="predicted")
+        axes.plot(*view(ts, after), color=BEYOND, linewidth=1.5, label="predicted, nothing seen")
     else:
-        axes.plot(*view(found.learned[row]), color=LEARNED, linewidth=1.5, label="predicted")
-    axes.plot(*view(found.seen[row]), ".", color="black", markersize=4.5, markeredgewidth=0, label="seen")
+        axes.plot(*view(ts, learned), color=LEARNED, linewidth=1.5, label="predicted")
+    axes.plot(*view(own, found.seen[row]), ".", color="black", markersize=4.5, markeredgewidth=0, label="seen")
