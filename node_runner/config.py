@@ -86,14 +86,20 @@ def register_schemas() -> None:
 def slug(overrides: list[str]) -> str:
     """A folder name for a job of a sweep, made of its overrides but for the sweep's own name.
 
-    Letters, digits and -_.+ stay, the rest becomes _; a name over 100 characters is cut and told
-    apart by a hash.
+    Letters, digits and -_.+ stay, the rest becomes _. A name over 100 characters loses the groups of its settings, is
+    cut at 139, and is told apart by a hash.
     """
-    text = ",".join(item for item in overrides if not item.startswith("sweep=")).replace("=", "-") or "defaults"
-    name = re.sub(r"[^A-Za-z0-9._+\-,]", "_", text).replace(",", "__")
+    chosen = [item for item in overrides if not item.startswith("sweep=")]
+    text = ",".join(chosen).replace("=", "-") or "defaults"
+    name = _in_letters(text)
     if len(name) <= 100:
         return name
-    return f"{name[:88]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    short = _in_letters(",".join(re.sub(r"^[^=]*\.", "", item) for item in chosen).replace("=", "-"))
+    return f"{short[:139]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _in_letters(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+\-,]", "_", text).replace(",", "__")
 
 
 def to_run(config: DictConfig) -> RunConfig:

@@ -41,7 +41,7 @@ def either(names: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """A closing sentence for an unknown `name`: the nearest option, if one is near, and all of them.
+    """A closing sentence for an unknown `name`: the nearest option, or the one that holds it, and all of them.
 
     >>> did_you_mean("dopri", ["dopri5", "rk4"])
     "did you mean 'dopri5'? (choose from dopri5, rk4)"
@@ -50,4 +50,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     likeness = {option: difflib.SequenceMatcher(None, name, option).ratio() for option in options}
     nearest = max(options, key=likeness.__getitem__, default="")
     known = f"choose from {', '.join(options)}"
-    return f"did you mean '{nearest}'? ({known})" if likeness.get(nearest, 0.0) >= 0.5 else known
+    holding = [option for option in options if len(name) > 2 and name in option]
+    if likeness.get(nearest, 0.0) < 0.5:
+        nearest = holding[0] if len(holding) == 1 else ""
+    return f"did you mean '{nearest}'? ({known})" if nearest else known

@@ -173,9 +173,18 @@ def test_a_slug_is_a_readable_folder_name(overrides: list[str], name: str):
 
 def test_long_slugs_are_cut_and_told_apart():
     one, two = (slug([f"dataset.root={'x' * 150}", f"seed={seed}"]) for seed in (1, 2))
-    assert len(one) <= 100
+    assert len(one) <= 150
     assert one != two
     assert one == slug([f"dataset.root={'x' * 150}", "seed=1"])
+
+
+def test_long_slugs_keep_what_the_jobs_of_a_sweep_differ_in():
+    own = ["dataset=file", "dataset.path=measured/wells.csv", "dataset.id=experiment", "dataset.time=time_s"]
+    name = slug([*own, "solver=dopri5", "tolerance.rtol=1e-3", "adjoint=off", "seed=2"])
+    assert name.startswith(
+        "dataset-file__path-measured_wells.csv__id-experiment__time-time_s__solver-dopri5__rtol-1e-3"
+    )
+    assert "__adjoint-off__seed-2_" in name
 
 
 def test_a_hash_tells_configurations_apart_and_is_the_same_for_equal_ones():

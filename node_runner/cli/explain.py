@@ -172,6 +172,8 @@ def _wrong_type(cause: OmegaConfBaseException) -> str:
 
 
 def _not_an_override(error: OverrideParseException, commands: Sequence[str]) -> str:
+    if error.override in commands:
+        return f"{error.override}: a command stands before its flags: node-run {error.override} ..."
     if error.override and "=" not in error.override and not error.override.startswith(("~", "+")):
         hint = did_you_mean(error.override, commands) if commands else ""
         return f"'{error.override}' is neither a command nor an override (key=value); {hint}".rstrip("; ")

@@ -42,7 +42,8 @@ class File:
     is wrong (no number, infinite, times that do not increase, a missing id) ends the run with its line.
 
     A CSV file is text in UTF-8 whose first line names the columns. Missing values are empty cells, NA, NaN, null
-    or none. An NPZ file has an array (n,) for each column, a Parquet file needs the extra `parquet`.
+    or none. An NPZ file has an array (n,) for each column, or x (n, k) for x1 to xk; a Parquet file needs the extra
+    `parquet`.
 
     Args:
         path: of the file: .csv, .npz or .parquet.

@@ -209,16 +209,25 @@ def _where(row: int) -> str:
 
 
 def _arrays(path: Path, choose: Choose) -> Table:
-    """Columns of an NPZ file: its arrays of one axis, all of one length."""
+    """Columns of an NPZ file: its arrays (n,), and those of an array x (n, k) as x1 to xk."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: is not an NPZ file of numbers and words; save it with numpy.savez") from error
-    shapes = {name: column.shape for name, column in columns.items()}
-    if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if any(len(shape) not in (1, 2) for shape in shapes.values()) or len({shape[:1] for shape in shapes.values()}) != 1:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
-        raise DataError(f"{path}: expected arrays (n,) of one length, one a column, got {found}; use np.ravel on them")
+        raise DataError(
+            f"{path}: expected arrays (n,) or (n, k) of one length n, a row an observation, got {found}; "
+            "use np.concatenate on series of their own, and an array that says to which each row belongs"
+        )
+    columns: dict[str, Any] = {name: array for name, array in arrays.items() if array.ndim == 1}
+    for name, array in arrays.items():
+        for place, column in enumerate(array.T if array.ndim == 2 else (), 1):
+            if f"{name}{place}" in columns:
+                raise DataError(f"{path}: column {place} of {name} would be {name}{place}, which there is; rename one")
+            columns[f"{name}{place}"] = column
     return _table(path, columns, choose)
 
 

@@ -63,6 +63,8 @@ COMPOSED = {
 
 TYPED = {
     "lst": "'lst' is neither a command nor an override (key=value); did you mean 'list'?",
+    "list": "list: a command stands before its flags: node-run list ...",
+    "experiment=hamil": "experiment=hamil: no such option; did you mean 'hamiltonian_drift'? (choose from",
     "regulariser=kinetic,jacobian": "Ambiguous value for argument 'regulariser=kinetic,jacobian' (add -m to run one "
     "job for each value, or use regulariser=[kinetic,jacobian] to choose them all)",
     "debug=1": "debug=1: no such option; choose from fast",

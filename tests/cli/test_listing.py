@@ -81,6 +81,11 @@ def test_an_experiment_shows_its_command_what_to_expect_and_how_long_it_takes(no
     assert lines[2].startswith("Expect: ") and any(line.startswith("Time: ") for line in lines)
 
 
+def test_a_pair_is_listed_in_a_sentence_and_shown_with_all_its_notes(node_run: NodeRun):
+    assert max(len(line) for line in node_run("list", "pair").out.splitlines()) < 200
+    assert "a Gaussian copula has 1.45 bits/dim" in node_run("list", "pair", "mnist_cnf").out
+
+
 def test_types_are_worded():
     assert type_text(Count | None) == "whole number of at least 1 or null"
     assert type_text(Positive) == "number above 0"
@@ -107,6 +112,7 @@ def test_options_of_the_user_s_own_are_listed(node_run: NodeRun, here: Path):
     [
         (["datset"], "datset: no such group; did you mean 'dataset'?"),
         (["dataset.spiral"], "dataset.spiral: no such group; did you mean `node-run list dataset spiral`?"),
+        (["hamiltonian"], "hamiltonian: no such group; did you mean `node-run list model hamiltonian`?"),
         (["tolerance.rtol"], "tolerance.rtol: no such group; `node-run list tolerance OPTION` shows"),
         (["dataset", "spira"], "dataset=spira: no such option; did you mean 'spiral'?"),
         (["--config-dir", "nope"], "--config-dir nope: no such folder"),

@@ -193,6 +193,24 @@ def test_other_files_hold_the_same(tmp_path: Path, kind: str):
     assert torch.equal(theirs.train.ys, ours.train.ys)
 
 
+def test_an_array_of_an_npz_file_may_hold_several_columns(tmp_path: Path):
+    ids, ts, state = (
+        np.repeat(np.arange(9), 4),
+        np.tile(np.arange(4.0), 9),
+        np.random.default_rng(0).normal(size=(36, 2)),
+    )
+    path = tmp_path / "state.npz"
+    np.savez(path, id=ids, t=ts, x=state)
+    data = File(path=str(path))
+    assert data.spec(View.trajectories).labels == ("x1", "x2")
+    first = data.splits(View.trajectories).train.ys[0]
+    assert any(np.allclose(first, state[ids == i]) for i in range(9))
+    np.savez(path, id=ids, t=ts, x=state, x2=ts)
+    assert "column 2 of x would be x2, which there is" in message(path)
+    np.savez(path, a=state, b=state[:5])
+    assert "got a (36, 2), b (5, 2); use np.concatenate on series of their own" in message(path)
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path):
     assert "expected a file ending in .csv" in message(tmp_path / "data.xlsx")
     assert "no such file" in message(tmp_path / "nope.csv")

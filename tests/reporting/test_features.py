@@ -40,3 +40,14 @@ def test_titles_say_how_deep_and_how_far_apart():
     assert titles[0].startswith("0% of the depth\n") and titles[0].endswith("between classes")
     assert titles[4].startswith("100% of the depth\n")
     assert figure.axes[0].get_xlabel() == "component 1"
+
+
+def test_classes_are_called_what_the_data_call_them():
+    built = assemble(make_run(dataset="letters", model="node"))
+    built.model.eval()
+    figure = dict(draw(built.model, built.spec, built.splits, built.dataset))["features"]
+    assert (
+        {text.get_text() for text in figure.axes[0].texts}
+        <= set(built.spec.class_names)
+        == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    )

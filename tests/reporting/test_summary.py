@@ -61,6 +61,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_nothing_is_cut_off_in_a_file(run: Path) -> None:
+    assert any(line.endswith(MEANINGS["relative_rmse"]) for line in printed(run, 40))
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_metric_has_one_line_that_fits(run: Path, width: int) -> None:
     lines = printed(run, width)

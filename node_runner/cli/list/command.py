@@ -122,15 +122,17 @@ def show_groups(config_dir: Path | None) -> None:
     rows: list[Row] = []
     for group, options in groups(config_dir).items():
         rows.append((Cell(group, ""), "", ABOUT.get(group, "")))
-        rows += [_row(option) for option in options]
+        rows += [_row(option, group) for option in options]
         rows.append(("", "", ""))
     show(("group", "option", "what it is (* the default)"), rows[:-1])
     _say("node-run list GROUP OPTION shows its settings; GROUP=OPTION chooses it, GROUP.SETTING=VALUE sets one of them")
 
 
-def _row(option: Option) -> Row:
+def _row(option: Option, group: str) -> Row:
     name = Cell(f"{option.name} *", "") if option.default else option.name
-    return ("", name, f"{option.about} [{option.source}]" if option.source else option.about)
+    # The notes of a pair are long; `list pair NAME` has all of them.
+    about = re.split(r"(?<=[a-z0-9])[.:] ", option.about)[0] if group == "pair" else option.about
+    return ("", name, f"{about} [{option.source}]" if option.source else about)
 
 
 def show_group(group: str, config_dir: Path | None) -> None:
@@ -141,7 +143,7 @@ def show_group(group: str, config_dir: Path | None) -> None:
     """
     options = _group(group, config_dir)
     title = f"{group}: {ABOUT.get(group, '')}"
-    show(("", "option", "what it is (* the default)"), [_row(option) for option in options], title=title)
+    show(("", "option", "what it is (* the default)"), [_row(option, group) for option in options], title=title)
     _say(f"node-run list {group} {options[0].name} shows its settings; {group}={options[0].name} chooses it")
 
 
@@ -183,10 +185,15 @@ def _meant(group: str, known: Mapping[str, Sequence[Option]]) -> str:
     """What to list in place of a group that there is not: `dataset.spiral` and `tolerance.rtol` are of one."""
     head, _, tail = group.partition(".")
     if head not in known:
-        return did_you_mean(group, known)
-    if tail in [option.name for option in known[head]]:
+        within = [f"`node-run list {name} {group}`" for name, options in known.items() if group in _names(options)]
+        return f"did you mean {' or '.join(within)}?" if within else did_you_mean(group, known)
+    if tail in _names(known[head]):
         return f"did you mean `node-run list {head} {tail}`?"
     return f"`node-run list {head} OPTION` shows the settings of an option"
+
+
+def _names(options: Sequence[Option]) -> list[str]:
+    return [option.name for option in options]
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ def draw(scene: Scene) -> Figure | None:
     for axes, at in zip(grid, shown, strict=False):
         axes.scatter(*plane[at].T, c=colours[labels], s=5, linewidths=0, alpha=0.8)
         axes.set_title(f"{at / last:.0%} of the depth\n{between(paths[at], labels):.0%} between classes")
-        _name_classes(axes, plane[at], labels)
+        _name_classes(axes, plane[at], labels, scene.spec.class_names)
         _frame(axes, plane[at], names)
     _draw_paths(grid[-1], plane, labels, colours)
     _frame(grid[-1], plane.reshape(-1, 2), names)
@@ -65,12 +67,12 @@ def _frame(axes: Axes, points: Array, names: tuple[str, str]) -> None:
     axes.locator_params(nbins=4)
 
 
-def _name_classes(axes: Axes, points: Array, labels: Array) -> None:
-    """The number of each class where the middle of its points is."""
+def _name_classes(axes: Axes, points: Array, labels: Array, names: Sequence[str]) -> None:
+    """The name of each class where the middle of its points is."""
     halo = [withStroke(linewidth=2, foreground="white")]
     for kind in np.unique(labels):
         x, y = np.median(points[labels == kind], axis=0)
-        axes.text(x, y, str(kind), ha="center", va="center", weight="bold", path_effects=halo, clip_on=True)
+        axes.text(x, y, names[kind], ha="center", va="center", weight="bold", path_effects=halo, clip_on=True)
 
 
 def _draw_paths(axes: Axes, plane: Array, labels: Array, colours: Array) -> None:
