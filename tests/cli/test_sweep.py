@@ -38,6 +38,8 @@ def test_every_job_is_a_run_and_a_table_ends_it(node_run: NodeRun):
     table = done.out.splitlines()
     assert table[0] == str(FOLDER)
     assert [line.split()[0] for line in table[1:]] == ["solver", "euler", "rk4"]
+    best = min(results, key=lambda file: json.loads(file.read_text())["metrics"]["val/loss"]).parent
+    assert f"least val/loss: {best}\nlonger: node-run resume {best} trainer.steps=4\n" in done.err
     assert done.last == f"sweep: {FOLDER}  (again: node-run compare {FOLDER})"
 
 

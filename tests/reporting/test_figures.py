@@ -316,6 +316,11 @@ def test_states_with_gaps_are_dots_in_the_phase_portrait() -> None:
     assert [line.get_marker() for line in figure.axes[0].lines if line.get_label() == "observed"] == [".", "."]
 
 
+def test_no_path_is_made_up_between_two_times_alone() -> None:
+    line, learned = draw_all(experiment("crossing", "node"))["trajectories"].axes[0].lines
+    assert (line.get_linestyle(), learned.get_linestyle(), learned.get_marker()) == ("None", ":", "o")
+
+
 def test_an_error_at_a_single_time_is_drawn() -> None:
     spec, splits = made_up(2)
     part = Trajectories(splits.train.ts[:2], splits.train.ys[:, :2])

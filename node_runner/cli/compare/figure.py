@@ -47,9 +47,9 @@ class Look(NamedTuple):
 def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
     """Draw val/loss over steps, evaluations and seconds; below, the quality of the completed runs over costs of a step.
 
-    Runs are told apart by colour and, where two choices differ, by marker and line too. Medians of the runs that
-    look alike, which differ by their seeds, are joined where the second choice alone differs. Runs that an accurate
-    solve makes another of are hollow.
+    Runs are told apart by colour and, where two choices differ, by marker and line too. Of runs that look alike, which
+    differ by their seeds, the median is shown, with a bar from the least to the greatest. Medians are joined where the
+    second choice alone differs. Choices of which an accurate solve makes another are hollow.
 
     Args:
         runs: what to compare.
@@ -71,6 +71,9 @@ def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
             legend.append(
                 Line2D([], [], color="0.3", linestyle="", marker=MARKERS[0], markerfacecolor="white", label=hollow)
             )
+        ended_looks = {looks[runs.index(run)] for run in ended}
+        if len(ended) > len(ended_looks):
+            legend.append(Line2D([], [], color="0.3", marker="|", markersize=9, linestyle="", label="range over seeds"))
         columns = max(1, min(len(legend), LETTERS // max(4 + len(str(entry.get_label())) for entry in legend)))
         rows = 1 if len(ended) < 2 else 2
         figure = sheet(11.5, 3.0 * rows + 0.5 + 0.2 * math.ceil(len(legend) / columns), _headline(len(runs)))
@@ -112,17 +115,24 @@ def _draw_reached(
 ) -> None:
     groups: dict[tuple[float, ...], dict[Look, list[tuple[float, float]]]] = {}
     drawn: list[tuple[float, float]] = []
+    bound: dict[Look, bool] = {}
     for run, look in zip(runs, looks, strict=True):
         costs = [run.measures.costs.get(column) for column in columns]
         if any(cost is not None for cost in costs):
             point = (sum(cost or 0.0 for cost in costs), run.measures.quality[metric])
-            face = look.colour if run.measures.apart is None else "white"
-            axes.plot(*point, color=look.colour, marker=look.marker, markerfacecolor=face, markersize=6, zorder=3)
             groups.setdefault(look.colour, {}).setdefault(look, []).append(point)
+            bound[look] = bound.get(look, False) or run.measures.apart is not None
             drawn.append(point)
     for colour, points in groups.items():
         middle = [(median(x for x, _ in alike), median(y for _, y in alike)) for alike in points.values()]
         axes.plot(*zip(*middle, strict=True), color=colour, linewidth=0.8, alpha=0.6)
+        for (look, alike), (x, y) in zip(points.items(), middle, strict=True):
+            face = "white" if bound[look] else colour
+            axes.plot(x, y, color=colour, marker=look.marker, markerfacecolor=face, markersize=6, zorder=3)
+            if len(alike) > 1:
+                axes.vlines(
+                    x, min(q for _, q in alike), max(q for _, q in alike), color=colour, linewidth=1.2, alpha=0.7
+                )
     clean(axes, grid=True)
     axes.set(xscale=_scale([x for x, _ in drawn]), yscale=_scale([y for _, y in drawn]))
 

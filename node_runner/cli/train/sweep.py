@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from node_runner.cli import journal
 from node_runner.cli.compare.compared import Compared
+from node_runner.cli.compare.winner import winner
 from node_runner.cli.explain import explain, report, shown
 from node_runner.cli.train.job import composing, execute, forget, remove_empty
 from node_runner.config import RunConfig, config_hash, to_run
@@ -116,7 +117,9 @@ def conclude(folder: Path, failure: BaseException | None) -> int:
     if begun and any(job.status != "refused" for job in jobs):
         from node_runner.cli.compare.command import compare
 
-        draw_sweep(compare([str(folder)], None, False, None), folder)
+        runs = compare([str(folder)], None, False, None)
+        draw_sweep(runs, folder)
+        say_winner(runs)
         place = shown(folder.resolve())
         print(f"sweep: {place}  (again: node-run compare {place})", file=sys.stderr)
     elif jobs:
@@ -146,6 +149,20 @@ def draw_sweep(runs: Sequence[Compared], folder: Path) -> None:
         print(f"no figure: {error}", file=sys.stderr)
     else:
         print(f"figure: {shown(file.resolve())}", file=sys.stderr)
+
+
+def say_winner(runs: Sequence[Compared]) -> None:
+    """Name the run to go on with."""
+    found = winner(runs)
+    if found is not None:
+        run, seeds = found
+        of = f", median of {seeds} seeds" if seeds > 1 else ""
+        print(
+            f"least val/loss{of}: {run.name}",
+            f"longer: node-run resume {run.name} trainer.steps={2 * run.measures.steps}",
+            sep="\n",
+            file=sys.stderr,
+        )
 
 
 def remove_trace(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,8 @@ from node_runner.reporting.figures.scene import Prediction, Scene
 from node_runner.reporting.figures.style import LEARNED, SHADE, TRUE, clean, figure_of, legend_below, limits, sheet
 
 
-MOST_AXES = 4
+MOST_AXES, FEW = 4, 5
+"""Axes that are shown, and times up to which a line through them is dotted."""
 
 
 class Column(NamedTuple):
@@ -77,8 +78,11 @@ def _line(axes: Axes, column: Column, axis: int, horizon: float, *, observed: bo
     true, learned = (states[column.row, :, axis] for states in (column.prediction.true, column.prediction.learned))
     if ts[-1] > horizon:
         axes.axvspan(horizon, ts[-1], color=SHADE, linewidth=0, label="beyond the training horizon")
-    if observed or np.isnan(true).any():
-        axes.plot(ts, true, ".", color="0.5", markersize=4.5, markeredgewidth=0, label="observed")
+    # Between two times of a few the path is not known, and that of a solve may bend.
+    few: dict[str, Any] = {"linestyle": ":", "marker": "o", "markersize": 4, "clip_on": False} if len(ts) <= FEW else {}
+    if observed or few or np.isnan(true).any():
+        size, clip = (10.0, False) if few else (4.5, True)
+        axes.plot(ts, true, ".", color="0.5", markersize=size, markeredgewidth=0, label="observed", clip_on=clip)
     else:
         axes.plot(ts, true, color=TRUE, linewidth=3.2, alpha=0.8, label="true")
-    axes.plot(ts, learned, color=LEARNED, linewidth=1.4, label="learned")
+    axes.plot(ts, learned, color=LEARNED, linewidth=1.4, label="learned", **few)
