@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -84,6 +85,9 @@ def explain(error: Exception, commands: Sequence[str] = ()) -> str | None:
     # Some of Hydra's errors are OSErrors too.
     line = _of_hydra(error, commands)
     if line is None and isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            where = f" to write {error.filename}" if error.filename else ""
+            return f"no space left on the disk{where}; make room, or choose another one by hydra.run.dir=FOLDER"
         return f"cannot read or write {error.filename}: {error.strerror}" if error.filename else _first_line(error)
     return line
 

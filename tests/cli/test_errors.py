@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -269,3 +270,11 @@ def test_only_errors_that_a_user_can_mend_are_explained():
     assert explain(FileNotFoundError(2, "No such file or directory", "x")) == (
         "cannot read or write x: No such file or directory"
     )
+
+
+def test_a_full_disk_is_told_as_such():
+    made = explain(OSError(errno.ENOSPC, "No space left on device", "outputs/x/last.pt"))
+    assert made == (
+        "no space left on the disk to write outputs/x/last.pt; make room, or choose another one by hydra.run.dir=FOLDER"
+    )
+    assert "no space left on the disk;" in str(explain(OSError(errno.ENOSPC, "No space left on device")))

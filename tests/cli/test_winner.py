@@ -11,8 +11,8 @@ from node_runner.cli.compare import figure as comparison_figure
 from node_runner.cli.compare.compared import Compared
 from node_runner.cli.compare.figure import draw_comparison
 from node_runner.cli.compare.loss_curve import Validated
-from node_runner.cli.measures import Measures
 from node_runner.cli.compare.winner import winner
+from node_runner.cli.measures import Measures
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.runs.trust import Apart
 
