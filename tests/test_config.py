@@ -127,7 +127,7 @@ def test_a_key_that_no_schema_declares_is_refused_in_every_group(group: str, def
         ("optimizer.lr", -1, "expected a number above 0, got -1"),
         ("optimizer.beta1", 1.5, r"expected a number from 0 to 1, got 1\.5"),
         ("dataset.noise", -1, "expected a number of at least 0, got -1"),
-        ("seed", -1, "expected a number from 0 to 9.22337e.18, got -1"),
+        ("seed", -1, "expected a number from 0 to 9.223372e.18, got -1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_key(key: str, value: Any, message: str, defaults: DictConfig):

@@ -62,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nothing_is_cut_off_in_a_file(run: Path) -> None:
-    assert any(line.endswith(MEANINGS["relative_rmse"]) for line in printed(run, 40))
+    assert any(line.endswith(MEANINGS["relative_rmse"]) for line in printed(run, 40, piped=True))
 
 
 @pytest.mark.parametrize("width", [80, 120])
