@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from node_runner.cli.compare.compared import Compared, choice_text, short_keys
 from node_runner.cli.compare.loss_curve import Validated, loss_curve
+from node_runner.cli.compare.seeds import without_seeds
 from node_runner.cli.figure_file import write_figure
 from node_runner.cli.measures import HIGHER, quality_names
 from node_runner.errors import DataError
@@ -149,7 +150,7 @@ def factors(runs: Sequence[Compared]) -> list[list[str]]:
     more than two factors, they are taken as one.
     """
     keys = list(runs[0].choices)
-    keys = [key for key in keys if key.rpartition(".")[2] != "seed"] or keys
+    keys = without_seeds(keys) or keys
     together: dict[tuple[int, ...], list[str]] = {}
     for key in keys:
         values = [choice_text(run.choices[key]) for run in runs]

@@ -9,6 +9,11 @@ from typing import Any
 from node_runner.reporting.console import number
 
 
+def without_seeds(keys: Sequence[str]) -> list[str]:
+    """Keys of choices, but for seeds."""
+    return [key for key in keys if key.rpartition(".")[2] != "seed"]
+
+
 def over_seeds(
     records: Sequence[dict[str, Any]], chosen: Sequence[str], measured: Sequence[str]
 ) -> tuple[list[str], list[list[Any]]]:
@@ -22,7 +27,7 @@ def over_seeds(
     Returns:
         No rows where no set has two runs.
     """
-    alike = [key for key in chosen if key.rpartition(".")[2] != "seed"]
+    alike = without_seeds(chosen)
     sets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
         if record["status"] == "completed":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from node_runner.cli.compare.compared import Compared
+from node_runner.cli.compare.seeds import without_seeds
 
 
 def winner(runs: Sequence[Compared]) -> tuple[Compared, int] | None:
@@ -18,7 +19,7 @@ def winner(runs: Sequence[Compared]) -> tuple[Compared, int] | None:
     Returns:
         None where there is nothing to choose between, or where losses are of different data.
     """
-    chosen = [key for key in runs[0].choices if key.rpartition(".")[2] != "seed"]
+    chosen = without_seeds(list(runs[0].choices))
     if not chosen or any(key.partition(".")[0] == "dataset" for key in chosen):
         return None
     ended = [run for run in runs if run.measures.status == "completed" and "val/loss" in run.measures.quality]
