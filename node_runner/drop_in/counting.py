@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from node_runner.tracing.purity import Impure, definition_of
+from node_runner.tracing.definition import Impure, definition_of
 
 
 class Counter(NamedTuple):

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules import module as everywhere
 
 from node_runner.tracing.closed import Closed, bound, variables
-from node_runner.tracing.purity import FUNCTIONS, Impure, check_function, reads
+from node_runner.tracing.definition import Impure
+from node_runner.tracing.purity import FUNCTIONS, check_function, reads
 from node_runner.tracing.recording import NoChain, Steps, record
 
 
