@@ -18,8 +18,7 @@ from node_runner.errors import ConfigError, either
 from node_runner.fields import FIELDS
 from node_runner.learning import Task
 from node_runner.models import MODELS
-from node_runner.models.parts.unused import unused_by
-from node_runner.models.parts.views import views_of
+from node_runner.models.parts.declarations import unused_by, views_of
 from node_runner.regularisers import REGULARISERS
 from node_runner.runtime import set_up
 from node_runner.solvers import SOLVERS

@@ -213,7 +213,10 @@ def nobody(refused: Mapping[str, str], other: str | None) -> str:
         advice = f"; use engine={held}, which compiles whatever it costs" if held else ""
         return f"engine=auto has none that can serve: {'; '.join(refused.values())}{advice}"
     (reason,) = refused.values()
-    return reason if other is None else f"{reason}; use engine={other}, which serves this"
+    if other is None:
+        return reason
+    joint = ", or" if ": use " in reason else "; use"
+    return f"{reason}{joint} engine={other}, which serves this"
 
 
 class Solved(NamedTuple):

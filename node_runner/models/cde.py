@@ -11,9 +11,9 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
 from node_runner.models.parts.control import Control, channels, knots, through
+from node_runner.models.parts.declarations import learns_from
+from node_runner.models.parts.own_times import own_times
 from node_runner.models.parts.standardised import Standardised
-from node_runner.models.parts.views import learns_from
-from node_runner.models.together import own_times
 from node_runner.settings import ControlPath, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

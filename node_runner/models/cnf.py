@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from node_runner.learning import Integrand, ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.dynamics import Hutchinson, divergence_exact, penalised_solve
 from node_runner.models.parts.lines import line_error
 from node_runner.models.parts.pixels import pixel_map
 from node_runner.models.parts.scaling import Standardise
 from node_runner.models.parts.steer import check_steer, steered
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Noise, NonNegative, Pixels, Positive, Trace
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

@@ -13,12 +13,12 @@ from node_runner.errors import ConfigError, SolveFailed
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.dynamics import UnitTime
 from node_runner.models.parts.jumps import EventFunction, Jump
 from node_runner.models.parts.matching import Matching
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Between, CountOrZero, Depth, Positive, WidthOrZero
 from node_runner.types import Integrate, SolveStats
 from node_runner.views import DataSpec, View

@@ -14,10 +14,9 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.cnf import CNF
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import learns_from, makes_no_use_of
 from node_runner.models.parts.lines import line_error
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.unused import makes_no_use_of
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Noise, Pairing, Pixels, Positive, Trace
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

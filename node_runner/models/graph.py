@@ -12,8 +12,8 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.trajectory import TrajectoryModel
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Mixing
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

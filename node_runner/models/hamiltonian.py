@@ -10,9 +10,9 @@ from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.energy import Hamiltonian, Separable
 from node_runner.models.parts.trajectory import TrajectoryModel
-from node_runner.models.parts.views import learns_from
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View
 

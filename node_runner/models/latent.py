@@ -13,12 +13,12 @@ from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import Flow, MakeField, ODEBlock
 from node_runner.models.parts.cut import cut_short
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import backwards, onward
+from node_runner.models.parts.own_times import Together, own_times
 from node_runner.models.parts.recurrence import MovingMemory, StillMemory, costs
 from node_runner.models.parts.standardised import Standardised
-from node_runner.models.parts.views import learns_from
-from node_runner.models.together import Together, own_times
 from node_runner.settings import NonNegative, Positive, Recognition, Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

@@ -13,14 +13,14 @@ from node_runner.batches import Lesson
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.gaussian import divergence_weight, gaussian_divergence, gaussian_nll
 from node_runner.models.parts.observations import Observations, backwards, observations
+from node_runner.models.parts.own_times import on_one_grid
 from node_runner.models.parts.recurrence import StillMemory
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.stochastic import Diagonal, Equation, Guided, normal_draws, path_key
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.views import learns_from
-from node_runner.models.together import on_one_grid
 from node_runner.settings import Count, Positive, Share, Width, WidthOrZero
 from node_runner.types import Integrate, Solution
 from node_runner.views import DataSpec, View

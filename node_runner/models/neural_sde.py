@@ -13,13 +13,12 @@ from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import learns_from, makes_no_use_of
 from node_runner.models.parts.gaussian import gaussian_nll
+from node_runner.models.parts.own_times import on_one_grid
 from node_runner.models.parts.standardised import Standardised
 from node_runner.models.parts.stochastic import Diagonal, Equation, normal_draws, path_key
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.unused import makes_no_use_of
-from node_runner.models.parts.views import learns_from
-from node_runner.models.together import on_one_grid
 from node_runner.settings import Positive, WidthOrZero
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

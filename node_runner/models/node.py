@@ -10,7 +10,7 @@ from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.block_model import ClassifierSettings, block_model
-from node_runner.models.parts.views import learns_from
+from node_runner.models.parts.declarations import learns_from
 from node_runner.settings import Encoder, NonNegative, Positive, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

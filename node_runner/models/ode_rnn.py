@@ -9,9 +9,9 @@ from torch import nn
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField, ODEBlock
+from node_runner.models.parts.declarations import learns_from
 from node_runner.models.parts.recurrence import MovingMemory
 from node_runner.models.parts.recurrent import Recurrent
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

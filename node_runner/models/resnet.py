@@ -10,10 +10,9 @@ from node_runner.learning import Regulariser, StepRegulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
 from node_runner.models.parts.block_model import ClassifierSettings, block_model
+from node_runner.models.parts.declarations import SOLVE, learns_from, makes_no_use_of
 from node_runner.models.parts.residual import Layers
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.unused import SOLVE, makes_no_use_of
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Depth, Encoder, Positive, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

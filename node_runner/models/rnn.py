@@ -9,11 +9,10 @@ from torch import nn
 from node_runner.learning import Regulariser
 from node_runner.models import MODELS
 from node_runner.models.parts.block import MakeField
+from node_runner.models.parts.declarations import SOLVE, learns_from, makes_no_use_of
 from node_runner.models.parts.recurrence import StillMemory
 from node_runner.models.parts.recurrent import Recurrent
 from node_runner.models.parts.unregularised import refuse_regularisers
-from node_runner.models.parts.unused import SOLVE, makes_no_use_of
-from node_runner.models.parts.views import learns_from
 from node_runner.settings import Share, Width
 from node_runner.types import Integrate
 from node_runner.views import DataSpec, View

@@ -130,7 +130,7 @@ MEANINGS = {
     "coverage": "of the values are in 90 % of the draws",
     "bits_per_dim": "bits per dimension",
     "loss": "what training minimises",
-    "nfe": "evaluations per solve",
+    "nfe": "evaluations for a batch",
 }
 """What a metric means, by its name or by the part behind the slash."""
 

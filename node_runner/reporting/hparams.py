@@ -68,9 +68,9 @@ def hparams(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, s
 
 
 def results(result: Mapping[str, Any]) -> dict[str, float]:
-    """A value for every column of results, NaN where the run has none."""
+    """The value of every column of results that the run has one for: the others stay empty."""
     values = {**result["metrics"], "seconds": result["totals"]["seconds_total"]}
-    return {name: math.nan if values.get(name) is None else float(values[name]) for name in METRICS}
+    return {name: float(values[name]) for name in METRICS if values.get(name) is not None}
 
 
 def tag(metric: str) -> str:

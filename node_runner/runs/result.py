@@ -10,7 +10,7 @@ from typing import Any
 from node_runner import stiffness
 from node_runner.assemble import Experiment, count_parameters
 from node_runner.config import config_hash
-from node_runner.runs import trust
+from node_runner.runs import second_solve, trust
 from node_runner.training.loop import Trainer
 
 
@@ -96,6 +96,7 @@ def _advice(experiment: Experiment, metrics: Mapping[str, float]) -> list[str]:
     method = experiment.method
     found = [
         stiffness.advice(method, metrics.get("solver/stiffness"), metrics.get("solver/accepted")),
+        second_solve.advice(experiment.config.adjoint.name, metrics.get("nfe/forward"), metrics.get("nfe/backward")),
         trust.advice(metrics, adaptive=method.adaptive),
     ]
     return [sentence for sentence in found if sentence is not None]

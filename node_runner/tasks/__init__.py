@@ -8,7 +8,7 @@ from torch import nn
 
 from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, Task
-from node_runner.models.together import refuse_own_times
+from node_runner.models.parts.own_times import refuse_own_times
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
 from node_runner.tasks.conservation import Conservation

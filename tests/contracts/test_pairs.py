@@ -16,7 +16,7 @@ from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError
 from node_runner.fields import FIELDS
 from node_runner.models import MODELS
-from node_runner.models.parts.views import views_of
+from node_runner.models.parts.declarations import views_of
 from node_runner.regularisers import REGULARISERS
 from node_runner.runs.rehearsal import rehearse
 from node_runner.solvers import SOLVERS

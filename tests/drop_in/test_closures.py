@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import node_runner
 from node_runner.engines.compiler import compiler
+from node_runner.engines.native.plan import library
 from node_runner.tracing import as_module, chain_of
 
 
@@ -154,6 +155,18 @@ def check(func: Any, parameters: list[nn.Parameter], *names: str) -> Tensor:
 def test_a_function_is_served_with_the_gradient_of_what_it_closes_over(kind: str):
     net = {"of a global": NET, "with time": TIMED}.get(kind, network())
     check(SERVED[kind](net), list(net.parameters()))
+
+
+@needs_compiler
+def test_a_number_that_changes_with_every_call_is_compiled_once():
+    def field(rate: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda t, y: rate * net(y) - 0.1 * y
+
+    net, built = network(), []
+    for rate in (0.2, -0.7, 0.9):
+        check(field(rate), list(net.parameters()), "odeint")
+        built.append(library.cache_info().misses)
+    assert built[0] == built[1] == built[2]
 
 
 @needs_compiler

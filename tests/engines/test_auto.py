@@ -124,7 +124,7 @@ def test_an_engine_that_cannot_serve_points_to_one_that_can_auto_before_any_othe
     # It would be compiled, which auto weighs against the length of a training.
     with pytest.raises(ConfigError, match=r"^engine=native is written for .* is none; use engine=compiled, which se"):
         alone("native", adjoint="checkpoint")(Product(), y0, TS)
-    with pytest.raises(ConfigError, match=r"solver\.batching=shared; use engine=auto, which serves this$"):
+    with pytest.raises(ConfigError, match=r"use solver\.batching=shared, or engine=auto, which serves this$"):
         alone("torchdiffeq", batching="per_sample")
     # What no engine can do is no matter of the engine.
     with pytest.raises(ConfigError, match=r"got \(4,\): use solver\.batching=shared$"):

@@ -15,8 +15,8 @@ from node_runner.models.latent_sde import LatentSDE
 from node_runner.models.parts.block import ODEBlock
 from node_runner.models.parts.control import channels, knots, through
 from node_runner.models.parts.cut import cut_short
+from node_runner.models.parts.own_times import Together, on_one_grid
 from node_runner.models.parts.recurrence import MovingMemory
-from node_runner.models.together import Together, on_one_grid
 from node_runner.settings import ControlPath
 from node_runner.tasks import make_task
 from node_runner.tasks.paths import path_batch

@@ -94,7 +94,7 @@ def test_words_that_find_no_room_beside_four_parts_stand_below_them(run: Path, w
     )
     assert said.endswith(
         "nfe 26 26 26 26 loss: what training minimises; mse: squared error, data's units; "
-        "relative_rmse: RMS error / RMS of the truth; nfe: evaluations per solve"
+        "relative_rmse: RMS error / RMS of the truth; nfe: evaluations for a batch"
     )
 
 

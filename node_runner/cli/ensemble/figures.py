@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from node_runner.cli.arrays import Array
 from node_runner.cli.ensemble.averaged import Votes, reliability
 from node_runner.cli.ensemble.forecasts import LEVELS, Forecast, over_time
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.style import (
     BEYOND,
     LEARNED,
@@ -84,7 +85,7 @@ def _bands(axes: Axes, forecast: Forecast, row: int, axis: int, level: float) ->
     where = ~np.isnan(forecast.mean[row, :, axis])  # the times of this series
     ts, mean = forecast.ts[where], forecast.mean[row, where, axis]
     half = forecast.half_width(level)[row, where, axis]
-    if forecast.ts[-1] > forecast.horizon:
+    if beyond(forecast.ts[-1], forecast.horizon):
         axes.axvspan(forecast.horizon, forecast.ts[-1], color=SHADE, linewidth=0, label="beyond the training data")
     axes.fill_between(ts, mean - half, mean + half, color=LEARNED, alpha=0.25, linewidth=0, label=f"{level:.0%} band")
     for place, member in enumerate(forecast.members[:, row][:, where, axis]):
@@ -100,7 +101,7 @@ def _bands(axes: Axes, forecast: Forecast, row: int, axis: int, level: float) ->
 def _over_time(axes: Axes, forecast: Forecast, name: str, clock: str) -> None:
     """Error of the mean and spread, both over all trajectories."""
     curves = over_time(forecast)
-    if forecast.ts[-1] > forecast.horizon:
+    if beyond(forecast.ts[-1], forecast.horizon):
         axes.axvspan(forecast.horizon, forecast.ts[-1], color=SHADE, linewidth=0)
     for key, colour, label in (("rmse_mean", BEYOND, "RMS error of the mean"), ("spread", LEARNED, "spread")):
         values = np.where(curves[key] > 0, curves[key], np.nan)

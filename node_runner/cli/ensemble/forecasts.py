@@ -14,6 +14,7 @@ from torch import Tensor
 
 from node_runner.cli.arrays import Array, numpy
 from node_runner.errors import ConfigError
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.runs.saved import Saved
 from node_runner.tasks.series import series_batch
 from node_runner.views import Series, Trajectories
@@ -66,7 +67,7 @@ class Forecast:
 
     def beyond(self) -> Forecast | None:
         """The times after the horizon; None where nothing is known of them."""
-        later = self.ts > self.horizon * (1 + 1e-6)
+        later = beyond(self.ts, self.horizon)
         part = replace(self, ts=self.ts[later], true=self.true[:, later], members=self.members[:, :, later])
         return part if np.isfinite(part.true).any() else None
 

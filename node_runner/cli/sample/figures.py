@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from node_runner.cli.arrays import Array
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.samples import mosaic, picture, shades
 from node_runner.reporting.figures.style import DENSITY, PALETTE, clean, legend_below, planar, sheet, style, window
 
@@ -70,7 +71,7 @@ def draw_trajectories(
             for row, path in enumerate(ys):
                 colour = PALETTE[axis % len(PALETTE)]
                 over_time.plot(times[row], path[:, axis], color=colour, alpha=0.8, label=label if row == 0 else None)
-        if ts.max() > horizon * (1 + 1e-6):
+        if beyond(ts.max(), horizon):
             over_time.axvline(horizon, color="0.5", linestyle=":", label=ending)
         over_time.set(xlabel=clock, ylabel="state")
         legend_below(figure, [over_time])

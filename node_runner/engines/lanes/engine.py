@@ -39,7 +39,7 @@ class LanesEngine(Engine):
         if method.tableau is None or not method.adaptive:
             return f"engine=lanes runs Runge-Kutta methods that choose their step, and solver={method.name} is none"
         if method.batching is Batching.shared:
-            return "engine=lanes is for solver.batching=per_sample: use that"
+            return "engine=lanes is for solver.batching=per_sample"
         return None
 
     def refuses(self, method: Method, f: Dynamics, y0: Tensor, norm: Norm | None, adjoint: str) -> str | None:

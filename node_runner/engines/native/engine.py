@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,8 @@ class NativeEngine(Engine):
         wanted = gradient if tracked else None
         recipe = self._recipe(method, rtol, atol, wanted)
         network = self._network(method, form, y0, norm, wanted.adjoint if wanted else None)
-        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, form.moved or ())
+        fixed = _multiples(form.scale, form.along, y0.dtype) if network.scaled or network.along else form.moved or ()
+        solve = NativeSolve(library(network), recipe, parameters, form.start, form.noise, y0, ts, fixed)
         ys: Tensor = Differentiable.apply(solve, y0, *parameters) if tracked else solve.forward()
         return Solution(ts.to(y0.dtype), ys, solve.stats)
 
@@ -111,6 +113,12 @@ class NativeEngine(Engine):
                 self._recipes.clear()
             recipe = self._recipes[key] = Recipe(method, rtol, atol, gradient)
         return recipe
+
+
+@functools.lru_cache(maxsize=256)
+def _multiples(scale: float, along: float, dtype: torch.dtype) -> tuple[Tensor]:
+    """The numbers that a network, and the state beside it, are multiplied by, as the library wants them."""
+    return (torch.tensor([scale, along], dtype=dtype),)
 
 
 def _refusal(f: Dynamics, form: FieldForm | None, y0: Tensor, norm: Norm | None) -> str | None:

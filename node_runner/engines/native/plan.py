@@ -23,8 +23,9 @@ class Network(NamedTuple):
 
     sizes: D, hidden widths, and D or, where velocities move positions, less. biased: whether each layer has a bias.
     activations: after each layer (None: nothing). slope: of the leaky ones below 0. time_input: whether the time is
-    seen, time_first: before the state or after it. power: of the state, that is seen. scale: of what the layers give.
-    along: how much of the state is added to that.
+    seen, time_first: before the state or after it. power: of the state, that is seen. scaled: whether a
+    number is multiplied by what the layers give; along: whether a multiple of the state is added to that. Both numbers
+    are given with each solve.
     probes: directions in which tangents are carried (0: none).
     integrals: what is integrated beside the state, in order. norm_rows: of the state, that steer the step size.
     vector: bytes of a vector. width: vectors that are computed at a time. units: whether its lanes are the units of a
@@ -39,8 +40,8 @@ class Network(NamedTuple):
     time_input: bool
     time_first: bool
     power: int
-    scale: float
-    along: float
+    scaled: bool
+    along: bool
     gated: bool
     probes: int
     integrals: tuple[str, ...]
@@ -63,8 +64,10 @@ class Network(NamedTuple):
             words += " without some biases"
         if self.power > 1:
             words += f" of y^{self.power}"
-        if self.scale != 1.0 or self.along:
-            words += f", times {self.scale:g}" + (f" and {self.along:g} y" if self.along else "")
+        if self.scaled:
+            words += ", times a number"
+        if self.along:
+            words += ", plus a multiple of y"
         if self.time_input:
             words += " with time before the state" if self.time_first else " with time"
         if self.integrals:
@@ -97,8 +100,8 @@ def network_of(
     slope = form.slope if Activation.leaky_relu in form.activations else 0.0
     return Network(
         sizes, tuple(layer.bias is not None for layer in layers), activations, slope, form.time_input,
-        form.time_first, form.power, form.scale, form.along, gated, probes, integrals, norm_rows, y0.dtype,
-        *tile(form, y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
+        form.time_first, form.power, form.scale != 1.0, form.along != 0.0, gated, probes, integrals, norm_rows,
+        y0.dtype, *tile(form, y0, per_sample=per_sample), per_sample, GRADIENTS[adjoint],
     )  # fmt: skip
 
 
@@ -157,8 +160,8 @@ def library(network: Network) -> Library:
         "NODE_TIMED": str(int(network.time_input)),
         "NODE_TIME_FIRST": str(int(network.time_first)),
         "NODE_POWER": str(network.power),
-        "NODE_SCALE": repr(network.scale),
-        "NODE_ALONG": repr(network.along),
+        "NODE_SCALED": str(int(network.scaled)),
+        "NODE_ALONG": str(int(network.along)),
         "NODE_GATED": str(int(network.gated)),
         "NODE_PROBES": str(network.probes),
         "NODE_INTEGRALS": _list([*(name.upper() for name in network.integrals), "-1"]),

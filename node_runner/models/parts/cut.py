@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from node_runner.batches import Lesson, of_each
-from node_runner.models.together import Together
+from node_runner.models.parts.own_times import Together
 
 
 def cut_short(ts: Tensor, seen: Tensor, lesson: Lesson | None, share: float) -> Tensor:

@@ -9,9 +9,9 @@ from node_runner.batches import Lesson, of_each
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput
 from node_runner.models.parts.cut import cut_short
+from node_runner.models.parts.own_times import own_times
 from node_runner.models.parts.recurrence import Memory, MovingMemory, StillMemory, costs
 from node_runner.models.parts.standardised import Standardised
-from node_runner.models.together import own_times
 from node_runner.views import DataSpec, View
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.scene import Array, Prediction, Scene
 from node_runner.reporting.figures.style import PALETTE, SHADE, clean, figure_of, headline, sheet
 
@@ -19,7 +20,7 @@ def draw(scene: Scene) -> Figure | None:
     axes = clean(figure.subplots(), grid=True)
     true, learned = energy(longest.true), energy(longest.learned)
     horizon = scene.horizon
-    if longest.ts[-1] > horizon:
+    if beyond(longest.ts[-1], horizon):
         axes.axvspan(horizon, longest.ts[-1], color=SHADE, linewidth=0, label="beyond the training horizon")
     for colour, row in zip(PALETTE, _chosen(true[:, 0]), strict=False):
         axes.plot(longest.ts, true[row], color=colour, linewidth=3.2, alpha=0.35, label="true")

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.scene import Array, Prediction, Scene
 from node_runner.reporting.figures.style import LEARNED, PALETTE, SHADE, TRUE, clean, figure_of, sheet
 
@@ -24,7 +25,7 @@ def draw(scene: Scene) -> Figure | None:
     horizon = scene.horizon
     longest = max((part for _, part in tests), key=lambda part: float(part.ts[-1]))
     for axes in (above, below):
-        if longest.ts[-1] > horizon:
+        if beyond(longest.ts[-1], horizon):
             axes.axvspan(horizon, longest.ts[-1], color=SHADE, linewidth=0, zorder=-1)
     _trajectory(clean(above), longest, scene.axis_names[0])
     for colour, (name, part) in zip(PALETTE[1:], tests, strict=False):

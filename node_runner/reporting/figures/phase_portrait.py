@@ -8,6 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor, as_tensor
 
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.scene import Array, Prediction, Scene, host, plane
 from node_runner.reporting.figures.style import (
     BEYOND,
@@ -129,13 +130,13 @@ def _path(axes: Axes, prediction: Prediction, row: int, horizon: float, *, learn
         axes.plot(true[:, 0], true[:, 1], color=TRUE, linewidth=2.6 if learned else 1.4, label="true", zorder=2)
     if not learned:
         return
-    inside = prediction.ts <= horizon * (1 + 1e-6)
-    beyond = ~inside
-    beyond[inside.sum() - 1] = True  # so that the two pieces touch
+    later = beyond(prediction.ts, horizon)
+    inside = ~later
+    later[inside.sum() - 1] = True  # so that the two pieces touch
     axes.plot(model[inside, 0], model[inside, 1], color=LEARNED, linewidth=1.2, label="learned", zorder=4)
     if not inside.all():
         label = "learned, beyond the training horizon"
-        axes.plot(model[beyond, 0], model[beyond, 1], color=BEYOND, linewidth=1.2, label=label, zorder=3)
+        axes.plot(model[later, 0], model[later, 1], color=BEYOND, linewidth=1.2, label=label, zorder=3)
 
 
 def _distance(figure: Figure, axes: Axes, x: Range, y: Range, distance: Array) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.scene import Scene
 from node_runner.reporting.figures.style import BEYOND, LEARNED, TRUE, headline, legend_below, limits
 from node_runner.reporting.figures.trajectories import choose, title
@@ -24,7 +25,6 @@ def draw(scene: Scene) -> Figure | None:
     if not columns:
         return None
     names, train = scene.axis_names, scene.predictions["train"]
-    horizon = scene.horizon * (1 + 1e-6)
     box = [limits(np.concatenate([p.true[..., axis].ravel() for p in scene.predictions.values()])) for axis in range(3)]
     # Constrained layout knows nothing of what stands beside the axes of a box.
     figure = Figure(figsize=(3.9 * len(columns) + 0.3, 4.5))
@@ -37,7 +37,7 @@ def draw(scene: Scene) -> Figure | None:
             axes.plot(*states.T, color=TRUE, linewidth=0.5, alpha=0.35)
         prediction, row = column.prediction, column.row
         true, learned = prediction.true[row], _inside(prediction.learned[row], box)
-        inside = int((prediction.ts <= horizon).sum())
+        inside = int((~beyond(prediction.ts, scene.horizon)).sum())
         axes.plot(*true.T, color="0.15", linewidth=1.2, linestyle=(0, (4, 2)), label="true")
         axes.plot(*learned[:inside].T, color=LEARNED, linewidth=1.4, label="learned")
         if inside < len(learned):

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from node_runner.reporting.figures.horizon import beyond
 from node_runner.reporting.figures.scene import Prediction, Scene
 from node_runner.reporting.figures.style import LEARNED, SHADE, TRUE, clean, figure_of, legend_below, limits, sheet
 
@@ -76,7 +77,7 @@ def title(scene: Scene, shown: int) -> str:
 def _line(axes: Axes, column: Column, axis: int, horizon: float, *, observed: bool) -> None:
     ts = column.prediction.ts
     true, learned = (states[column.row, :, axis] for states in (column.prediction.true, column.prediction.learned))
-    if ts[-1] > horizon:
+    if beyond(ts[-1], horizon):
         axes.axvspan(horizon, ts[-1], color=SHADE, linewidth=0, label="beyond the training horizon")
     # Between two times of a few the path is not known, and that of a solve may bend.
     few: dict[str, Any] = {"linestyle": ":", "marker": "o", "markersize": 4, "clip_on": False} if len(ts) <= FEW else {}

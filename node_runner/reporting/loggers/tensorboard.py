@@ -26,7 +26,7 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "NFE": {
         "evaluations per optimiser step": ("nfe/forward", "nfe/backward"),
-        "evaluations per solve in validation": ("val/nfe",),
+        "evaluations for a batch in validation": ("val/nfe",),
     },
     "Solver steps": {
         "forward": ("solver/accepted", "solver/rejected"),

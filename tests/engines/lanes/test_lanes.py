@@ -200,7 +200,7 @@ def test_other_engines_and_other_methods_say_what_to_use():
     for engine in ("torchdiffeq", "compiled"):
         with pytest.raises(ConfigError, match=r"solver\.batching=shared"):
             differentiable(method, engine=engine)
-    assert "use that" in (LanesEngine().unsupported(METHODS["dopri5"]) or "")
+    assert "batching=per_sample" in (LanesEngine().unsupported(METHODS["dopri5"]) or "")
     assert "solver=rk4 is none" in (LanesEngine().unsupported(METHODS["rk4"]) or "")
     assert "adjoint=checkpoint" in (refusal(MLP((3,)), torch.zeros(2, 3), "checkpoint") or "")
     assert "needs a batch" in (refusal(MLP((3,)), torch.zeros(3)) or "")

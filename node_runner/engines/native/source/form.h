@@ -10,8 +10,8 @@ constexpr bool TIMED = NODE_TIMED;             // the first layer has one more i
 constexpr bool TIME_FIRST = NODE_TIME_FIRST;   // before the state or after it
 constexpr bool BIASED[] = NODE_BIASED;         // whether each layer has a bias
 constexpr int POWER = NODE_POWER;              // of y, which the first layer sees
-constexpr Real SCALE = NODE_SCALE;             // of what the network gives,
-constexpr Real ALONG = NODE_ALONG;             // to which so much of y is added
+constexpr bool SCALED = NODE_SCALED;           // a number times what the network gives,
+constexpr bool ALONG = NODE_ALONG;             // to which a multiple of y is added
 constexpr bool GATED = NODE_GATED;             // every layer is gated and shifted by time (concatsquash)
 constexpr int K = NODE_PROBES;                 // 0: no tangents
 enum Integral { DIVERGENCE, KINETIC, JACOBIAN };
@@ -29,7 +29,7 @@ constexpr int row_of(Integral which) {         // -1: it is not integrated
 constexpr bool SQUARES = row_of(KINETIC) >= 0 || row_of(JACOBIAN) >= 0;  // what is integrated is not linear in f
 static_assert(MOVED == 0 || COUNT == 0, "integrals are those of the network");
 static_assert(POWER == 1 || K == 0, "tangents are those of the state");
-static_assert((SCALE == 1 && ALONG == 0) || (MOVED == 0 && COUNT == 0), "they are of the whole state");
+static_assert((!SCALED && !ALONG) || (MOVED == 0 && COUNT == 0), "they are of the whole state");
 
 // What an evaluation keeps beside the inputs of its layers. Less memory is more speed: the tanh of a tells its own
 // slope, 1 - h^2, and s''(a) a' = -2h h' for a tangent a'; other activations keep their slope, or their argument.

@@ -15,6 +15,7 @@ struct Weights {
   std::vector<Real> time;          // that column
   std::vector<Real> plain;         // the first weight without it
   std::vector<Real> scale, shift;  // of the rows that are moved: given after the parameters, and fixed
+  Real times = 1, along = 0;       // what the network gives, and y beside it, are multiplied by: likewise
 
   explicit Weights(const Real* const* tensors)
       : flat(PARAMETERS), turned(PARAMETERS), time(SIZES[1]), scale(MOVED), shift(MOVED) {
@@ -31,6 +32,7 @@ struct Weights {
       std::copy_n(tensors[TENSORS], MOVED, scale.data());
       std::copy_n(tensors[TENSORS + 1], MOVED, shift.data());
     }
+    if (SCALED || ALONG) times = tensors[TENSORS][0], along = tensors[TENSORS][1];
     if (TIMED) {
       for (int j = 0; j < SIZES[1]; j++) {
         for (int k = 0; k < D; k++) plain.push_back(flat[j * (D + 1) + first_column(0) + k]);
@@ -201,8 +203,10 @@ struct Network {
         for (int c = 0; c < WIDTH; c++) tape[i * C + (k + 1) * WIDTH + c] = probes[(k * D + i) * WIDTH + c];
     }
     layer<0>(w, g, time, probes, tape, out);
-    if constexpr (SCALE != 1 || ALONG != 0)
-      for (int v = 0; v < STATE; v++) out[v] = SCALE * out[v] + ALONG * y[v];
+    for (int v = 0; v < STATE; v++) {
+      if constexpr (SCALED) out[v] *= w.times;
+      if constexpr (ALONG) out[v] += w.along * y[v];
+    }
     for (int i = 0; i < MOVED; i++)
       for (int c = 0; c < WIDTH; c++) out[i * WIDTH + c] = w.scale[i] * y[(D - MOVED + i) * WIDTH + c] + w.shift[i];
   }
@@ -299,7 +303,8 @@ struct Network {
     const Vec* results = tape + RESULTS;
     for (int j = 0; j < SIZES[L]; j++) {
       for (int c = 0; c < WIDTH; c++) {
-        last[j * C + c] = SCALE * grad[(MOVED + j) * WIDTH + c];
+        last[j * C + c] = grad[(MOVED + j) * WIDTH + c];
+        if constexpr (SCALED) last[j * C + c] *= w.times;
         if constexpr (keeps_slope(L - 1)) last[j * C + c] *= tape[slopes_at(L - 1) + j * WIDTH + c];
         if constexpr (row_of(KINETIC) >= 0)
           last[j * C + c] += grad[row_of(KINETIC) * WIDTH + c] * results[j * C + c] * (Real(2) / D);
@@ -315,8 +320,8 @@ struct Network {
         }
     }
     unlayer<L - 1>(w, g, t, tape, pulls, into, gathered);
-    if constexpr (ALONG != 0)
-      for (int v = 0; v < STATE; v++) into[v] += ALONG * grad[v];
+    if constexpr (ALONG)
+      for (int v = 0; v < STATE; v++) into[v] += w.along * grad[v];
     for (int i = 0; i < MOVED; i++)
       for (int c = 0; c < WIDTH; c++) into[(D - MOVED + i) * WIDTH + c] += w.scale[i] * grad[i * WIDTH + c];
   }

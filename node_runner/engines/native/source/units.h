@@ -23,6 +23,7 @@ static inline Real at(const Vec* row, int i) { return row[i / LANES][i % LANES];
 struct Weights {
   std::vector<Vec> by_outputs[L], by_inputs[L];  // each weight as [input][block of outputs], [output][block of inputs]
   std::vector<Vec> bias[L], time;                // [block of outputs]; `time`: the first layer's weights of it
+  Real times = 1, along = 0;                     // what the network gives, and y beside it, are multiplied by
 
   explicit Weights(const Real* const* tensors) : time(blocks(SIZES[1])) {
     for (int l = 0; l < L; l++) {
@@ -38,6 +39,7 @@ struct Weights {
         bias[l][j / LANES][j % LANES] = tensors[2 * l + 1][j];
       }
     }
+    if (SCALED || ALONG) times = tensors[TENSORS][0], along = tensors[TENSORS][1];
   }
 };
 
@@ -130,8 +132,10 @@ struct Network {
       if constexpr (POWER > 1) tape[POWERED + b] = POWER * raised<POWER - 1>(y[b]);
     }
     layer<0>(w, time, tape, out);
-    if constexpr (SCALE != 1 || ALONG != 0)
-      for (int b = 0; b < STATE; b++) out[b] = SCALE * out[b] + ALONG * y[b];
+    for (int b = 0; b < STATE; b++) {
+      if constexpr (SCALED) out[b] *= w.times;
+      if constexpr (ALONG) out[b] += w.along * y[b];
+    }
   }
 
   // --- its gradient ---------------------------------------------------------------------------------
@@ -157,12 +161,15 @@ struct Network {
   // The gradient of out . grad: by y into `into` (D), by each layer's sums into `pulls`.
   static void pull_back(const Weights& w, const Gates&, Moment, const Vec*, const Vec* tape, const Vec* grad, Vec* pulls,
                         Vec* into, Gathered* gathered) {
-    for (int b = 0; b < STATE; b++) pulls[pulls_at(L - 1) + b] = SCALE * grad[b];
+    for (int b = 0; b < STATE; b++) {
+      pulls[pulls_at(L - 1) + b] = grad[b];
+      if constexpr (SCALED) pulls[pulls_at(L - 1) + b] *= w.times;
+    }
     unlayer<L - 1>(w, tape, pulls, into);
     if constexpr (POWER > 1)
       for (int b = 0; b < STATE; b++) into[b] *= tape[POWERED + b];
-    if constexpr (ALONG != 0)
-      for (int b = 0; b < STATE; b++) into[b] += ALONG * grad[b];
+    if constexpr (ALONG)
+      for (int b = 0; b < STATE; b++) into[b] += w.along * grad[b];
     if constexpr (TIMED)
       for (int b = 0; b < blocks(SIZES[1]); b++) gathered->time += pulls[b] * w.time[b];
   }

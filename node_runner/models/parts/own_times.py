@@ -67,7 +67,8 @@ def refuse_own_times(model: nn.Module, series: Series) -> None:
     if series.ts.dim() == 2 and not getattr(type(model).forward, "own_times", False):
         raise ConfigError(
             f"{type(model).__name__}.forward takes times (T,) that all series share, and here each series has its own: "
-            "put @on_one_grid above it, or @own_times if it takes ts (T, B) (both from node_runner.models.together)"
+            "put @on_one_grid above it, or @own_times if it takes ts (T, B), "
+            "both from node_runner.models.parts.own_times"
         )
 
 
