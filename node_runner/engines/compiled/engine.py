@@ -60,6 +60,18 @@ class CompiledEngine(Engine):
     | 64, 145,000 | 18.2 (5.2 s) | 18.3 (9.2 s) | |
     | 128, 10,000 | 12.3 (4.7 s) | 11.1 (7.3 s) | |
 
+    These solves are long. A loop pays from four or five steps of dopri5 on, and costs a tenth more where there are
+    three; gradients at once take as long whatever the number of steps is. In milliseconds of a busy CPU (smallest of
+    7), by accepted steps:
+
+    | numbers, weights | steps | a call a step | loops | gradients at once |
+    |---|---|---|---|---|
+    | 2, 162 | 3, 9, 21 | 0.98, 1.52, 2.32 | 1.03, 1.33, 1.76 | 1.17, 1.33, 1.47 |
+    | 2, 4,482 | 3, 9, 21 | 1.16, 1.78, 2.96 | 1.22, 1.44, 2.04 | 1.69, 1.71, 1.96 |
+    | 4, 162 | 6, 13, 20 | 1.20, 1.94, 2.47 | 1.24, 1.58, 1.85 | 1.49, 1.62, 1.70 |
+    | 8, 162 | 3, 13, 28 | 1.08, 1.97, 3.61 | 1.14, 1.58, 2.43 | 2.23, 2.38, 2.71 |
+    | 8, 4,482 | 6, 18, 30 | 1.78, 4.48, 6.71 | 1.70, 3.44, 4.65 | 5.27, 7.04, 6.58 |
+
     Adaptive loops take about a second longer to compile for a small network, and three times as long for one that
     differentiates itself (a Hamiltonian of 8,706 weights: 83 seconds of a CPU instead of 28).
 
@@ -68,6 +80,7 @@ class CompiledEngine(Engine):
             attempt. Where a gradient with adjoint=off is wanted, batch times weights must not exceed `MOST_PRODUCTS`
             either: a call a step keeps activations, which costs less than to compute them again.
         at_once_up_to: numbers in a state of which the gradients of all steps are found at once, from Jacobians.
+        at_once_from: steps of a solve, for each of these numbers, from which they are.
         capture: on a GPU, loops are CUDA graphs of several attempts, with one look of the host a replay, of compiled
             code or, where Inductor is missing or not worth its time, of the operations as they are written. This has
             not been run on a GPU yet, and so is nobody's choice but the user's: with off, a GPU has a call a step.
@@ -85,9 +98,11 @@ class CompiledEngine(Engine):
         *,
         loop_up_to: CountOrZero = 64,
         at_once_up_to: CountOrZero = 8,
+        at_once_from: CountOrZero = 8,
         capture: Capture = Capture.off,
     ) -> None:
-        self.loop_up_to, self.at_once_up_to, self.capture = loop_up_to, at_once_up_to, capture
+        self.loop_up_to, self.capture = loop_up_to, capture
+        self.at_once_up_to, self.at_once_from = at_once_up_to, at_once_from
         self.compile_seconds = 0.0
         self._verdicts: dict[Any, tuple[str | None, list[Any]]] = {}
 
@@ -169,7 +184,7 @@ class CompiledEngine(Engine):
         measure = norm or rms
         tensors = [reading.tensors[i] for i in wanted]
         looped = self.loops(y0, sum(tensor.numel() for tensor in tensors), adjoint)
-        way = Way(self.makes_code, self.capture, looped, self.at_once_up_to, self._book)
+        way = Way(self.makes_code, self.capture, looped, self.at_once_up_to, self.at_once_from, self._book)
         make = Factory(method, reading, wanted, y0, way)
         forward = make(Plain(f, measure))
         if adjoint not in CONTINUOUS:

@@ -33,13 +33,15 @@ class Way(NamedTuple):
     """How the programs of a solve are made.
 
     compiled: into machine code. capture: see `CompiledEngine`. looped: many attempts in one program, whose gradients
-    are found at once for states of up to `at_once_up_to` numbers. book: told the seconds of each compilation.
+    are found at once for states of up to `at_once_up_to` numbers, from `at_once_from` steps for each of them on.
+    book: told the seconds of each compilation.
     """
 
     compiled: bool
     capture: Capture
     looped: bool
     at_once_up_to: int
+    at_once_from: int
     book: Callable[[float], None]
 
 
@@ -84,11 +86,15 @@ class Factory:
             return programs
         source, way = self._source(step, outputs, "step", ""), (outputs, self.way.capture, self.way.compiled)
         undo = self._loop(undoing(source), source, self._kit("undo", self.tableau, *way))
+        at_once = None
         if self.size <= self.way.at_once_up_to:
             book = self.way.book if self.way.compiled else None
-            undo = AtOnce(source, self._kit("at once", self.tableau, *way), book, undo)
+            at_once = AtOnce(source, self._kit("at once", self.tableau, *way), book, undo)
         loop = attempts(source, order) if self.method.adaptive else marching(source)
-        return programs._replace(loop=self._loop(loop, source, self._kit("loop", self.tableau, order, *way)), undo=undo)
+        return programs._replace(
+            loop=self._loop(loop, source, self._kit("loop", self.tableau, order, *way)),
+            undo=undo, at_once=at_once, many=self.way.at_once_from * self.size,
+        )  # fmt: skip
 
     def _loop(self, loop: Loop, source: Source, kit: Kit) -> Repeats:
         compiled, capture, book = self.way.compiled, self.way.capture, self.way.book

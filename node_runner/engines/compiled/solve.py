@@ -128,7 +128,9 @@ class CompiledSolve:
 
     def _undone(self, grad_ys: Tensor, sums: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The gradient (m, ...) that reaches the states at the start which a step takes, and that of each tensor."""
-        undo = self.field.forward.undo
+        programs = self.field.forward
+        many = sum(readout.stride.accepted for readout in self.readouts) >= programs.many
+        undo = programs.at_once if many and programs.at_once is not None else programs.undo
         assert undo is not None
         gradient = torch.zeros_like(self.readouts[0].stride.start)
         for readout in reversed(self.readouts):

@@ -29,12 +29,15 @@ class Programs(NamedTuple):
 
     begin: of adaptive steps, the slope at the start, and the size of the first unless it is given. step: one step.
     loop: many of them, or attempts at them, or None where each is a call of `step`. undo: the gradient of a loop.
+    at_once: the same of all its steps together, None where it does not pay; it does from `many` steps in a solve on.
     """
 
     begin: Program | None
     step: Program
     loop: Repeats | None = None
     undo: Repeats | None = None
+    at_once: Repeats | None = None
+    many: int = 0
 
 
 class Scalars:

@@ -12,6 +12,7 @@ from node_runner.adjoints import ADJOINTS
 from node_runner.engines.compiled.convolutions import LEAST_IMAGES
 from node_runner.engines.compiled.engine import CompiledEngine
 from node_runner.engines.compiled.inductor import missing
+from node_runner.engines.compiled.loops import AtOnce
 from node_runner.fields.concatsquash import ConcatSquash
 from node_runner.fields.conv import Conv
 from node_runner.fields.mlp import MLP
@@ -98,15 +99,25 @@ def test_captured_loops_but_for_the_capture(adjoint: str, times: str):
 def test_the_gradients_of_all_steps_at_once(name: str, times: str, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="node_runner")
     # adaptive_heun takes more steps than one run of a loop holds, and their gradient goes from one to the next.
-    equal(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled())
+    equal(mlp(), (1, DIM), ts=TIMES[times], name=name, engine=CompiledEngine.uncompiled(at_once_from=0))
     assert "step by step" not in caplog.text
 
 
 def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="node_runner")
     wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)
-    equal(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled())
+    equal(wide, (1, DIM + 1), name="fehlberg2", engine=CompiledEngine.uncompiled(at_once_from=0))
     assert "step by step" not in caplog.text
+
+
+@pytest.mark.parametrize(("steps", "together"), [(23, False), (24, True)])
+def test_gradients_are_found_at_once_in_long_solves_only(steps: int, together: bool, monkeypatch: pytest.MonkeyPatch):
+    found: list[bool] = []
+    run = AtOnce.run
+    monkeypatch.setattr(AtOnce, "run", lambda self, *given: (found.append(True), run(self, *given))[1])
+    ts = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    equal(mlp(), (1, DIM), ts=ts, name="rk4", engine=CompiledEngine.uncompiled())
+    assert bool(found) is together
 
 
 def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pytest.LogCaptureFixture):
@@ -121,14 +132,14 @@ def test_steps_that_cannot_be_batched_are_differentiated_one_by_one(caplog: pyte
             return torch.tanh(-self.weight * changed.cumsum(-1))
 
     with caplog.at_level("INFO", logger="node_runner"):
-        equal(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled())
+        equal(Written(), (1, DIM), name="bosh3", engine=CompiledEngine.uncompiled(at_once_from=0))
     assert "step by step" in caplog.text
 
 
 @pytest.mark.parametrize("at_once", [0, 8], ids=["one by one", "at once"])
 @pytest.mark.parametrize("adjoint", GRADIENTS[:2])
 def test_more_steps_between_two_outputs_than_a_loop_writes_down(adjoint: str, at_once: int):
-    engine = CompiledEngine(at_once_up_to=at_once)
+    engine = CompiledEngine(at_once_up_to=at_once, at_once_from=0)
     engine._compiles = False
     equal(mlp(), (2, DIM), ts=FORWARD[::6], adjoint=adjoint, name="adaptive_heun", engine=engine)
 
@@ -173,7 +184,7 @@ def test_fixed_steps(name: str, times: str, adjoint: str, options: dict[str, obj
 
 FIXED_WALKS = {
     "step-by-step": ((5, DIM), {"loop_up_to": 0}),
-    "at-once": ((1, DIM), {}),
+    "at-once": ((1, DIM), {"at_once_from": 0}),
     "captured": ((5, DIM), {"capture": Capture.eager}),
 }
 """The state's shape and settings of the engine, for each way through fixed steps but loops."""
@@ -246,7 +257,7 @@ def test_a_tensor_in_a_closure_gets_its_gradient():
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5], ids=["at-once", "loops"])
 def test_compiled_loops(size: int):
-    equal(mlp(), (size, DIM), name="adaptive_heun", engine=CompiledEngine())
+    equal(mlp(), (size, DIM), name="adaptive_heun", engine=CompiledEngine(at_once_from=0))
 
 
 @pytest.mark.gpu
