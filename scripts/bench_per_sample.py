@@ -99,7 +99,7 @@ def measure(name: str, radii: Tensor, rounds: int, peers: bool) -> list[dict[str
     problem = spread(radii)
     tight = deepcopy(problem).double()
     with torch.no_grad():
-        exact = odeint(tight.field, tight.y0, tight.ts, rtol=1e-10, atol=1e-10)
+        exact = odeint(tight.field, tight.y0, tight.ts, rtol=1e-10, atol=1e-10, method="dopri8")
         base = odeint(problem.field, problem.y0, problem.ts, rtol=problem.rtol, atol=problem.atol)
     entrants: list[tuple[Contestant, dict[str, Any]]] = [
         (next(torchdiffeq_steps(problem)), {"worst error": worst(base, exact)}),

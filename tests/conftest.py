@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -51,15 +52,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_old_garbage() -> None:
-    """What lives when a module's tests begin is not searched for garbage again.
+_looked_at: tuple[str, int] = ("", 0)
+
+
+@pytest.fixture(autouse=True)
+def no_old_garbage(request: pytest.FixtureRequest) -> None:
+    """What lives when a file's tests begin, or was imported since, is not searched for garbage again.
 
     Every training collects garbage before it measures memory: among all modules and all collected tests that would
     take longer than two steps.
     """
-    gc.collect()
-    gc.freeze()
+    global _looked_at
+    here = (request.node.nodeid.partition("::")[0], len(sys.modules))
+    if here != _looked_at:
+        gc.collect()
+        gc.freeze()
+        _looked_at = here
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,6 @@ def test_activations_and_their_two_derivatives(activation: Activation):
     equal(with_divergence(field, 5, exact=True), DIM + 1)
 
 
-@as_shipped
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "hutchinson"])
 def test_gated_layers_with_divergence(exact: bool, adjoint: str):

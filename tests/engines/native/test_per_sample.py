@@ -191,7 +191,6 @@ def test_failures_are_those_of_the_reference_and_name_the_sample(case: str, ts: 
     assert native == (shared if shared == "solved" else f"{shared} (sample 0 of 3)")
 
 
-@as_shipped
 @pytest.mark.parametrize("adjoint", ["off", "checkpoint", "on"])
 def test_gates_of_a_time_for_each_sample(adjoint: str):
     assert_equal_to_lanes(with_divergence(gated(), 37, exact=False), columns=DIM + 1, adjoint=adjoint)
