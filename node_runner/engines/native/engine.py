@@ -16,6 +16,7 @@ from node_runner.engines.native.calls import KEEP, Differentiable, NativeSolve, 
 from node_runner.engines.native.plan import GRADIENTS, Making, Network, library, network_of
 from node_runner.forms import FieldForm, Integral, form_of
 from node_runner.settings import Batching
+from node_runner.tracing import chain_of
 from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
 
 
@@ -184,7 +185,15 @@ def _formless(f: Dynamics) -> str:
     if integrands and inner is not None and form_of(inner) is not None:
         known = ", ".join(integral.value for integral in Integral)
         return f"integrates {known} (the last exact, on vectors) beside the state, and this solve has other integrals"
-    return f"is written for multilayer perceptrons, and {_name(f)} is none"
+    return f"is written for multilayer perceptrons, and {_name(f)} is none{_because(f)}"
+
+
+def _because(f: Dynamics) -> str:
+    """What tells a user's own module from a perceptron; fields of this package are known by their names."""
+    if not isinstance(f, nn.Module) or type(f).__module__.startswith("node_runner."):
+        return ""
+    chain = chain_of(f)
+    return f": {chain}" if isinstance(chain, str) else ""
 
 
 def _name(f: Dynamics) -> str:

@@ -259,7 +259,7 @@ def test_gradients_too_small_for_a_full_mantissa_are_zero_in_a_solve_and_nowhere
 
 TINY = {"NODE_REAL": "float", "NODE_SIZES": "{1,1}", "NODE_BIASED": "{1}", "NODE_ACTIVATIONS": "{NONE}",
         "NODE_SLOPE": "0", "NODE_TIMED": "0", "NODE_TIME_FIRST": "0", "NODE_POWER": "1", "NODE_GATED": "0",
-        "NODE_SCALE": "1.0", "NODE_ALONG": "0.0",
+        "NODE_SCALED": "0", "NODE_ALONG": "0",
         "NODE_PROBES": "0", "NODE_INTEGRALS": "{-1}", "NODE_NORM_ROWS": "1", "NODE_BYTES": "16", "NODE_WIDTH": "1",
         "NODE_UNITS": "0", "NODE_PER_SAMPLE": "0", "NODE_GRADIENT": "0"}  # fmt: skip
 
