@@ -210,13 +210,17 @@ def _not_an_entry(error: ValueError) -> str | None:
 
 def _of_component(cause: OmegaConfBaseException) -> str:
     """Such as ` of solver=rk4`, where the setting was looked for in a component."""
+    if not _in_component(cause):
+        return ""
+    group, _, name = cause.object_type.__name__.partition("_")  # type: ignore[union-attr]
+    return f" of {group}={name}"
+
+
+def _in_component(cause: OmegaConfBaseException) -> bool:
     from node_runner.registry import ComponentConfig
 
     kind = cause.object_type
-    if not (isinstance(kind, type) and issubclass(kind, ComponentConfig)):
-        return ""
-    group, _, name = kind.__name__.partition("_")
-    return f" of {group}={name}"
+    return isinstance(kind, type) and issubclass(kind, ComponentConfig)
 
 
 def _is_empty(cause: OmegaConfBaseException, parent: str) -> bool:
@@ -235,7 +239,9 @@ def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
     node = cause.parent_node
     root = node._get_root() if node is not None else None
     place = OmegaConf.select(root, parent) if parent and root is not None else root
-    known = [str(option) for option in place] if place is not None else []
+    # A component's name is no setting: it is chosen as solver=rk4.
+    none = ("hydra", "name") if _in_component(cause) else ("hydra",)
+    known = [str(option) for option in place if option not in none] if place is not None else []
     prefix = f"{parent}." if parent else ""
     name = key.rpartition(".")[2]
     # A setting of that very name in another group is what was meant: solver.rtol is tolerance.rtol.
@@ -246,7 +252,7 @@ def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
         return f"did you mean '{elsewhere[0]}'?"
     if name in ELSEWHERE:
         return f"did you mean '{ELSEWHERE[name]}'?"
-    return did_you_mean(key, [prefix + option for option in known if option != "hydra"])
+    return did_you_mean(key, [prefix + option for option in known]) if known else "it has none"
 
 
 def _holds(root: Any, group: str, name: str) -> bool:

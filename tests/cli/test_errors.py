@@ -56,6 +56,7 @@ COMPOSED = {
     "tolerance.rtol=-1": "tolerance.rtol: expected a number above 0 and of at most 1, got -1.0",
     "optimizer.beta1=1.5": "optimizer.beta1: expected a number from 0 to 1, got 1.5",
     "+foo=1": "foo: no such setting",
+    "logger.tensorboard.x=1": "logger.tensorboard.x: no such setting of logger=tensorboard; it has none",
     "~foo": "Could not delete from config",
     "figures.x=1": "'x': a list has entries .0, .1 and so on, or is given whole, such as figures=[png,pdf]",
     "data={a": "data={a: not a valid override",
