@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from typing import Any
 
 import torch
@@ -14,14 +15,27 @@ from node_runner.errors import ConfigError
 MOST_KINDS = 200
 """Kinds of calls that are remembered."""
 
+MOST_VALUES = 8
+"""Kinds that differ in plain numbers alone, such as a rate that falls with every call, which are compiled."""
+
+RESTLESS = (
+    f"it was compiled {MOST_VALUES} times for other numbers in it, and is not compiled for more: keep a number that "
+    "changes in a tensor"
+)
+
 _known: dict[Any, tuple[str | None, list[Any]]] = {}
 """Why compiling for a kind of call failed, or None, with what its key knows by address."""
 
+_alike: Counter[Any] = Counter()
+"""How many kinds were compiled that are the same but for plain numbers."""
+
 
 def failed(plan: Plan) -> str | None:
-    """Why compiling for such a call failed before."""
-    reason, _ = _known.get(_kind(plan), (None, []))
-    return reason
+    """Why such a call is not compiled, where that failed before."""
+    kind = _kind(plan)
+    if kind in _known:
+        return _known[kind][0]
+    return RESTLESS if _alike[_without_numbers(kind)] >= MOST_VALUES else None
 
 
 def compiled(plan: Plan) -> bool:
@@ -31,9 +45,13 @@ def compiled(plan: Plan) -> bool:
         assert plan.reading is not None
         if len(_known) >= MOST_KINDS:
             _known.clear()
+            _alike.clear()
         _known[kind] = (_failure(plan), plan.reading.held)
+        _alike[_without_numbers(kind)] += 1
         if reason := _known[kind][0]:
             warnings.warn(f"{reason}: torchdiffeq serves this call, and those like it", stacklevel=4)
+        elif _alike[_without_numbers(kind)] == MOST_VALUES:
+            warnings.warn(f"the field's numbers change: {RESTLESS}. torchdiffeq serves other values", stacklevel=4)
     return _known[kind][0] is None
 
 
@@ -58,3 +76,9 @@ def _kind(plan: Plan) -> tuple[Any, ...]:
     options = tuple(sorted((name, str(value)) for name, value in plan.method.options.items()))
     state = plan.y0.shape, plan.y0.dtype, plan.y0.device
     return (plan.reading.key, *state, plan.method.name, options, _adjoint(plan), torch.get_num_threads())
+
+
+def _without_numbers(kind: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What kinds of calls have in common whose fields differ in numbers alone."""
+    key, *others = kind
+    return (tuple(part for part in key if type(part) not in (int, float, complex)), *others)

@@ -130,15 +130,38 @@ def test_a_function_is_served_with_the_gradient_of_all_that_it_closes_over():
     net, answers = made(Normalised), []
 
     def times(factor: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda t, y: net(t, y) * factor
+        return lambda t, y: net.net(net.norm(y)) * factor
 
     context = torch.tensor([0.3, -0.8], dtype=torch.float64, requires_grad=True)
     for module in (torchdiffeq, node_runner):
         y0 = start()
         answers.append(answer(module, "odeint", times(context.sin()), y0, [y0, context, *net.parameters()]))
     assert_same(answers[1], answers[0])
-    assert "compiled" in explained(times(context), y0)
+    assert explained(times(context), y0) == "engine=compiled serves this call"
     assert "require a gradient" in explained(times(context), y0, adjoint_params=net.parameters())
+
+
+def test_numbers_that_change_with_every_call_are_compiled_a_few_times_and_tensors_once(monkeypatch: pytest.MonkeyPatch):
+    net, y0, made_for = made(Normalised), start(), []
+    failure = compiling._failure
+    monkeypatch.setattr(compiling, "_failure", lambda plan: (made_for.append(plan), failure(plan))[1])
+
+    def times(rate: float | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda t, y: net.net(net.norm(y)) * rate
+
+    for step in range(20):
+        rate = torch.tensor(1 / (1 + step), dtype=torch.float64)
+        ours, theirs = (solver.odeint(times(rate), y0, TS, **CALL) for solver in (node_runner, torchdiffeq))
+        assert_same([ours], [theirs])
+    assert len(made_for) == 1
+    made_for.clear()
+    with pytest.warns(UserWarning, match="numbers change: it was compiled 8 times"):
+        for step in range(20):
+            rate = 1 / (1 + step)
+            ours, theirs = (solver.odeint(times(rate), y0, TS, **CALL) for solver in (node_runner, torchdiffeq))
+            assert_same([ours], [theirs])
+    assert len(made_for) == compiling.MOST_VALUES
+    assert "keep a number that changes in a tensor" in explained(times(0.123), y0)
 
 
 WEIGHT = torch.tensor([[0.3, -1.0], [1.2, 0.1]], dtype=torch.float64, requires_grad=True)
