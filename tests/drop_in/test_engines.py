@@ -176,7 +176,7 @@ def test_a_field_that_runs_on_batches_of_vectors_only_is_refused_elsewhere():
     assert "it does not run on states (B, 1, D)" in why(field, states(3, 1, 2))
     assert "it does not run on states (D)" in why(field, states(2))
     package = MLP((2,)).double()
-    assert "native" in node_runner.explain(package, states(3, 2), TS)
+    assert "engine=native serves" in node_runner.explain(package, states(3, 2), TS)
     assert "MLP is for states (B, D), and the state is of shape (3, 1, 2)" in why(package, states(3, 1, 2))
 
 
@@ -366,11 +366,11 @@ def test_what_forward_notes_is_noted_as_with_torchdiffeq():
 
 @needs_compiler
 def test_the_fast_path_can_be_switched_off_and_on(monkeypatch: pytest.MonkeyPatch):
-    assert "native" in node_runner.explain(made(Net), start(), TS)
+    assert "engine=native serves" in node_runner.explain(made(Net), start(), TS)
     monkeypatch.setenv("NODE_RUNNER_FAST", "0")
     assert "switched off" in why()
     node_runner.fast_path(True)
-    assert "native" in node_runner.explain(made(Net), start(), TS)
+    assert "engine=native serves" in node_runner.explain(made(Net), start(), TS)
     node_runner.fast_path(False)
     assert "switched off" in why()
     theirs, ours = (answer(module, "odeint", Net, TS) for module in (torchdiffeq, node_runner))
@@ -421,7 +421,7 @@ def test_the_defaults_are_torchdiffeq_s():
 def test_a_field_of_a_flag_is_served():
     # SmallField asks `if self.time_dependent`.
     field, y0 = SmallField(), torch.ones(2, 3, dtype=torch.float64)
-    assert "native" in node_runner.explain(field, y0, TS)
+    assert "engine=native serves" in node_runner.explain(field, y0, TS)
     assert node_runner.odeint(field, y0, TS).shape == (3, 2, 3)
 
 
