@@ -14,7 +14,7 @@ import yaml
 from node_runner.cli import journal
 from node_runner.cli.choices import differing
 from node_runner.cli.compare.compared import Compared
-from node_runner.cli.compare.figure import factors, looks_of
+from node_runner.cli.compare.figure import factors, looks_of, room_for
 from node_runner.cli.compare.loss_curve import loss_curve
 from node_runner.cli.measures import Measures, measure
 from node_runner.reporting.run_folder import RunFolder
@@ -112,6 +112,12 @@ def of(*choices: dict[str, Any]) -> list[Compared]:
     """Runs that differ in these choices."""
     done = Measures("completed", "", 10)
     return [Compared(f"run{number}", RunFolder(Path()), chosen, done) for number, chosen in enumerate(choices)]
+
+
+def test_costs_that_are_nearly_one_do_not_fill_their_axis():
+    assert room_for([20.0, 19.999]) == (pytest.approx(18, rel=1e-3), 22.0)
+    assert room_for([20.0, 40.0]) is None
+    assert room_for([0.0, 0.0]) is None and room_for([]) is None
 
 
 def test_settings_that_change_together_are_one_factor_of_a_figure_and_seeds_are_none():

@@ -33,6 +33,9 @@ REACHED = {
 LINES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 MARKERS = "osD^vPX*"
 
+ALIKE = 0.05
+"""Costs within this share of each other are drawn as one place."""
+
 LETTERS = 150
 """Letters that fit on a line of the legend."""
 
@@ -136,6 +139,15 @@ def _draw_reached(
                 )
     clean(axes, grid=True)
     axes.set(xscale=_scale([x for x, _ in drawn]), yscale=_scale([y for _, y in drawn]))
+    if room := room_for([x for x, _ in drawn]):
+        axes.set_xlim(room)
+
+
+def room_for(costs: Sequence[float]) -> tuple[float, float] | None:
+    """Limits of an axis for costs that are one but for a few evaluations, which are not to fill it."""
+    if not costs or max(costs) <= 0 or max(costs) - min(costs) > ALIKE * max(costs):
+        return None
+    return (1 - 2 * ALIKE) * min(costs), (1 + 2 * ALIKE) * max(costs)
 
 
 def _scale(values: Sequence[float]) -> str:
