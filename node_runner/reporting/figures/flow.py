@@ -30,6 +30,8 @@ def draw(scene: Scene) -> Figure | None:
         axes.scatter(*states.T, c=colours, s=2.5, alpha=0.85, linewidths=0)
         axes.set_title(name)
         planar(clean(axes), x, y, scene.axis_names).label_outer()
+        # Not as many as fit: the layout makes room for the labels of larger panels than there are in the end.
+        axes.locator_params(nbins=4, steps=[1, 2, 5, 10])
     return figure
 
 
