@@ -52,6 +52,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
 
 
+MANY_MODULES = 100
+"""Imported since garbage was last looked for, from which it pays to do that."""
+
 _looked_at: tuple[str, int] = ("", 0)
 
 
@@ -63,11 +66,11 @@ def no_old_garbage(request: pytest.FixtureRequest) -> None:
     take longer than two steps.
     """
     global _looked_at
-    here = (request.node.nodeid.partition("::")[0], len(sys.modules))
-    if here != _looked_at:
+    file, modules = request.node.nodeid.partition("::")[0], len(sys.modules)
+    if file != _looked_at[0] or modules > _looked_at[1] + MANY_MODULES:
         gc.collect()
         gc.freeze()
-        _looked_at = here
+        _looked_at = file, modules
 
 
 @pytest.fixture(autouse=True)
