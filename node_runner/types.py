@@ -228,6 +228,10 @@ class Step(NamedTuple):
         return self.h.to(total.dtype) * total
 
 
+CONTINUOUS = ("on", "seminorm")
+"""Adjoints whose gradient is that of the equation, by a second solve backward in time."""
+
+
 @dataclass(frozen=True)
 class Gradient:
     """The gradient that a solve is to have: the adjoint's name, and the tolerance of its backward solve."""

@@ -210,17 +210,19 @@ def _not_an_entry(error: ValueError) -> str | None:
 
 def _of_component(cause: OmegaConfBaseException) -> str:
     """Such as ` of solver=rk4`, where the setting was looked for in a component."""
-    if not _in_component(cause):
+    kind = _component(cause)
+    if kind is None:
         return ""
-    group, _, name = cause.object_type.__name__.partition("_")  # type: ignore[union-attr]
+    group, _, name = kind.__name__.partition("_")
     return f" of {group}={name}"
 
 
-def _in_component(cause: OmegaConfBaseException) -> bool:
+def _component(cause: OmegaConfBaseException) -> type[Any] | None:
+    """The component in which the setting was looked for, if it was one."""
     from node_runner.registry import ComponentConfig
 
     kind = cause.object_type
-    return isinstance(kind, type) and issubclass(kind, ComponentConfig)
+    return kind if isinstance(kind, type) and issubclass(kind, ComponentConfig) else None
 
 
 def _is_empty(cause: OmegaConfBaseException, parent: str) -> bool:
@@ -239,9 +241,9 @@ def _nearest_key(cause: OmegaConfBaseException, key: str) -> str:
     node = cause.parent_node
     root = node._get_root() if node is not None else None
     place = OmegaConf.select(root, parent) if parent and root is not None else root
-    # A component's name is no setting: it is chosen as solver=rk4.
-    none = ("hydra", "name") if _in_component(cause) else ("hydra",)
-    known = [str(option) for option in place if option not in none] if place is not None else []
+    # No settings: a component's name, which is chosen as solver=rk4, and beside the groups what is Hydra's.
+    hidden = "name" if _component(cause) else "hydra"
+    known = [str(option) for option in place if option != hidden] if place is not None else []
     prefix = f"{parent}." if parent else ""
     name = key.rpartition(".")[2]
     # A setting of that very name in another group is what was meant: solver.rtol is tolerance.rtol.

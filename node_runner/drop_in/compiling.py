@@ -47,10 +47,11 @@ def compiled(plan: Plan) -> bool:
             _known.clear()
             _alike.clear()
         _known[kind] = (_failure(plan), plan.reading.held)
-        _alike[_without_numbers(kind)] += 1
+        alike = _without_numbers(kind)
+        _alike[alike] += 1
         if reason := _known[kind][0]:
             warnings.warn(f"{reason}: torchdiffeq serves this call, and those like it", stacklevel=4)
-        elif _alike[_without_numbers(kind)] == MOST_VALUES:
+        elif _alike[alike] == MOST_VALUES:
             warnings.warn(f"the field's numbers change: {RESTLESS}. torchdiffeq serves other values", stacklevel=4)
     return _known[kind][0] is None
 

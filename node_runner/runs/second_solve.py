@@ -6,8 +6,8 @@ forward solve's steps are.
 
 from __future__ import annotations
 
+from node_runner.types import CONTINUOUS
 
-CONTINUOUS = ("on", "seminorm")
 
 RATIO = 4.0
 """Evaluations backward for one forward from which it is said; 1 to 2 are usual between few output times."""

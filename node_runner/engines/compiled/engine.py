@@ -18,10 +18,8 @@ from node_runner.engines.compiled.trial import trial
 from node_runner.engines.failures import imprecise, unheard
 from node_runner.errors import ConfigError
 from node_runner.settings import Batching, Capture, CountOrZero
-from node_runner.types import DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
+from node_runner.types import CONTINUOUS, DISCRETE, Dynamics, Engine, Gradient, Method, Norm, Solution, offers
 
-
-CONTINUOUS = ("on", "seminorm")
 
 MOST_PRODUCTS = 300_000
 """Batch times weights up to which the gradient computes steps again, although it could keep their activations."""
