@@ -14,8 +14,9 @@ ARGS ?=
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help setup run sweep board test lint format typecheck check bench figures gpu-check wheel clean distclean
+.PHONY: help setup run sweep board test test-all lint format typecheck check bench figures gpu-check wheel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -39,8 +40,11 @@ sweep: $(INSTALLED) ## compare two solvers at two tolerances on the spiral; ARGS
 board: $(INSTALLED) ## show the runs in TensorBoard
 	$(BIN)/node-run board $(ARGS)
 
-test: $(INSTALLED) ## run the tests; ARGS="-m 'not slow'" leaves out the long ones
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: $(INSTALLED) ## run the tests but for the long ones; ARGS="-m slow" runs those alone
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: $(INSTALLED) ## run every test
+	$(PYTEST) $(ARGS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ format: $(INSTALLED) ## mend what ruff can mend
 typecheck: $(INSTALLED) ## check the types
 	$(BIN)/mypy node_runner
 
-check: lint typecheck test ## all three: lint, typecheck, test
+check: lint typecheck test-all ## what a change has to pass: lint, typecheck, test-all
 
 bench: $(INSTALLED) ## run every benchmark
 	set -e; for script in scripts/bench_*.py; do $(BIN)/python $$script $(ARGS); done

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from node_runner.models import MODELS
 
 
@@ -37,6 +39,7 @@ def test_every_model_is_looked_at():
     assert sorted([*(model for _, model in PAIRS), *LEFT_OUT]) == sorted(MODELS.names())
 
 
+@pytest.mark.slow
 def test_every_model_trains_on_a_device_that_is_not_the_cpu_and_a_tensor_that_was_left_there_is_found(tmp_path: Path):
     (tmp_path / "test_left.py").write_text(LEFT)
     contract = "tests/contracts/test_pairs.py::test_every_pair_of_data_set_and_model_trains_or_is_refused"

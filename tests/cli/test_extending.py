@@ -50,6 +50,7 @@ def test_one_of_each_kind_is_shown():
     assert {place.split("/")[0] for place in SHOWN} == {"datasets", "fields", "models", "solvers", "regularisers"}
 
 
+@pytest.mark.slow
 def test_they_work_together(extended: Path, environment: dict[str, str]):
     settings = ("dataset.train=4", "dataset.times=20", "trainer.window=5", "debug=fast", "hydra.run.dir=run")
     node_run(extended, environment, "--config-dir", "conf", *CHOSEN, *settings)

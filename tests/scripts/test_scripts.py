@@ -85,6 +85,7 @@ def test_a_residual_network_is_held_against_the_flow_with_its_weights(tmp_path):
         assert all(point["value"] >= 0 for point in points)
 
 
+@pytest.mark.slow
 def test_a_step_and_its_solve_are_timed_in_turns(tmp_path):
     assert main("bench_step", "--quick", "--problems", "spiral", "two_moons", "--out", tmp_path) == 0
     results = check_record(tmp_path, "bench_step")
@@ -93,6 +94,7 @@ def test_a_step_and_its_solve_are_timed_in_turns(tmp_path):
     assert all(min(*result["step"], *result["solve"]) > 0 for result in results)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 def test_the_changed_import_trains_the_demo_as_torchdiffeq_does(tmp_path):
     assert main("bench_drop_in", "--quick", "--out", tmp_path) == 0
@@ -165,6 +167,7 @@ def test_solvers_meet_their_orders(tmp_path):
     assert "scipy DOP853" in lines and "fixed_adams" not in lines
 
 
+@pytest.mark.slow
 def test_engines_are_measured_beside_torchdiffeq_with_the_error_of_each_gradient(tmp_path):
     arguments = ["--quick", "--no-peers", "--engines", "native", "--problems", "vector-block", "--out", tmp_path]
     assert main("bench_engines", *arguments) == 0
@@ -178,6 +181,7 @@ def test_engines_are_measured_beside_torchdiffeq_with_the_error_of_each_gradient
     assert all(row["from torchdiffeq's"] < 1e-3 for row in discrete)
 
 
+@pytest.mark.slow
 def test_steps_of_ones_own_are_as_many_as_each_trajectory_needs(tmp_path):
     arguments = ["--quick", "--no-peers", "--problems", "one-fast", "--out", tmp_path]
     assert main("bench_per_sample", *arguments) == 0
@@ -195,6 +199,7 @@ def test_problems_begin_without_a_gradient():
         assert all(parameter.grad is None for parameter in engine_problems.PROBLEMS[name]().field.parameters()), name
 
 
+@pytest.mark.slow
 def test_tighter_tolerances_give_better_gradients(tmp_path):
     arguments = ["--quick", "--no-peers", "--engines", "native", "--problems", "vector-block", "--out", tmp_path]
     assert main("bench_work_precision", *arguments) == 0
@@ -204,6 +209,7 @@ def test_tighter_tolerances_give_better_gradients(tmp_path):
         assert len(errors) == 5 and errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_textbook_run_is_timed_from_start_to_exit(tmp_path, monkeypatch):
     """Its programs are run in this process, where torch is imported already."""
     import bench_textbook
@@ -294,6 +300,7 @@ def test_figures_of_no_run_are_the_users_mistake(tmp_path, capsys):
     assert "no run with checkpoints/best.pt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_script_runs_as_a_program(tmp_path):
     """As `make` calls it: from another folder, with its neighbours importable."""
     done = subprocess.run(

@@ -103,6 +103,7 @@ def test_the_gradients_of_all_steps_at_once(name: str, times: str, caplog: pytes
     assert "step by step" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_gradients_of_all_steps_at_once_where_the_field_differentiates_itself(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="node_runner")
     wide = widened("hutchinson", field=scaled(ConcatSquash((DIM,), width=5, depth=1).double()), batch=1)

@@ -54,7 +54,7 @@ void gradient_of_tiles(Call& o, int from, int to, const Real* grad_ys, Real* gra
       const Vec* kept = nullptr;  // the tape of evaluation i is at kept + i * stride
       size_t stride = 0;
       if (o.keep == EVALUATIONS) {
-        kept = step->kept->data() + size_t(tile) * Net::TAPE;
+        kept = step->kept.data() + size_t(tile) * Net::TAPE;
         stride = size_t(tiles) * Net::TAPE;
       } else {
         Vec* fresh = tapes.data() + list.size() * Net::TAPE;
@@ -122,7 +122,7 @@ void gradient_of_tiles(Call& o, int from, int to, const Real* grad_ys, Real* gra
 template <class Evaluate>
 void recompute(const Call& o, const Step& step, int tile, int first, bool more, Vec* fresh,
                std::vector<std::vector<Vec>>& kt, Evaluate evaluate_again) {
-  const Vec* y0 = step.kept->data() + size_t(tile) * Net::STATE;
+  const Vec* y0 = step.kept.data() + size_t(tile) * Net::STATE;
   Vec now[Net::STATE];
   if (first) std::copy_n(y0 + size, Net::STATE, kt[0].data());
   for (int i = first; i < o.stages; i++) {

@@ -5,7 +5,6 @@
 // each layer at once. For Hutchinson's estimate K is 1; for the exact trace the probes are the K = D unit vectors,
 // and the squares of the same tangents sum up to the Jacobian's squared norm. The kinetic energy needs none.
 #pragma once
-#include <memory>
 #include <vector>
 #include "form.h"
 
@@ -386,12 +385,13 @@ struct Network {
   template <int l = 0>
   static void gather(const Evaluation* list, int count, Real* gradient) {
     // No static memory here: a process has many of these libraries, and they would share it by its name.
-    const std::unique_ptr<Vec[]> packed(PACKS ? new Vec[SIZES[l] * count] : nullptr);
-    if constexpr (PACKS) pack<l>(list, count, packed.get());
+    Vec* const packed = PACKS ? new Vec[SIZES[l] * count] : nullptr;
+    if constexpr (PACKS) pack<l>(list, count, packed);
     int j = 0;
-    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed.get(), count, j, gradient);
+    for (; j + 4 <= SIZES[l + 1]; j += 4) outer_rows<l, 4>(list, packed, count, j, gradient);
     if constexpr (SIZES[l + 1] % 4 > 0)
-      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed.get(), count, j, gradient);
+      for (; j < SIZES[l + 1]; j++) outer_rows<l, 1>(list, packed, count, j, gradient);
+    delete[] packed;
     if constexpr (l + 1 < L) gather<l + 1>(list, count, gradient);
   }
 

@@ -200,10 +200,10 @@ void solve_lanes(const Call& o, int thread, const std::vector<double>& first, co
         leave(l);
       }
     if (!running) break;
-    if (o.keep == EVALUATIONS && !block) block = pool.take(Net::TAPE * (stages - 1));
-    if (o.keep == STATES && !block) block = pool.take(2 * R);
+    if (o.keep == EVALUATIONS && block.empty()) block = pool.take(Net::TAPE * (stages - 1));
+    if (o.keep == STATES && block.empty()) block = pool.take(2 * R);
     const bool keeps_tapes = o.keep == EVALUATIONS;
-    take_lanes(o, lanes, t, h, from, ks, to, keeps_tapes ? block->data() : tape.data(), keeps_tapes ? Net::TAPE : 0);
+    take_lanes(o, lanes, t, h, from, ks, to, keeps_tapes ? block.data() : tape.data(), keeps_tapes ? Net::TAPE : 0);
     const Vec size = sizes(h);
     const Vec ratio = lane_norms([&](int r) {
       return combined(o.error, stages, size, ks, r) /
@@ -231,12 +231,12 @@ void solve_lanes(const Call& o, int thread, const std::vector<double>& first, co
       taken[l]++;
       if (next[l] == o.times) leave(l);
     }
-    if (block && any) {
+    if (!block.empty() && any) {
       attempt.kept = std::move(block);
-      Vec* kept = attempt.kept->data();
+      Vec* kept = attempt.kept.data();
       if (o.keep == STATES) std::copy_n(ks[0].data(), R, std::copy_n(from.data(), R, kept));
       else if (!all(moves))  // what a rejected step came to need not be finite, and zero times infinity is not zero
-        for (Vec& v : *attempt.kept) v = moves ? v : Vec{};
+        for (Vec& v : attempt.kept) v = moves ? v : Vec{};
       attempts[thread].push_back(std::move(attempt));
     }
     for (int r = 0; r < R; r++) {
@@ -244,7 +244,7 @@ void solve_lanes(const Call& o, int thread, const std::vector<double>& first, co
       ks[0][r] = moves ? ks[stages - 1][r] : ks[0][r];
     }
   }
-  if (block) pool.give(std::move(block));
+  if (!block.empty()) pool.give(std::move(block));
 }
 
 // The dense output of a lane, see `interpolate`.

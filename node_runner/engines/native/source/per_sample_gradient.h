@@ -89,7 +89,7 @@ void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* gr
       lanes.enter(l, step->who[l]);
     }
     pending.make_room(stages - 1);
-    const Vec* tapes = step->kept->data();
+    const Vec* tapes = step->kept.data();
     if (o.keep == STATES) {
       Vec* fresh = pending.next_tapes();
       from.assign(tapes, tapes + R), ks[0].assign(tapes + R, tapes + 2 * R);
@@ -114,7 +114,7 @@ void pull_attempts(const Call& o, const std::deque<Attempt>& log, const Real* gr
     const auto before = step + 1;
     for (int i = stages - 1; i >= 1; i--) {
       if (o.keep == EVALUATIONS && i > 1) fetch(tapes + (i - 2) * Net::TAPE);
-      else if (o.keep == EVALUATIONS && before != log.rend()) fetch(before->kept->data() + (stages - 2) * Net::TAPE);
+      else if (o.keep == EVALUATIONS && before != log.rend()) fetch(before->kept.data() + (stages - 2) * Net::TAPE);
       const Vec now = lanes.time(stage_times(o, i, step->t, step->h));
       pending.pull_back(now, lanes.probes.data(), tapes + (i - 1) * Net::TAPE, ak[i], into);
       if (i == stages - 1 && o.ends_in_solution)

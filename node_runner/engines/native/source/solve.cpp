@@ -4,8 +4,7 @@
 // by stage over all tiles, since the error of all of them decides about a step. The discrete gradient goes tile by
 // tile over all steps, since step sizes are constants in it and tiles then know nothing of each other.
 #include <deque>
-#include <memory>
-#include <mutex>
+#include <pthread.h>  // not <mutex>, which takes longer to compile than all other headers
 #if NODE_UNITS
 #include "units.h"
 #else
@@ -16,23 +15,28 @@
 // Memory of a size that is asked for again and again, once a step of every solve: kept for the next one.
 class Pool {
  public:
-  using Block = std::unique_ptr<std::vector<Vec>>;
+  using Block = std::vector<Vec>;
   Block take(size_t size) {
-    std::lock_guard<std::mutex> hold(lock_);
+    const Hold here(lock_);
     for (size_t i = free_.size(); i-- > 0;)
-      if (free_[i]->size() == size) {
+      if (free_[i].size() == size) {
         Block found = std::move(free_[i]);
         free_.erase(free_.begin() + i);
         return found;
       }
-    return std::make_unique<std::vector<Vec>>(size);
+    return Block(size);
   }
-  void give(Block block) {
-    std::lock_guard<std::mutex> hold(lock_);
+  void give(Block&& block) {
+    const Hold here(lock_);
     if (free_.size() < 4096) free_.push_back(std::move(block));
   }
  private:
-  std::mutex lock_;
+  struct Hold {
+    pthread_mutex_t& lock;
+    explicit Hold(pthread_mutex_t& l) : lock(l) { pthread_mutex_lock(&lock); }
+    ~Hold() { pthread_mutex_unlock(&lock); }
+  };
+  pthread_mutex_t lock_ = PTHREAD_MUTEX_INITIALIZER;
   std::vector<Block> free_;
 };
 static Pool pool;
@@ -105,7 +109,7 @@ struct Solve {
   }
   ~Solve() {
     for (Step& step : steps)
-      if (step.kept) pool.give(std::move(step.kept));
+      if (!step.kept.empty()) pool.give(std::move(step.kept));
 #if NODE_PER_SAMPLE
     for (auto& log : attempts)
       for (Attempt& attempt : log) pool.give(std::move(attempt.kept));
@@ -251,14 +255,14 @@ struct Solve {
 
   // Tapes that the next step will fill, if they are to be kept.
   Pool::Block tapes_for(const Call& o, int evaluations) {
-    return o.keep == EVALUATIONS ? pool.take(size_t(tiles) * Net::TAPE * evaluations) : nullptr;
+    return o.keep == EVALUATIONS ? pool.take(size_t(tiles) * Net::TAPE * evaluations) : Pool::Block();
   }
-  void keep(const Call& o, Step&& step, bool known, Pool::Block tapes) {
+  void keep(const Call& o, Step&& step, bool known, Pool::Block&& tapes) {
     if (o.keep == EVALUATIONS) step.kept = std::move(tapes);
     if (o.keep == STATES) {
       step.kept = pool.take(size * (known ? 2 : 1));
-      std::copy(y.begin(), y.end(), step.kept->begin());
-      if (known) std::copy(k[0].begin(), k[0].end(), step.kept->begin() + size);
+      std::copy(y.begin(), y.end(), step.kept.begin());
+      if (known) std::copy(k[0].begin(), k[0].end(), step.kept.begin() + size);
     }
     if (o.keep == EVALUATIONS || o.keep == STATES) steps.push_back(std::move(step));
   }
@@ -275,11 +279,10 @@ struct Solve {
 #endif
     o.nfe = nfe;
     o.kept_bytes = int64_t(outputs.size() + first_tape.size() + first_state.size()) * BYTES;
-    for (const Step& step : steps)
-      if (step.kept) o.kept_bytes += int64_t(step.kept->size()) * BYTES;
+    for (const Step& step : steps) o.kept_bytes += int64_t(step.kept.size()) * BYTES;
 #if NODE_PER_SAMPLE
     for (const auto& log : attempts)
-      for (const Attempt& attempt : log) o.kept_bytes += sizeof(Attempt) + attempt.kept->size() * BYTES;
+      for (const Attempt& attempt : log) o.kept_bytes += sizeof(Attempt) + attempt.kept.size() * BYTES;
 #endif
   }
 
@@ -296,16 +299,16 @@ struct Solve {
       if (o.accepted + o.rejected >= o.max_steps) return stop(o, TOO_MANY);
       if (!(t + h > t) || !finite(y)) return stop(o, TOO_SMALL);
       const double end = t + h;
-      take(o, t, h, end, true, tapes ? tapes->data() : scratch.data());
+      take(o, t, h, end, true, tapes.empty() ? scratch.data() : tapes.data());
       const Real ratio = error_ratio(o, h);
       if (accepted(o, h, ratio)) {
         o.accepted++;
-        Step step{t, h, end, {}, nullptr};
+        Step step{t, h, end, {}, {}};
         for (; j < o.times && clock[j] <= end; j++)
           step.outputs.push_back({j, Real((clock[j] - t) / (end - t))});
         interpolate(o, step);
         keep(o, std::move(step), true, std::move(tapes));
-        tapes = j < o.times ? tapes_for(o, o.stages - 1) : nullptr;
+        tapes = j < o.times ? tapes_for(o, o.stages - 1) : Pool::Block();
         t = end;
         y.swap(y1);
         k[0].swap(k[o.stages - 1]);
@@ -314,7 +317,7 @@ struct Solve {
       }
       h = next_step(o, h, ratio);
     }
-    if (tapes) pool.give(std::move(tapes));
+    if (!tapes.empty()) pool.give(std::move(tapes));
   }
 
   // Which of the two it is that ended the solve: a field that has left the numbers, or steps without end.
@@ -351,14 +354,14 @@ struct Solve {
     int64_t j = 1;
     for (size_t n = 0; n + 1 < ends.size(); n++) {
       const Real t = ends[n], end = ends[n + 1], h = end - t;
-      Step step{double(t), double(h), double(end), {}, nullptr};
+      Step step{double(t), double(h), double(end), {}, {}};
       for (; j < o.times && Real(clock[j]) <= end; j++) step.outputs.push_back({j, (Real(clock[j]) - t) / (end - t)});
       const int more = o.cubic && !step.outputs.empty();  // the slope at the end
       Pool::Block tapes = tapes_for(o, o.stages + more);
-      take(o, t, h, end, false, tapes ? tapes->data() : scratch.data());
+      take(o, t, h, end, false, tapes.empty() ? scratch.data() : tapes.data());
       o.accepted++;
       if (more) {
-        Vec* tape = tapes ? tapes->data() + o.stages * size_t(tiles) * Net::TAPE : scratch.data();
+        Vec* tape = tapes.empty() ? scratch.data() : tapes.data() + o.stages * size_t(tiles) * Net::TAPE;
         evaluate(end, y1.data(), slope_at_end().data(), tape);
         nfe += step.outputs.size() - 1;  // torchdiffeq evaluates it anew for each output, and so is it counted
       }
@@ -416,9 +419,11 @@ int64_t node_call_size() { return sizeof(Call); }
 // A solve; what it keeps for its gradient is returned, null where nothing is kept or the solve failed.
 void* node_forward(Call* o) {
   const NoSubnormals here;
-  auto solve = std::make_unique<Solve>(*o);
+  auto* const solve = new Solve(*o);
   solve->forward(*o);
-  return o->keep != NOTHING && o->status == DONE ? solve.release() : nullptr;
+  if (o->keep != NOTHING && o->status == DONE) return solve;
+  delete solve;
+  return nullptr;
 }
 void node_backward(void* solve, Call* o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   const NoSubnormals here;
