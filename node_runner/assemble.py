@@ -12,7 +12,7 @@ from torch import nn
 from node_runner.adjoints import ADJOINTS
 from node_runner.config import RunConfig
 from node_runner.datasets import DATASETS
-from node_runner.datasets.bounds import check_numbers, making
+from node_runner.datasets.parts.bounds import check_numbers, making
 from node_runner.engines import ENGINES
 from node_runner.errors import ConfigError, either
 from node_runner.fields import FIELDS

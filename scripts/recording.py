@@ -168,7 +168,7 @@ def parse(
 def mnist_missing() -> str | None:
     """Why MNIST cannot be used here without a download, or None."""
     from node_runner.datasets.mnist import MNIST
-    from node_runner.datasets.mnist_files import FILES
+    from node_runner.datasets.parts.mnist_files import FILES
 
     if importlib.util.find_spec("torchvision") is None:
         return "torchvision, which reads MNIST, is not installed"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node_runner.datasets import mnist_files
+from node_runner.datasets.parts import mnist_files
 
 
 def write_mnist(raw: Path, monkeypatch: pytest.MonkeyPatch, *, training: int, testing: int) -> None:

@@ -86,7 +86,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_use():
 
 
 def test_data_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from node_runner.datasets import mnist_files
+    from node_runner.datasets.parts import mnist_files
 
     def no_network(folder: Path, missing: list[str]) -> None:
         raise DataError(f"missing {missing[0]}")

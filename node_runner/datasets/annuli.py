@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.drawn import Drawn
-from node_runner.datasets.parts import mean_std, stream
+from node_runner.datasets.parts.drawn import Drawn
+from node_runner.datasets.parts.streams import mean_std, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import Count, Positive
 from node_runner.views import DataSpec, Labelled, View

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.parts import Array
-from node_runner.datasets.simulate import AnyArray, Simulation, stack_last
+from node_runner.datasets.parts.simulate import AnyArray, Simulation, stack_last
+from node_runner.datasets.parts.streams import Array
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, Between, Count, CountOrZero, NonNegative, Positive
 from node_runner.views import View

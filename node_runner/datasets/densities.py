@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.parts import TEST, TRAIN, VAL, mean_std, not_offered, stream
-from node_runner.datasets.shapes import SHAPES, entropy
+from node_runner.datasets.parts.shapes import SHAPES, entropy
+from node_runner.datasets.parts.streams import TEST, TRAIN, VAL, mean_std, not_offered, stream
 from node_runner.settings import Count, NonNegative, Seed
 from node_runner.views import DataSpec, Labelled, Points, Splits, View
 

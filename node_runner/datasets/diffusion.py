@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.graphs import laplacian, make_graph
-from node_runner.datasets.parts import Array, stream
-from node_runner.datasets.simulate import AnyArray, Simulation
+from node_runner.datasets.parts.graphs import laplacian, make_graph
+from node_runner.datasets.parts.simulate import AnyArray, Simulation
+from node_runner.datasets.parts.streams import Array, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, GraphShape, NonNegative, Positive
 from node_runner.views import DataSpec, Equation, View

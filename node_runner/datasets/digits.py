@@ -7,7 +7,7 @@ import functools
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
+from node_runner.datasets.parts.images import ImageData, Images, ImageSet, choose_test, hold_out
 from node_runner.errors import ConfigError
 from node_runner.settings import Count, Seed
 from node_runner.views import Splits

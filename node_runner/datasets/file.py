@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.file_series import FileSeries, classes_of
-from node_runner.datasets.grid import Grid, Layout, make_grid
-from node_runner.datasets.irregular import known_mean_std
-from node_runner.datasets.parts import TRAIN, mean_std, not_offered, stream
-from node_runner.datasets.tables import Chosen, Table, find_column, read_table
+from node_runner.datasets.parts.file_series import FileSeries, classes_of
+from node_runner.datasets.parts.grid import Grid, Layout, make_grid
+from node_runner.datasets.parts.irregular import known_mean_std
+from node_runner.datasets.parts.streams import TRAIN, mean_std, not_offered, stream
+from node_runner.datasets.parts.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtMost, Between, Positive, Seed
 from node_runner.views import DataSpec, Labelled, Points, Series, Splits, Trajectories, View

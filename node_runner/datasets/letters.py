@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import ImageData, Images, ImageSet
-from node_runner.datasets.parts import TEST, TRAIN, VAL, stream
+from node_runner.datasets.parts.images import ImageData, Images, ImageSet
+from node_runner.datasets.parts.streams import TEST, TRAIN, VAL, stream
 from node_runner.settings import Count, Seed
 from node_runner.views import Splits
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.parts import Array
-from node_runner.datasets.simulate import AnyArray, Simulation
+from node_runner.datasets.parts.simulate import AnyArray, Simulation
+from node_runner.datasets.parts.streams import Array
 from node_runner.settings import AtLeast, Count, Positive
 from node_runner.views import DataSpec, Equation, View
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.images import ImageData, Images, ImageSet, choose_test, hold_out
-from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, provide
+from node_runner.datasets.parts.images import ImageData, Images, ImageSet, choose_test, hold_out
+from node_runner.datasets.parts.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, provide
 from node_runner.settings import Count, Seed
 from node_runner.views import Splits
 

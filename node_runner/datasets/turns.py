@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.drawn import Drawn
-from node_runner.datasets.irregular import known_mean_std, some_of
-from node_runner.datasets.parts import Array, stream
+from node_runner.datasets.parts.drawn import Drawn
+from node_runner.datasets.parts.irregular import known_mean_std, some_of
+from node_runner.datasets.parts.streams import Array, stream
 from node_runner.settings import AtLeast, Between, Count, NonNegative
 from node_runner.views import DataSpec, Series, View
 

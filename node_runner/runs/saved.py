@@ -9,7 +9,7 @@ from node_runner.assemble import Experiment, assemble
 from node_runner.errors import ConfigError
 from node_runner.reporting.run_folder import RunFolder
 from node_runner.runs.config_file import load_run
-from node_runner.tasks.first_states import give_first_states
+from node_runner.tasks.techniques.first_states import give_first_states
 from node_runner.training import checkpoint
 
 

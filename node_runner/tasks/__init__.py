@@ -11,17 +11,17 @@ from node_runner.learning import Regulariser, Task
 from node_runner.models.parts.own_times import refuse_own_times
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks.classification import Classification
-from node_runner.tasks.conservation import Conservation
 from node_runner.tasks.density import Density
-from node_runner.tasks.derivatives import MatchedDerivatives
-from node_runner.tasks.first_states import LearnedFirstStates
-from node_runner.tasks.lines import MatchedLines
-from node_runner.tasks.noise import InputNoise
 from node_runner.tasks.paths import PathClassification
 from node_runner.tasks.processes import ProcessLearning
-from node_runner.tasks.residual import Residual
 from node_runner.tasks.series import SeriesRegression
-from node_runner.tasks.shooting import Shooting
+from node_runner.tasks.techniques.conservation import Conservation
+from node_runner.tasks.techniques.derivatives import MatchedDerivatives
+from node_runner.tasks.techniques.first_states import LearnedFirstStates
+from node_runner.tasks.techniques.lines import MatchedLines
+from node_runner.tasks.techniques.noise import InputNoise
+from node_runner.tasks.techniques.residual import Residual
+from node_runner.tasks.techniques.shooting import Shooting
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.views import DataSpec, Series, View
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from node_runner.batches import PointBatch
 from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.batches import Shuffled
-from node_runner.tasks.penalty import penalised
+from node_runner.tasks.parts.batches import Shuffled
+from node_runner.tasks.parts.penalty import penalised
 from node_runner.views import DataSpec, Points, View
 
 

@@ -12,9 +12,9 @@ from node_runner.batches import Lesson, SeriesBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import ProcessModel, Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.batches import Shuffled
-from node_runner.tasks.law import given, increment, log_likelihood, marginal, wasserstein
-from node_runner.tasks.penalty import penalised
+from node_runner.tasks.parts.batches import Shuffled
+from node_runner.tasks.parts.law import given, increment, log_likelihood, marginal, wasserstein
+from node_runner.tasks.parts.penalty import penalised
 from node_runner.tasks.series import series_batch
 from node_runner.views import DataSpec, Series, View
 

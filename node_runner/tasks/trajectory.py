@@ -12,10 +12,10 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import Regulariser, StepOutput
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.batches import Ahead, Shuffled, Windows
-from node_runner.tasks.penalty import penalised
-from node_runner.tasks.placed import Placed
-from node_runner.tasks.segments import Segments, growing, whole, window_lengths
+from node_runner.tasks.parts.batches import Ahead, Shuffled, Windows
+from node_runner.tasks.parts.penalty import penalised
+from node_runner.tasks.parts.placed import Placed
+from node_runner.tasks.parts.segments import Segments, growing, whole, window_lengths
 from node_runner.views import DataSpec, Equation, Trajectories, View
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node_runner.datasets.bounds import check_numbers
+from node_runner.datasets.parts.bounds import check_numbers
 from node_runner.errors import ConfigError
 from node_runner.views import DataSpec, Splits, Trajectories, View
 

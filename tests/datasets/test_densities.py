@@ -5,7 +5,7 @@ import torch
 
 from node_runner.datasets import DATASETS
 from node_runner.datasets.densities import PlaneDensity
-from node_runner.datasets.shapes import SHAPES
+from node_runner.datasets.parts.shapes import SHAPES
 from node_runner.errors import ConfigError
 from node_runner.views import View
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from node_runner.datasets.diffusion import Diffusion
-from node_runner.datasets.graphs import laplacian, make_graph
-from node_runner.datasets.reference import solve
+from node_runner.datasets.parts.graphs import laplacian, make_graph
+from node_runner.datasets.parts.reference import solve
 from node_runner.errors import ConfigError
 from node_runner.settings import GraphShape
 from node_runner.views import View

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from node_runner.datasets.file import File
-from node_runner.datasets.tables import CHUNK
+from node_runner.datasets.parts.tables import CHUNK
 from node_runner.errors import ConfigError
 from node_runner.views import Series, Splits, View
 from tests.cli.conftest import SHORT, NodeRun, here, node_run  # noqa: F401
@@ -368,7 +368,7 @@ def test_thousands_of_different_times_cost_no_grid(tmp_path: Path):
     assert File(path=str(path), step=1e-9, relative=False).splits(View.series).train.ys.shape[1] <= 6
     long = [*lines, *(f"long,{k},0,0" for k in range(2000))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("node_runner.datasets.grid.MOST", 10**6)
+        patch.setattr("node_runner.datasets.parts.grid.MOST", 10**6)
         refused = message(write(tmp_path, long), View.series)
     assert "301 series of 2 values, the longest of 2,000 rows, are too many; use dataset.cut" in refused
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from node_runner.datasets.images import ImageData, Images, choose_test, hold_out
+from node_runner.datasets.parts.images import ImageData, Images, choose_test, hold_out
 from node_runner.errors import ConfigError
 from node_runner.views import Splits, View
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from node_runner.datasets.mass_spring import MassSpring
-from node_runner.datasets.reference import solve
+from node_runner.datasets.parts.reference import solve
 from node_runner.errors import ConfigError
 from node_runner.views import View
 

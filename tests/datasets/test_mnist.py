@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from node_runner.datasets.mnist import MNIST
-from node_runner.datasets.mnist_files import TEST_LABELS, TRAIN_LABELS
+from node_runner.datasets.parts.mnist_files import TEST_LABELS, TRAIN_LABELS
 from node_runner.errors import ConfigError, DataError
 from node_runner.views import View
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torchvision.datasets
 
-from node_runner.datasets.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, provide
+from node_runner.datasets.parts.mnist_files import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, provide
 from node_runner.errors import DataError
 
 

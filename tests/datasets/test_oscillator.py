@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from node_runner.datasets.oscillator import Oscillator
-from node_runner.datasets.reference import solve
+from node_runner.datasets.parts.reference import solve
 from node_runner.views import View
 
 

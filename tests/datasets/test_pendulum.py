@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from node_runner.datasets.parts.reference import solve
 from node_runner.datasets.pendulum import Pendulum
-from node_runner.datasets.reference import solve
 from node_runner.views import View
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import kstest
 from sklearn.datasets import make_moons
 
-from node_runner.datasets.shapes import RADII, SHAPES
+from node_runner.datasets.parts.shapes import RADII, SHAPES
 
 
 WITH_DENSITY = [

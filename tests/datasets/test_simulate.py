@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from node_runner.config import compose_run
-from node_runner.datasets import DATASETS, reference
+from node_runner.datasets import DATASETS
 from node_runner.datasets.lotka_volterra import LotkaVolterra
 from node_runner.datasets.oscillator import Oscillator
-from node_runner.datasets.reference import BATCH, solve
+from node_runner.datasets.parts import reference
+from node_runner.datasets.parts.reference import BATCH, solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.datasets.van_der_pol import VanDerPol
 from node_runner.errors import ConfigError

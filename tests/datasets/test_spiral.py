@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from node_runner.datasets.reference import solve
+from node_runner.datasets.parts.reference import solve
 from node_runner.datasets.spiral import Spiral
 from node_runner.errors import ConfigError
 from node_runner.settings import SpiralForm

@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from node_runner.datasets import DATASETS
-from node_runner.datasets.reference import solve, solve_stiff
+from node_runner.datasets.parts.reference import solve, solve_stiff
 from node_runner.datasets.robertson import Robertson
 from node_runner.datasets.van_der_pol import VanDerPol, lienard_plane, period, phase_plane
 from node_runner.views import View

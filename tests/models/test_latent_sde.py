@@ -20,7 +20,7 @@ from node_runner.models.parts.gaussian import gaussian_divergence
 from node_runner.regularisers import REGULARISERS
 from node_runner.settings import ToleranceConfig
 from node_runner.solving import Solve, Tolerances
-from node_runner.tasks.law import log_likelihood
+from node_runner.tasks.parts.law import log_likelihood
 from node_runner.tasks.processes import process_batch
 from node_runner.views import DataSpec, View
 from tests.models.builders import LinearField, field_factory, make_model, spec

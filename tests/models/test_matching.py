@@ -11,10 +11,10 @@ from node_runner.datasets.bouncing_ball import BouncingBall
 from node_runner.models.event import EventODE
 from node_runner.models.parts.matching import heun
 from node_runner.tasks import TrajectoryRegression
-from node_runner.tasks.derivatives import MatchedDerivatives
-from node_runner.tasks.segments import whole
+from node_runner.tasks.parts.segments import whole
+from node_runner.tasks.techniques.derivatives import MatchedDerivatives
+from node_runner.tasks.techniques.warm_start import Matched
 from node_runner.tasks.trajectory import event_errors
-from node_runner.tasks.warm_start import Matched
 from node_runner.views import DataSpec, Trajectories, View
 from tests.models.builders import LinearField, accurate_solve, field_factory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node_runner.tasks.batches import Ahead, Shuffled, Windows, generator
+from node_runner.tasks.parts.batches import Ahead, Shuffled, Windows, generator
 
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks import TrajectoryRegression
-from node_runner.tasks.derivatives import MatchedDerivatives, slopes
-from node_runner.tasks.warm_start import Matched
+from node_runner.tasks.techniques.derivatives import MatchedDerivatives, slopes
+from node_runner.tasks.techniques.warm_start import Matched
 from node_runner.views import View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of

@@ -14,7 +14,7 @@ from node_runner.datasets.oscillator import Oscillator
 from node_runner.errors import ConfigError
 from node_runner.settings import FirstStates, TrainerConfig
 from node_runner.tasks import TrajectoryRegression, make_task
-from node_runner.tasks.first_states import LearnedFirstStates, mean_squares
+from node_runner.tasks.techniques.first_states import LearnedFirstStates, mean_squares
 from node_runner.views import Trajectories, View
 from tests.models.builders import field_factory, make_model, spec
 from tests.problems import differentiable, make_method

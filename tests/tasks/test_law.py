@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from torch.distributions import Normal as Gaussian
 
 from node_runner.datasets import DATASETS
-from node_runner.tasks.law import Normal, given, increment, log_likelihood, marginal, wasserstein
+from node_runner.tasks.parts.law import Normal, given, increment, log_likelihood, marginal, wasserstein
 from node_runner.views import Law, Series, View
 
 

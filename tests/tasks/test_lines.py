@@ -12,8 +12,8 @@ from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
 from node_runner.runs.rehearsal import rehearse
 from node_runner.tasks.density import Density
-from node_runner.tasks.lines import MatchedLines
-from node_runner.tasks.warm_start import Matched
+from node_runner.tasks.techniques.lines import MatchedLines
+from node_runner.tasks.techniques.warm_start import Matched
 from node_runner.views import View
 from tests.models.builders import spec
 from tests.runs import make_run, trainer_of

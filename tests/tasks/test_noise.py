@@ -12,7 +12,7 @@ from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import make_task
-from node_runner.tasks.noise import InputNoise
+from node_runner.tasks.techniques.noise import InputNoise
 from node_runner.views import View
 from tests.models.builders import spec
 from tests.runs import make_run, trainer_of

@@ -11,8 +11,8 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput
 from node_runner.tasks import TrajectoryRegression
-from node_runner.tasks.conservation import Conservation
-from node_runner.tasks.residual import Residual
+from node_runner.tasks.techniques.conservation import Conservation
+from node_runner.tasks.techniques.residual import Residual
 from node_runner.views import Equation, Trajectories, View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of

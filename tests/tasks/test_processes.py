@@ -13,7 +13,7 @@ from node_runner.datasets import DATASETS
 from node_runner.learning import ModelOutput
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import ProcessLearning
-from node_runner.tasks.law import given, log_likelihood, marginal
+from node_runner.tasks.parts.law import given, log_likelihood, marginal
 from node_runner.tasks.processes import process_batch
 from node_runner.types import SolveStats
 from node_runner.views import DataSpec, Series, View

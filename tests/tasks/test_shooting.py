@@ -11,7 +11,7 @@ from torch import Tensor
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import TrajectoryRegression
-from node_runner.tasks.shooting import Shooting, places
+from node_runner.tasks.techniques.shooting import Shooting, places
 from node_runner.views import DataSpec, Trajectories, View
 from tests.models.builders import LinearField, make_model, spec
 from tests.runs import make_run, trainer_of

@@ -12,7 +12,7 @@ from torch import Tensor
 from node_runner.errors import ConfigError
 from node_runner.settings import TrainerConfig
 from node_runner.tasks import trajectory
-from node_runner.tasks.segments import Segments, whole
+from node_runner.tasks.parts.segments import Segments, whole
 from node_runner.tasks.trajectory import TrajectoryRegression, parameter_error
 from node_runner.views import Equation, Trajectories, View
 from tests.models.builders import spec

@@ -100,7 +100,7 @@ def _threads() -> Finding:
 
 
 def _mnist() -> Iterator[Finding]:
-    from node_runner.datasets.mnist_files import FILES, difference
+    from node_runner.datasets.parts.mnist_files import FILES, difference
 
     given = os.environ.get("NODE_RUNNER_DATA")
     folder = Path(given or "data").expanduser().absolute() / "MNIST" / "raw"

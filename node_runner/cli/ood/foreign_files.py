@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_runner.datasets.tables import SUFFIXES, Chosen, read_table
+from node_runner.datasets.parts.tables import SUFFIXES, Chosen, read_table
 from node_runner.errors import DataError
 from node_runner.views import DataSpec
 

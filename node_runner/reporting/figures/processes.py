@@ -17,7 +17,7 @@ from node_runner.reporting.figures.style import (
     limits,
     sheet,
 )
-from node_runner.tasks.law import given, increment, marginal
+from node_runner.tasks.parts.law import given, increment, marginal
 from node_runner.tasks.series import series_batch
 
 

@@ -12,11 +12,11 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.around import Around
-from node_runner.tasks.batches import Shuffled
-from node_runner.tasks.penalty import penalised
-from node_runner.tasks.placed import Placed
-from node_runner.tasks.segments import growing, whole, window_lengths
+from node_runner.tasks.parts.batches import Shuffled
+from node_runner.tasks.parts.penalty import penalised
+from node_runner.tasks.parts.placed import Placed
+from node_runner.tasks.parts.segments import growing, whole, window_lengths
+from node_runner.tasks.techniques.around import Around
 from node_runner.tasks.trajectory import TrajectoryRegression
 from node_runner.views import Trajectories
 

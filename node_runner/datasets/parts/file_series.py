@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from node_runner.datasets.grid import Grid
-from node_runner.datasets.irregular import hide, seen_until
-from node_runner.datasets.parts import TEST, VAL, stream
-from node_runner.datasets.tables import Table
+from node_runner.datasets.parts.grid import Grid
+from node_runner.datasets.parts.irregular import hide, seen_until
+from node_runner.datasets.parts.streams import TEST, VAL, stream
+from node_runner.datasets.parts.tables import Table
 from node_runner.views import Series, Splits, View
 
 

@@ -11,11 +11,11 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.around import Around
-from node_runner.tasks.first_states import give_first_states, refuse_given
-from node_runner.tasks.penalty import penalised
-from node_runner.tasks.placed import Placed
-from node_runner.tasks.segments import evenly_spaced
+from node_runner.tasks.parts.penalty import penalised
+from node_runner.tasks.parts.placed import Placed
+from node_runner.tasks.parts.segments import evenly_spaced
+from node_runner.tasks.techniques.around import Around
+from node_runner.tasks.techniques.first_states import give_first_states, refuse_given
 from node_runner.views import DataSpec, Trajectories
 
 

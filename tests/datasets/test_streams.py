@@ -1,6 +1,6 @@
 import torch
 
-from node_runner.datasets.parts import mean_std, not_offered, stream
+from node_runner.datasets.parts.streams import mean_std, not_offered, stream
 from node_runner.errors import ConfigError
 from node_runner.views import View
 

@@ -11,8 +11,8 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import StepOutput, Task
 from node_runner.models.parts.positive import PositiveParameters
-from node_runner.tasks.around import Around
-from node_runner.tasks.placed import Placed
+from node_runner.tasks.parts.placed import Placed
+from node_runner.tasks.techniques.around import Around
 from node_runner.views import DataSpec, View
 
 

@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from node_runner.datasets.parts import TEST, TRAIN, VAL, not_offered
+from node_runner.datasets.parts.streams import TEST, TRAIN, VAL, not_offered
 from node_runner.settings import Count, Seed
 from node_runner.views import Splits, View
 

@@ -8,7 +8,7 @@ from torch import nn
 from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import ModelOutput, StepOutput, Task
-from node_runner.tasks.around import Around
+from node_runner.tasks.techniques.around import Around
 from node_runner.views import DataSpec, View
 
 

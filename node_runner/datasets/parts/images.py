@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from node_runner.datasets.parts import not_offered, stream
+from node_runner.datasets.parts.streams import not_offered, stream
 from node_runner.errors import ConfigError
 from node_runner.views import DataSpec, Labelled, Points, Splits, View
 

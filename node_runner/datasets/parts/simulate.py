@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_runner.datasets.parts import LONG, TEST, TRAIN, VAL, Array, mean_std, not_offered, stream
-from node_runner.datasets.reference import solve, solve_stiff
+from node_runner.datasets.parts.reference import solve, solve_stiff
+from node_runner.datasets.parts.streams import LONG, TEST, TRAIN, VAL, Array, mean_std, not_offered, stream
 from node_runner.errors import ConfigError
 from node_runner.settings import AtLeast, Count, CountOrZero, NonNegative, Positive, Seed
 from node_runner.views import DataSpec, Equation, Points, Splits, Trajectories, View

@@ -12,8 +12,8 @@ from node_runner.batches import TrajectoryBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import Task
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.placed import Placed
-from node_runner.tasks.warm_start import WarmStart
+from node_runner.tasks.parts.placed import Placed
+from node_runner.tasks.techniques.warm_start import WarmStart
 from node_runner.views import DataSpec, View
 
 

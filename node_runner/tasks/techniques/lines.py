@@ -8,7 +8,7 @@ from node_runner.batches import PointBatch
 from node_runner.errors import ConfigError
 from node_runner.learning import Task
 from node_runner.tasks.density import dequantised
-from node_runner.tasks.warm_start import WarmStart
+from node_runner.tasks.techniques.warm_start import WarmStart
 from node_runner.views import DataSpec
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from node_runner.datasets.parts import Array
+from node_runner.datasets.parts.streams import Array
 from node_runner.settings import GraphShape
 from node_runner.views import Graph
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from node_runner.learning import StepOutput, Task
 from node_runner.settings import TrainerConfig
-from node_runner.tasks.around import Around
+from node_runner.tasks.techniques.around import Around
 
 
 class Matched(NamedTuple):

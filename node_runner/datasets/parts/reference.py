@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from node_runner.datasets.parts import Array
+from node_runner.datasets.parts.streams import Array
 from node_runner.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from node_runner.datasets.tables import Table
+from node_runner.datasets.parts.tables import Table
 from node_runner.errors import ConfigError
 
 

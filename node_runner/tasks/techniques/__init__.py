@@ -1,0 +1,1 @@
+"""What `trainer` can add to the training of a task: each wraps a task, and is one."""
