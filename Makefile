@@ -62,8 +62,8 @@ check: lint typecheck test-all ## what a change has to pass: lint, typecheck, te
 bench: $(INSTALLED) ## run every benchmark
 	set -e; for script in scripts/bench_*.py; do $(BIN)/python $$script $(ARGS); done
 
-figures: $(INSTALLED) ## draw the figures again
-	$(BIN)/python scripts/make_figures.py $(ARGS)
+figures: $(INSTALLED) ## draw the figures of runs again; ARGS="outputs/RUN --formats pdf"
+	$(BIN)/node-run figures $(ARGS)
 
 gpu-check: $(INSTALLED) ## check and measure on a CUDA GPU
 	$(BIN)/python scripts/gpu_check.py $(ARGS)

@@ -281,6 +281,28 @@ def bench(
 
 
 @app.command(cls=RunCommand)
+def figures(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Runs, sweeps, or patterns (outputs).", show_default=False),
+    ] = None,
+    formats: Annotated[
+        str | None, typer.Option(help="Such as pdf,svg (those of the run if not given).", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu (that of the run if not given).", show_default=False)
+    ] = None,
+) -> None:
+    """Draw the figures of runs again, from their best weights: for a paper, or a run that was copied here.
+
+    Example: node-run figures outputs/RUN --formats pdf,svg
+    """
+    from node_runner.cli.figures import figures as draw
+
+    raise typer.Exit(1 if draw(runs or ["outputs"], formats, device) else 0)
+
+
+@app.command(cls=RunCommand)
 def board(
     folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("outputs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: the first free one from 6006.")] = 0,

@@ -44,7 +44,7 @@ def resume(run: Path, overrides: Sequence[str]) -> None:
     with _logging_to(folder.path / "run.log"):
         execute(config, folder.path, resume=True, live=True)
         if before == folder.result.stat().st_mtime_ns and any(each.startswith("figures") for each in overrides):
-            log.info("figures of a finished run are drawn by scripts/make_figures.py %s --formats pdf,svg", run)
+            log.info("figures of a finished run are drawn by: node-run figures %s --formats pdf,svg", run)
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def test_figures_may_have_other_formats_and_are_those_of_the_last_end(
     (spiral / "figures" / "trajectories.png").write_bytes(b"of step 6")
     done = node_run("resume", str(spiral), "figures=[svg]")
     assert done.code == 0
-    assert "make_figures.py outputs/spiral --formats pdf,svg" in done.err
+    assert "node-run figures outputs/spiral --formats pdf,svg" in done.err
     assert (spiral / "figures" / "trajectories.png").read_bytes() == b"of step 6"
     assert node_run("resume", str(spiral), "trainer.steps=7", "figures=[svg]", "logger=[csv]").code == 0
     assert (spiral / "figures" / "trajectories.svg").exists()

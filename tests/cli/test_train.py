@@ -50,11 +50,11 @@ def test_train_is_the_name_of_what_needs_none(node_run: NodeRun):
 def test_without_arguments_there_is_help(node_run: NodeRun):
     done = node_run()
     assert done.code == 0
-    for command in ("train", "list", "evaluate", "sample", "resume", "compare", "board", "doctor"):
+    for command in ("train", "list", "evaluate", "sample", "resume", "compare", "figures", "board", "doctor"):
         assert command in done.out
 
 
-@pytest.mark.parametrize("command", ["list", "evaluate", "sample", "resume", "compare", "board", "doctor"])
+@pytest.mark.parametrize("command", ["list", "evaluate", "sample", "resume", "compare", "figures", "board", "doctor"])
 def test_every_command_shows_an_example(node_run: NodeRun, command: str):
     done = node_run(command, "--help")
     assert done.code == 0

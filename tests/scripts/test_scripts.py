@@ -54,7 +54,7 @@ def check_record(folder, name):
     return content["results"]
 
 
-@pytest.mark.parametrize("name", [*MEASURING, "make_figures"])
+@pytest.mark.parametrize("name", MEASURING)
 def test_help_shows_the_question_and_a_command_line(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(name, "--help")
@@ -276,28 +276,6 @@ def test_noise_is_the_same_wherever_it_is_wanted():
     with gpu_training.noise_of_the_cpu():
         drawn = torch.rand_like(x), torch.randn_like(x), torch.randint(0, 2, (3,), device=x.device)
     assert all(torch.equal(a, b) for a, b in zip(plain, drawn, strict=True))
-
-
-@pytest.mark.slow
-def test_figures_are_drawn_again(tmp_path, capsys):
-    from node_runner.config import compose_run
-    from node_runner.runs.run import run
-
-    run(compose_run(["debug=fast", "device=cpu", "logger=[]"]), tmp_path / "spiral", live=False)
-    figures = sorted((tmp_path / "spiral" / "figures").glob("*.png"))
-    assert figures
-    for figure in figures:
-        figure.unlink()
-    (tmp_path / "not_a_run").mkdir()
-    assert main("make_figures", tmp_path, tmp_path / "spiral", "--formats", "png,svg") == 0
-    assert sorted((tmp_path / "spiral" / "figures").glob("*.png")) == figures
-    assert len(list((tmp_path / "spiral" / "figures").glob("*.svg"))) == len(figures)
-    assert len(capsys.readouterr().out.splitlines()) == 1
-
-
-def test_figures_of_no_run_are_the_users_mistake(tmp_path, capsys):
-    assert main("make_figures", tmp_path) == 1
-    assert "no run with checkpoints/best.pt" in capsys.readouterr().err
 
 
 @pytest.mark.slow
