@@ -71,7 +71,8 @@ def _is_of(function: Callable[..., Any], definition: ast.FunctionDef) -> bool:
     assert isinstance(around, ast.FunctionDef)
     around.body = [definition]
     written = compile(ast.Module([around], []), "<forward>", "exec", dont_inherit=True)
-    for _ in range(2):
-        written = next(const for const in written.co_consts if isinstance(const, CodeType))
+    # What its defaults and bounds of types compute comes before it, and a generic one is in a scope of its own.
+    for _ in range(3 if getattr(definition, "type_params", ()) else 2):
+        *_, written = (const for const in written.co_consts if isinstance(const, CodeType))
     # Not the code itself: a name that its file imports is compiled in another way.
     return all(getattr(code, names) == getattr(written, names) for names in ("co_names", "co_varnames", "co_freevars"))

@@ -67,8 +67,12 @@ def reads(module: nn.Module) -> Reads:
         raise Impure("its forward was replaced on the instance")
     if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
         raise Impure("it changes how modules are called or read")
-    definition = definition_of(kind.forward)
-    reader = _Reader(module, definition, kind.forward.__globals__)
+    forward = kind.forward
+    definition = definition_of(forward)
+    for value in (*(forward.__defaults__ or ()), *(forward.__kwdefaults__ or {}).values()):
+        if not _is_plain(value):
+            raise Impure("its forward has a default that is neither a plain value nor a function of torch")
+    reader = _Reader(module, definition, forward.__globals__)
     for name in reader.counters & set(reader.values):
         raise Impure(f"its forward counts in `self.{name}` and reads it")
     return Reads(reader.values, frozenset(reader.counters), reader.outside, reader.globals)
@@ -253,7 +257,7 @@ class _Reader:
             value = inspect.getattr_static(type(self.module), name, missing)
         if isinstance(value, nn.Module):  # of an object that is none
             return
-        if not (isinstance(value, bool | int | float | str | None) or _is_function(value)):
+        if not _is_plain(value):
             raise Impure(f"its forward uses `self.{name}`, which is neither a layer nor a plain value")
         self.values[name] = value
 
@@ -280,6 +284,11 @@ def _binds(target: ast.expr) -> bool:
 def _is_function(value: Any) -> bool:
     """Whether it is one of the functions above."""
     return callable(value) and not isinstance(value, nn.Module) and value in FUNCTIONS
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a plain value or one of the functions above."""
+    return isinstance(value, bool | int | float | str | None) or _is_function(value)
 
 
 def _is_torch_module(value: Any) -> bool:

@@ -580,6 +580,16 @@ class Helped(Net):
         return self.net(helper(y))
 
 
+class HelpedByDefault(Net):
+    def forward(self, t: Tensor, y: Tensor, help: Callable[[Tensor], Tensor] = helper) -> Tensor:
+        return self.net(help(y))
+
+
+class HelpedByKeyword(Net):
+    def forward(self, t: Tensor, y: Tensor, *, help: Callable[[Tensor], Tensor] = lambda y: helper(y)) -> Tensor:
+        return self.net(help(y))
+
+
 class OwnMethod(Net):
     def inner(self, y: Tensor) -> Tensor:
         self.nfe += 1
@@ -704,6 +714,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "counts outside": (CountsOutside, r"CALLS\[0\] \+= 1"),
     "counts globally": (CountsGlobally, "global CALLS"),
     "helped": (Helped, "helper"),
+    "helped by default": (HelpedByDefault, "default"),
+    "helped by keyword": (HelpedByKeyword, "default"),
     "own method": (OwnMethod, r"self\.inner"),
     "by time": (ByTime, "chooses"),
     "by time in line": (ByTimeInLine, "may do more"),
