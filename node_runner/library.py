@@ -93,10 +93,13 @@ def solver(
     rtol: float = 1e-4,
     atol: float = 1e-5,
     adjoint: str = "off",
-    engine: str = "torchdiffeq",
+    engine: str = "auto",
     **values: Any,
 ) -> Integrate:
-    """A differentiable solve (f, y0 (B, D...), ts (T,)) -> Solution."""
+    """A differentiable solve (f, y0 (B, D...), ts (T,)) -> Solution.
+
+    The engine is the fastest that can serve and compiles in a second or two: native, else torchdiffeq.
+    """
     tolerance = _plain("tolerance", ToleranceConfig, {"rtol": rtol, "atol": atol})
     return Solve(
         ENGINES.build(settings(ENGINES, engine)),

@@ -118,4 +118,5 @@ def _change(value: float, before: float | None) -> str:
         return ""
     if _difference(value, before) <= SAME:
         return "same"
-    return f"{100 * (value - before) / max(abs(before), 1e-12):+.2g}%"
+    change = 100 * (value - before) / max(abs(before), 1e-12)
+    return f"{change:+.0f}%" if abs(change) >= 100 else f"{change:+.2g}%"

@@ -135,7 +135,8 @@ def _missing_option(error: MissingConfigException) -> str:
     # Hydra knows the options of a group of which one is chosen, not those of a list.
     from node_runner.config import option_names
 
-    return f"{group}={name}: no such option; {did_you_mean(name, error.options or option_names(group))}"
+    refused = f"{group}={name}: no such option; {did_you_mean(name, error.options or option_names(group))}"
+    return f"{refused}; for {name}: {PLUGINS[group, name]}" if (group, name) in PLUGINS else refused
 
 
 def _ambiguous(error: HydraException) -> str:
@@ -160,6 +161,12 @@ ELSEWHERE = {
 }
 """What other tools call a setting: torchdiffeq and its examples, Lightning."""
 
+PLUGINS = {
+    ("hydra/launcher", "joblib"): "pip install 'node-runner[sweep]'",
+    ("hydra/sweeper", "optuna"): "pip install hydra-optuna-sweeper",
+}
+"""Options of Hydra's that are packages of their own."""
+
 EXPECTED = {"Float": "a number", "Integer": "a whole number", "bool": "true or false", "String": "text"}
 """OmegaConf's types in words."""
 
@@ -170,8 +177,9 @@ def _wrong_type(cause: OmegaConfBaseException) -> str:
     found = re.fullmatch(r"Value '(.*?)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+).*", line)
     if found and found[2] in EXPECTED:
         return f"expected {EXPECTED[found[2]]}, got {found[1] or 'nothing'}"
-    if "is not a ListConfig" in line:
-        return "expected a list, such as [1,2]"
+    plain = re.match(r"Invalid value assigned: (\w+) is not a ListConfig", line)
+    if plain:
+        return f"expected a list, such as {'[png,pdf]' if plain[1] == 'str' else '[1,2]'}"
     return line
 
 

@@ -40,11 +40,18 @@ def find_runs(places: Sequence[str]) -> list[RunFolder]:
     for place in places:
         matches = sorted(glob.glob(place)) if glob.has_magic(place) and not Path(place).exists() else [place]
         runs = [run for match in matches for run in _at(Path(match))]
+        if not runs and len(places) > 1 and _belongs_to_a_sweep(Path(place)):  # outputs/sweeps/NAME/*, by a shell
+            continue
         if not runs:
             there = matches and Path(matches[0]).exists()
             raise ConfigError(f"{place}: " + ("holds no run" if there else f"no such folder; {_nearest(Path(place))}"))
         found.update({run.path.resolve(): run for run in runs})
     return list(found.values())
+
+
+def _belongs_to_a_sweep(path: Path) -> bool:
+    """Whether this is a file that a sweep keeps beside its runs."""
+    return path.is_file() and (path.parent / journal.FILE).is_file()
 
 
 def _at(path: Path) -> Iterator[RunFolder]:

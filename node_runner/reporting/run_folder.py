@@ -14,7 +14,7 @@ from node_runner.errors import DataError
 
 
 class RunFolder:
-    """Writes and reads `outputs/<date>/<time>/` or a job's folder of a sweep.
+    """Writes and reads `outputs/<date>/<time>_<dataset>_<model>/` or a job's folder of a sweep.
 
     Args:
         path: the folder.

@@ -92,6 +92,23 @@ def test_folders_and_patterns_stand_for_the_runs_in_them(node_run: NodeRun, thre
     assert runs == ({"outputs/tight"} if "t*" in place else {str(run) for run in three})
 
 
+def test_what_a_sweep_keeps_beside_its_runs_is_left_out_of_what_a_shell_makes_of_a_pattern(
+    node_run: NodeRun, three: list[Path]
+):
+    beside = [three[0].parent / journal.FILE, three[0].parent / "comparison.png"]
+    for file in beside:
+        file.touch()
+    done = node_run("compare", *map(str, (*three, *beside)))
+    assert done.code == 0 and "tight" in done.out
+    assert "holds no run" in node_run("compare", str(beside[1])).line
+
+
+def test_runs_on_different_data_are_not_held_against_each_other(node_run: NodeRun, three: list[Path]):
+    assert "*" in node_run("compare", *map(str, three)).out
+    change(three[1], "config.yaml", dataset__name="oscillator")
+    assert "*" not in node_run("compare", *map(str, three)).out
+
+
 def test_hydra_s_own_copy_of_a_configuration_is_no_run(node_run: NodeRun, spiral: Path):
     (spiral / ".hydra").mkdir()
     shutil.copy(spiral / "config.yaml", spiral / ".hydra" / "config.yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ COMPOSED = {
     "+foo=1": "foo: no such setting",
     "logger.tensorboard.x=1": "logger.tensorboard.x: no such setting of logger=tensorboard; it has none",
     "~foo": "Could not delete from config",
+    "figures=pdf": "figures: expected a list, such as [png,pdf]",
     "figures.x=1": "'x': a list has entries .0, .1 and so on, or is given whole, such as figures=[png,pdf]",
     "data={a": "data={a: not a valid override",
 }
@@ -69,6 +71,7 @@ TYPED = {
     "experiment=hamil": "experiment=hamil: no such option; did you mean 'hamiltonian_drift'? (choose from",
     "regulariser=kinetic,jacobian": "Ambiguous value for argument 'regulariser=kinetic,jacobian' (add -m to run one "
     "job for each value, or use regulariser=[kinetic,jacobian] to choose them all)",
+    "hydra/launcher=joblb": "hydra/launcher=joblb: no such option; choose from ",
     "debug=1": "debug=1: no such option; choose from fast",
     "seed=1,2": "Ambiguous value for argument 'seed=1,2' (add -m",
     "--mutlirun": "--mutlirun: no such flag; did you mean '--multirun'?",
@@ -105,6 +108,12 @@ def test_what_cannot_be_composed_is_one_line(here: Path, typed: str, said: str):
         compose_run(["solver=midpoint", *typed.split()])
     line = explain(refused.value, ["list", "train"])
     assert line is not None and line.startswith(said) and "\n" not in line
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="Optuna is installed")
+def test_what_is_a_package_of_its_own_says_how_to_get_it(node_run: NodeRun):
+    said = "hydra/sweeper=optuna: no such option; choose from basic; for optuna: pip install hydra-optuna-sweeper"
+    assert node_run("-m", "hydra/sweeper=optuna").line == f"node-run: {said}"
 
 
 @pytest.mark.parametrize("typed", ["model.start={mu:20}", "model.start.mu=20"])

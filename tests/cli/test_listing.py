@@ -9,7 +9,7 @@ import pytest
 
 from node_runner.cli.list.command import groups
 from node_runner.cli.list.settings_table import CLASSES, settings_of, type_text
-from node_runner.config import REGISTRIES
+from node_runner.config import REGISTRIES, compose_run
 from node_runner.settings import Activation, Count, Positive, Relative, Share
 from tests.cli.conftest import NodeRun
 
@@ -66,6 +66,11 @@ def test_the_settings_of_every_option_can_be_shown(group: str, name: str):
         described = registry is not None or group in CLASSES
         assert not described or len(re.findall(r"[A-Za-z]{2,}", about)) > 1, f"{key}: {about}"
         assert not re.match(r"(see|as for) ", about), f"{key}: {about}"
+
+
+def test_a_setting_of_a_group_of_several_is_shown_by_the_key_that_sets_it(node_run: NodeRun):
+    assert "regulariser.kinetic.weight" in node_run("list", "regulariser", "kinetic").out
+    assert compose_run(["regulariser=kinetic", "regulariser.kinetic.weight=0.5"]).regulariser["kinetic"].weight == 0.5
 
 
 def test_an_experiment_is_listed_by_the_whole_of_its_question():

@@ -434,7 +434,8 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path, node_run: NodeRun)
     path = write(tmp_path, lines)
     done = node_run(*SHORT, "dataset=file", f"dataset.path={path}")
     assert done.code == 2
-    assert done.line == f"node-run: {path}, line 5, column 'x': expected a number, got 'abc'"
+    reason = "line 5, column 'x': expected a number, got 'abc'; dataset.values chooses the columns of the state"
+    assert done.line == f"node-run: {path}, {reason}"
     assert node_run(*SHORT, "dataset=file").line == "node-run: dataset=file: no file is given; use dataset.path=FILE"
 
 

@@ -1,4 +1,4 @@
-"""The moving average of the weights: the numbers of torch's own."""
+"""The moving average of the weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,32 @@ def change(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    model(torch.randn(6, 3))  # moves the buffers
+    model(torch.randn(6, 3, dtype=model[0].weight.dtype))  # moves the buffers
 
 
-def test_it_is_that_of_torch_to_the_bit():
-    model = network()
-    mine, reference = MovingAverage(model, 0.9), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
-    for _ in range(5):
+def test_weights_of_k_steps_ago_count_as_the_kth_power_of_the_decay():
+    model = network().double()
+    mine, seen = MovingAverage(model, 0.9), []
+    for step in range(1, 41):
+        change(model)
+        mine.update()
+        seen.append(copy.deepcopy(model.state_dict()))
+        shares = [0.9 ** (step - k) for k in range(1, step + 1)]
+        for name, value in mine.model().named_parameters():
+            expected = sum(share * state[name] for share, state in zip(shares, seen, strict=True)) / sum(shares)
+            torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_in_the_long_run_it_is_that_of_torch():
+    model = network().double()
+    mine, reference = MovingAverage(model, 0.5), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    for _ in range(60):
         change(model)
         mine.update()
         reference.update_parameters(model)
-        expected = reference.module.state_dict()
-        assert all(torch.equal(value, expected[name]) for name, value in mine.model().state_dict().items())
+    expected = dict(reference.module.named_parameters())
+    for name, value in mine.model().named_parameters():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
 
 
 def test_buffers_are_those_of_the_model_now():

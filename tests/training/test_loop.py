@@ -128,11 +128,11 @@ def test_the_moving_average_is_what_gets_validated_and_kept(tmp_path: Path):
     task = Scripted(validations=[4.0, 3.0, 2.0, 1.0])
     trainer, _ = make_trainer(tmp_path, task, steps=4, eval_every=1, average=0.75)
     trainer.train()
-    # Weights 0.8, 0.8^2, ... ; the average begins with the first of them.
-    averages, average = [], 0.8
+    # Weights 0.8, 0.8^2, ... ; those of k steps ago count as 0.75^k.
+    averages = []
     for step in range(1, 5):
-        average = average if step == 1 else 0.75 * average + 0.25 * 0.8**step
-        averages.append(average)
+        shares = [0.75 ** (step - k) for k in range(1, step + 1)]
+        averages.append(sum(share * 0.8**k for k, share in enumerate(shares, 1)) / sum(shares))
     assert [seen[0] for seen in task.seen] == pytest.approx(averages)
     assert trainer.model.value.tolist() == pytest.approx([averages[-1]])
     assert checkpoint.load(tmp_path / "best.pt", CPU)["model"]["value"].tolist() == pytest.approx([averages[-1]])

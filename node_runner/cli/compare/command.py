@@ -84,8 +84,8 @@ def _record(run: Compared, quality: Sequence[str], parameters: Sequence[str]) ->
 def _print(runs: Sequence[Compared], records: list[dict[str, Any]], quality: list[str], parameters: list[str]) -> None:
     chosen = list(runs[0].choices)
     measured = [*quality, *parameters, *(key for key in COSTS if any(record[key] is not None for record in records))]
-    # Losses and errors on different data are no better or worse than each other.
-    comparable = [key for key in measured if key in COSTS or ("dataset" not in chosen and key not in parameters)]
+    # Errors and costs on different data are no better or worse than each other.
+    comparable = [] if "dataset" in chosen else [key for key in measured if key not in parameters]
     best = {key: _best(key, records) for key in comparable}
     # What all names have in common stands above the table.
     common = _common([record["run"] for record in records])

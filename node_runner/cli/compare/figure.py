@@ -77,7 +77,9 @@ def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
             )
         ended_looks = {looks[runs.index(run)] for run in ended}
         if len(ended) > len(ended_looks):
-            legend.append(Line2D([], [], color="0.3", marker="|", markersize=9, linestyle="", label="range over seeds"))
+            by_seed = any(key.rpartition(".")[2] == "seed" for key in runs[0].choices)
+            alike = "range over seeds" if by_seed else "range over runs that are alike"
+            legend.append(Line2D([], [], color="0.3", marker="|", markersize=9, linestyle="", label=alike))
         columns = max(1, min(len(legend), LETTERS // max(4 + len(str(entry.get_label())) for entry in legend)))
         rows = 1 if len(ended) < 2 else 2
         figure = sheet(11.5, 3.0 * rows + 0.5 + 0.2 * math.ceil(len(legend) / columns), _headline(len(runs)))

@@ -41,12 +41,14 @@ def settings_of(group: str, file: Path, registry: Registry[Any] | None) -> Itera
         file: the option's YAML, whose values come before those of the code.
         registry: of the group, where it has one.
     """
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    text = file.read_text(encoding="utf-8")
+    content = yaml.safe_load(text) or {}
     values = {key: value for key, value in content.items() if key != "defaults"}
     if registry is not None:
         component = _component(group, file.stem, content.get("defaults", []))
         signature = registry.signature(str(values.pop("name", component)))
-        yield from _rows(group, list(signature.parameters), values, _of_component(signature))
+        package = re.match(rf"# @package ({group}\..+)", text)  # of a group of which several options may be chosen
+        yield from _rows(package[1] if package else group, list(signature.parameters), values, _of_component(signature))
     elif group in CLASSES:
         yield from _rows(group, _parameters(CLASSES[group]), values, _meanings(inspect.getdoc(CLASSES[group]) or ""))
     else:

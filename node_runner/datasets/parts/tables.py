@@ -197,7 +197,9 @@ def _numbers(cells: Sequence[str], table: Table, name: str, first: int) -> Array
             column[i] = float(cell)
         except ValueError:
             if cell.strip().lower() not in MISSING:
-                raise table.refuse(first + i, name, f"expected a number, got '{cell}'") from None
+                raise table.refuse(
+                    first + i, name, f"expected a number, got '{cell}'; dataset.values chooses the columns of the state"
+                ) from None
     return column
 
 
