@@ -3,8 +3,9 @@
 On a GPU the peak is the CUDA allocator's, above what was allocated before. On a CPU it is the
 process's resident memory: its high-water mark above what was resident before. Linux can reset
 that mark, so a later job of a sweep is not charged for an earlier one, and glibc can give back what
-an earlier one has freed, so that it is not spared either; elsewhere the mark of the whole process
-stands in, and `source` says so.
+an earlier one has freed, so that it is not spared either. Pages of files are left out there: the
+first job of a process would be charged for the code that it is the first to run. Elsewhere the mark
+of the whole process stands in, and `source` says so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import ctypes
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 
 
 MB = 2**20
+KEPT: list[Callable[[], object]] = []
+"""Each frees what an engine keeps for solves to come."""
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -41,23 +46,20 @@ class PeakMemory:
             self.source = "CUDA allocator, peak above the baseline"
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
+            self._peak: Callable[[], int] = partial(torch.cuda.max_memory_allocated, device)
             self._baseline = torch.cuda.memory_allocated(device)
         elif _reset_high_water_mark():
-            self.source = "resident memory of the process, peak above the baseline"
-            self._baseline = _status("VmRSS")
+            self.source = "resident memory of the process without pages of files, peak above the baseline"
+            self._peak = partial(_without_files, "VmHWM")
+            self._baseline = _without_files("VmRSS")
         else:
             self.source = "resident memory of the process, peak of its whole life above its peak so far"
+            self._peak = _lifetime_peak
             self._baseline = _lifetime_peak()
 
     def peak_mb(self) -> float:
         """Peak above the baseline so far, in MiB."""
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        elif STATUS.exists():
-            peak = _status("VmHWM")
-        else:
-            peak = _lifetime_peak()
-        return max(0, peak - self._baseline) / MB
+        return max(0, self._peak() - self._baseline) / MB
 
 
 def _reset_high_water_mark() -> bool:
@@ -71,13 +73,20 @@ def _reset_high_water_mark() -> bool:
 
 
 def _give_back_what_is_free() -> None:
-    """Have glibc return freed memory to the system: if it stayed in the baseline, using it again would not show."""
+    """Have engines and glibc return freed memory to the system: in the baseline, using it again would not show."""
+    for free in KEPT:
+        free()
     if not sys.platform.startswith("linux"):
         return
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _without_files(key: str) -> int:
+    """A figure of resident memory without the pages of files that are resident now, in bytes."""
+    return _status(key) - _status("RssFile")
 
 
 def _status(key: str) -> int:

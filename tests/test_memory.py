@@ -6,6 +6,8 @@ import gc
 import platform
 import sys
 import weakref
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +193,18 @@ def test_a_later_watch_is_not_spared_what_an_earlier_one_has_freed():
     job()
     found = [job() for _ in range(5)]  # a kernel that reclaims meanwhile, see above
     assert any(peak == pytest.approx(4000 * 2000 * 4 / MB, rel=0.3) for peak in found), found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files are told from memory on Linux alone")
+def test_pages_of_files_do_not_count(tmp_path: Path):
+    # As those of a library, whose code is read when it is first run.
+    (tmp_path / "library").write_bytes(b"x" * (64 * MB))
+    watch = PeakMemory(torch.device("cpu"))
+    if watch.source.startswith("resident memory of the process, peak of its whole life"):
+        pytest.skip("the kernel does not reset the peak here")
+    with (tmp_path / "library").open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as pages:
+        assert sum(pages[::4096]) == 64 * MB // 4096 * ord("x")
+        assert watch.peak_mb() < 16
 
 
 @pytest.mark.gpu

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from node_runner import memory
 from node_runner.engines.native.build import build
 from node_runner.engines.native.calls import Call
 from node_runner.forms import FieldForm, Integral, between
@@ -179,6 +180,8 @@ def library(network: Network) -> Library:
     handle.node_forward.argtypes = [ctypes.c_void_p]
     handle.node_backward.restype = None
     handle.node_backward.argtypes = [ctypes.c_void_p] * 5
+    handle.node_forget.restype = None
+    memory.KEPT.append(handle.node_forget)
     handle.node_release.restype = None
     handle.node_release.argtypes = [ctypes.c_void_p]
     assert handle.node_call_size() == ctypes.sizeof(Call), "calls.py and source/call.h differ"

@@ -30,6 +30,10 @@ class Pool {
     const Hold here(lock_);
     if (free_.size() < 4096) free_.push_back(std::move(block));
   }
+  void forget() {
+    const Hold here(lock_);
+    std::vector<Block>().swap(free_);
+  }
  private:
   struct Hold {
     pthread_mutex_t& lock;
@@ -430,4 +434,5 @@ void node_backward(void* solve, Call* o, const Real* grad_ys, Real* grad_y0, Rea
   static_cast<Solve*>(solve)->backward(*o, grad_ys, grad_y0, grad);
 }
 void node_release(void* solve) { delete static_cast<Solve*>(solve); }
+void node_forget() { pool.forget(); }
 }
