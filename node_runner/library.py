@@ -162,7 +162,7 @@ def fit(
     Args:
         model: from `model`, or any module with a `view` that answers as those do.
         data: what it was made for.
-        seed: of the batches.
+        seed: of the batches (first weights are drawn by `model`, after torch.manual_seed).
         lr: learning rate of Adam, which falls along half a cosine.
         device: where to train (None: a GPU if there is one, float32, one thread).
         report: told a line of metrics at each validation, such as `print` (None: nothing is said).

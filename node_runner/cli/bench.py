@@ -35,6 +35,8 @@ REFERENCE = "torchdiffeq"
 ROUNDS = 5
 ROUND_S = 0.3
 """Seconds that a round of each engine is to take, at the least one step."""
+WARM_UP = 6
+"""Steps at the most in which an engine may come to rest."""
 
 
 @dataclass
@@ -146,12 +148,15 @@ def measure(config: RunConfig, names: Sequence[str]) -> tuple[list[Measured], in
             if reference is not None:
                 result.difference = float((gradient - reference).norm() / reference.norm())
             trainers[name], total = trainer, trainer.total
-        times = rounds(trainers)
+        warm = {name: settled(trainer) for name, trainer in trainers.items()}
+        times = rounds(trainers, {name: max(1, round(ROUND_S / steps[-1])) for name, steps in warm.items()})
     for result in results:
         if result.engine in times:
             ms = times[result.engine]
             result.ms, result.smallest, result.largest = statistics.median(ms), min(ms), max(ms)
-            result.first_s = max(0.0, result.first_s - result.ms / 1000)
+            # What is compiled at the second step belongs to it.
+            begun = [result.first_s, *warm[result.engine]]
+            result.first_s = max(0.0, sum(begun) - len(begun) * result.ms / 1000)
     return results, total
 
 
@@ -169,23 +174,33 @@ def first_step(trainer: Trainer, result: Measured, seed: int) -> torch.Tensor:
     return torch.cat(gradients).double().clone()
 
 
-def rounds(trainers: dict[str, Trainer]) -> dict[str, list[float]]:
+def settled(trainer: Trainer) -> list[float]:
+    """Seconds of each step until one takes as long as the one before: an engine may compile at its second step too."""
+    found = [seconds(trainer, 1)]
+    while len(found) < WARM_UP:
+        found.append(seconds(trainer, 1))
+        if 1 / 3 < found[-1] / found[-2] < 3:
+            break
+    return found
+
+
+def rounds(trainers: dict[str, Trainer], steps: dict[str, int]) -> dict[str, list[float]]:
     """Milliseconds of a step in each round, by engine; the engines take turns, so that all see the same machine."""
     ms: dict[str, list[float]] = {name: [] for name in trainers}
-    steps = dict.fromkeys(trainers, 1)
-    for number_of_round in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
         for name, trainer in trainers.items():
-            began = time.perf_counter()
-            for _ in range(steps[name]):
-                trainer.optimise(measure_saved=False)
-                trainer.state.step = (trainer.state.step + 1) % trainer.total
-            synchronise(trainer.device)
-            passed = (time.perf_counter() - began) / steps[name]
-            if number_of_round == 0:  # warms up, and tells how many steps fill a round
-                steps[name] = max(1, round(ROUND_S / passed))
-            else:
-                ms[name].append(1000 * passed)
+            ms[name].append(1000 * seconds(trainer, steps[name]))
     return ms
+
+
+def seconds(trainer: Trainer, steps: int) -> float:
+    """Seconds of a step, mean of so many."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        trainer.optimise(measure_saved=False)
+        trainer.state.step = (trainer.state.step + 1) % trainer.total
+    synchronise(trainer.device)
+    return (time.perf_counter() - began) / steps
 
 
 def table(results: Sequence[Measured]) -> tuple[list[Row], list[str]]:
