@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -144,7 +145,7 @@ def model(
     if isinstance(field, str):
         make_field = FieldFactory(settings(FIELDS, field, **(field_settings or {})), autonomous=spec.autonomous)
     built: nn.Module = MODELS.build(settings(MODELS, name, **values), spec, make_field, solve, {})
-    return built
+    return built.to(torch.get_default_dtype())
 
 
 def fit(
@@ -176,6 +177,8 @@ def fit(
         ConfigError: a value out of its range, or that a module alone cannot serve.
     """
     config = _plain("trainer", TrainerConfig, values)
+    if not hasattr(model, "view"):
+        raise ConfigError(f"model: {type(model).__name__} has no `view` that it learns from; use nr.model(...)")
     if config.field_weight_decay:
         raise ConfigError("field_weight_decay: a module does not say which of its weights are the field's; "
                           "use node-run, or an optimiser of your own")  # fmt: skip

@@ -115,3 +115,14 @@ def test_what_is_no_run_is_not_loaded(finished: tuple[Path, float], tmp_path: Pa
         nr.load(finished[0], checkpoint="first")
     with pytest.raises(ConfigError, match="model=cnf: the weights fit their own model"):
         nr.load(finished[0], "model=cnf")
+
+
+def test_a_model_can_be_called_before_it_is_trained():
+    data = nr.dataset("spiral")
+    model = nr.model("node", data, nr.solver("dopri5"))
+    assert model(torch.randn(3, 2), torch.linspace(0, 1, 4)).value.shape == (4, 3, 2)
+
+
+def test_what_is_no_model_is_named():
+    with pytest.raises(ConfigError, match=r"Linear has no `view` that it learns from; use nr\.model"):
+        nr.fit(torch.nn.Linear(2, 2), nr.dataset("spiral"))

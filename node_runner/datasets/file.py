@@ -17,7 +17,7 @@ from node_runner.datasets import DATASETS
 from node_runner.datasets.parts.file_series import FileSeries, classes_of
 from node_runner.datasets.parts.grid import Grid, Layout, make_grid
 from node_runner.datasets.parts.irregular import known_mean_std
-from node_runner.datasets.parts.streams import TRAIN, mean_std, not_offered, stream
+from node_runner.datasets.parts.streams import TRAIN, Array, mean_std, not_offered, stream
 from node_runner.datasets.parts.tables import Chosen, Table, find_column, read_table
 from node_runner.errors import ConfigError
 from node_runner.settings import Above, AtMost, Between, Positive, Seed
@@ -25,6 +25,10 @@ from node_runner.views import DataSpec, Labelled, Points, Series, Splits, Trajec
 
 
 log = logging.getLogger("node_runner")
+
+
+SLOW, LONG = 5.0, 50.0
+"""Units of time in which the state moves by its deviation, and that the data last, from which a warning is due."""
 
 
 @DATASETS.register("file", "your own data: a CSV, NPZ or Parquet file, one row an observation")
@@ -206,6 +210,7 @@ class File:
         }
         gaps = "" if seen.all() else f", {seen.mean():.1%} of it observed"
         log.info("%s", self._in_words(grid, end, left_out, gaps))
+        self._warn_of_slow_time(grid.ts[:end], ys[:, :end], seen[:, :end])
 
         def part(rows: NDArray[np.int64], end: int) -> Trajectories:
             mask = torch.from_numpy(seen[rows, :end])
@@ -214,6 +219,18 @@ class File:
 
         extra = {} if self.until is None else {"test_long": part(test, len(grid.ts))}
         return Splits(part(train, end), part(val, end), part(test, end), extra)
+
+    def _warn_of_slow_time(self, ts: Array, ys: Array, seen: NDArray[np.bool_]) -> None:
+        """An untrained field moves the state by about its deviation in a unit of time: where the data need many for
+        that, it may explode before their end.
+        """
+        unit, length = time_to_move(ts, ys, seen), ts[-1] - ts[0]
+        if unit >= SLOW and length > LONG:
+            log.warning(
+                "%s: the state takes some %.2g units of '%s' to move by its deviation, an untrained field about one, "
+                "and so may explode over %.4g of them; use times divided by %.2g",
+                self.path, unit, self.time, length, unit,
+            )  # fmt: skip
 
     @functools.cached_property
     def _states(self) -> Splits[Points]:
@@ -313,3 +330,14 @@ class File:
 def _observed(part: Trajectories) -> Tensor:
     """(n, D) the states that were observed."""
     return part.ys.flatten(0, 1) if part.mask is None else part.ys[part.mask]
+
+
+def time_to_move(ts: Array, ys: Array, seen: NDArray[np.bool_]) -> float:
+    """Time in which states (N, T, D), where seen (N, T), move by their deviation, mean over all axes that vary."""
+    both = seen[:, 1:] & seen[:, :-1]
+    deviation = ys[seen].std(axis=0)
+    varies = deviation > 0
+    if not both.any() or not varies.any():
+        return 0.0
+    speed = np.abs(np.diff(ys, axis=1) / np.diff(ts)[:, None])[both][:, varies] / deviation[varies]
+    return float(1 / speed.mean()) if speed.any() else 0.0

@@ -60,8 +60,10 @@ class TrajectoryRegression:
         segments = Segments(part)
         lengths = segments.lengths
         if segments.begins is not None and not segments.even:
-            raise ConfigError(f"trainer.window={full}: segments must start where a state was observed, and these "
-                              "trajectories have gaps and uneven times; use trainer.window=null")  # fmt: skip
+            setting = "window_start" if config.window is None else "window"
+            raise ConfigError(f"trainer.{setting}={getattr(config, setting)}: segments must start where a state was "
+                              f"observed, and these trajectories have gaps and uneven times; use trainer.{setting}=null"
+                              )  # fmt: skip
         size = config.batch_size or len(part)
         windows = Windows(lengths, size, full, seed, part.device, shared_start=not segments.even)
         length = growing(start, full, config.curriculum_share, progress)

@@ -72,6 +72,24 @@ def test_series_may_alternate_and_columns_stand_anywhere(tmp_path: Path):
     assert states(splits) == {(float(k), 10.0 * i + k) for i in range(6) for k in range(5)}
 
 
+def test_the_series_may_be_the_classes_too(tmp_path: Path):
+    data = File(path=str(write(tmp_path, rows_of())), label="id")
+    part = data.splits(View.paths).train
+    assert data.spec(View.paths).class_names == [f"s{i}" for i in range(6)]
+    assert len(part) == 4
+
+
+@pytest.mark.parametrize(("unit", "warned"), [(1.0, False), (40.0, True)])
+def test_a_unit_of_time_that_is_short_for_the_data_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, unit: float, warned: bool
+):
+    # sin moves by its deviation, 0.71, in 1.1 units of time: its speed is 0.64 on the average.
+    lines = [f"s{i},{unit * k / 10},{math.sin(k / 10)}" for i in range(6) for k in range(630)]
+    with caplog.at_level(logging.WARNING, "node_runner"):
+        File(path=str(write(tmp_path, lines, header="id,t,x"))).splits(View.trajectories)
+    assert [record.message.endswith("use times divided by 44") for record in caplog.records] == [True] * warned
+
+
 def test_irregular_times_share_a_grid_and_gaps_are_masked(tmp_path: Path):
     lines = [f"s{i},{100 * i + t},{i},{t}" for i in range(3) for t in ((0, 1, 4), (0, 2.5), (0, 1, 2.5, 4))[i]]
     splits = File(path=str(write(tmp_path, lines))).splits(View.trajectories)

@@ -154,7 +154,7 @@ def _text(path: Path, delimiter: str, choose: Choose) -> Table:
                     raise DataError(f"{path}, {where(first + i)}: expected {len(header)} fields, as the first line "
                                     f"has, got {len(row)}")  # fmt: skip
             cells = list(zip(*rows, strict=True))
-            for name in chosen.words:
+            for name in words:
                 words[name] += [kept.setdefault(cell, cell.strip()) for cell in cells[places[name]]]
             for name in chosen.numbers:
                 numbers[name].append(_numbers(cells[places[name]], table, name, first))

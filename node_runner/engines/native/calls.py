@@ -23,7 +23,7 @@ NOTHING, EVALUATIONS, STATES, OUTPUTS = range(4)
 KEEP = {"off": EVALUATIONS, "checkpoint": STATES, "on": OUTPUTS, "seminorm": OUTPUTS}
 """What the forward solve keeps for each gradient."""
 
-DONE, TOO_SMALL, NOT_FINITE, TOO_MANY = range(4)
+DONE, TOO_SMALL, NOT_FINITE, TOO_MANY, NO_MEMORY = range(5)
 
 _INTEGER, _NUMBER, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -145,6 +145,7 @@ class NativeSolve:
 
         Raises:
             SolveFailed: the solve gave up.
+            MemoryError: what it keeps has no room.
         """
         began = time.perf_counter()
         call, stats = self._call, self.stats
@@ -154,6 +155,8 @@ class NativeSolve:
             stats.book_samples(self._steps)
         stats.kept_bytes = call.kept_bytes if self._kept else 0
         stats.seconds_forward = time.perf_counter() - began
+        if call.status == NO_MEMORY:
+            raise MemoryError(f"engine=native, after {call.accepted} steps of {call.batch} samples")
         if call.status != DONE:
             if self._steps is None:
                 raise SolveFailed(self._failure(-1, call.accepted, call.rejected))
@@ -169,6 +172,7 @@ class NativeSolve:
 
         Raises:
             SolveFailed: the backward solve of a continuous adjoint gave up.
+            MemoryError: as `forward`.
         """
         began = time.perf_counter()
         call, stats = self._call, self.stats
@@ -179,6 +183,8 @@ class NativeSolve:
         self.library.handle.node_backward(self._kept, ctypes.byref(call), *pointers)
         stats.nfe_backward = call.nfe_backward
         stats.accepted_backward, stats.rejected_backward = call.accepted_backward, call.rejected_backward
+        if call.status == NO_MEMORY:
+            raise MemoryError("engine=native, in the gradient of a solve")
         if call.status != DONE:
             why = self._failure(0, call.accepted_backward, call.rejected_backward)
             raise SolveFailed(f"in the backward solve of the adjoint: {why}")
@@ -215,7 +221,17 @@ class Differentiable(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
-        """Run the gradient's pass; the library copied the parameters, so they may have changed since."""
+        """Run the gradient's pass; the library copied the parameters, so they may have changed since.
+
+        Raises:
+            RuntimeError: several gradients are asked for at once.
+        """
+        kinds = torch._C._functorch
+        if kinds.is_batchedtensor(grad_ys) or kinds.is_legacy_batchedtensor(grad_ys):
+            raise RuntimeError(
+                "engine=native finds one gradient at a time, not a batch of them (is_grads_batched, vectorize=True, "
+                "vmap): use engine=torchdiffeq, for a changed import node_runner.fast_path(False)"
+            )
         grad_y0, gradients = ctx.solve.backward(grad_ys)
         wanted = zip(ctx.needs_input_grad[2:], gradients, strict=True)
         return (None, grad_y0 if ctx.needs_input_grad[1] else None, *(g if w else None for w, g in wanted))

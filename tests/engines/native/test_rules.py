@@ -399,3 +399,34 @@ def test_a_later_run_is_not_spared_the_memory_that_an_earlier_one_left_for_the_n
     found = [peak() for _ in range(5)]  # a kernel that reclaims pages meanwhile hides some of it
     assert max(found) > 20
     assert sorted(found)[2] > 0.7 * max(found), found
+
+
+@needs_compiler
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds the memory of a process")
+def test_memory_that_is_not_there_is_an_error_and_no_end_of_the_process():
+    import resource
+
+    tolerances = Tolerances(ToleranceConfig())
+    solve, short = (
+        Solve(NativeEngine(), make_method("rk4", step_size=size), ADJOINTS.get("off")(), tolerances)
+        for size in (1e-6, 0.1)
+    )
+    field, y0 = MLP((2,), width=64, depth=1), torch.randn(256, 2)
+    short(field, y0, TS)  # compiles
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28, before[1]))
+    try:
+        with pytest.raises(MemoryError, match=r"engine=native, after \d+ steps of 256 samples"):
+            solve(field, y0, TS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@needs_compiler
+def test_gradients_in_a_batch_are_refused_with_who_can_find_them():
+    solve = Solve(NativeEngine(), make_method("rk4"), ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+    field, y0 = MLP((2,), width=4, depth=1), torch.randn(3, 2, requires_grad=True)
+    ys = solve(field, y0, TS).ys
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*use engine=torchdiffeq"):
+        torch.autograd.grad(ys, y0, torch.ones(2, *ys.shape), is_grads_batched=True)

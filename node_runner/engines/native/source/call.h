@@ -25,7 +25,7 @@ struct Call {
 
   // results
   Real* ys;                    // (times, batch, R)
-  int64_t status;              // 0 done, 1 the step is too small, 2 not finite, 3 max_steps spent
+  int64_t status;              // 0 done, 1 the step is too small, 2 not finite, 3 max_steps spent, 4 no memory
   double t, h;                 // where it stopped
   int64_t sample;              // and which one it was, where each has steps of its own
   int64_t* steps;              // (2, batch) accepted and rejected of each sample, likewise
@@ -33,4 +33,4 @@ struct Call {
 };
 
 enum Keep { NOTHING, EVALUATIONS, STATES, OUTPUTS };
-enum Status { DONE, TOO_SMALL, NOT_FINITE, TOO_MANY };
+enum Status { DONE, TOO_SMALL, NOT_FINITE, TOO_MANY, NO_MEMORY };

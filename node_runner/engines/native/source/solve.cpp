@@ -423,15 +423,24 @@ int64_t node_call_size() { return sizeof(Call); }
 // A solve; what it keeps for its gradient is returned, null where nothing is kept or the solve failed.
 void* node_forward(Call* o) {
   const NoSubnormals here;
-  auto* const solve = new Solve(*o);
-  solve->forward(*o);
+  Solve* solve = nullptr;
+  try {
+    solve = new Solve(*o);
+    solve->forward(*o);
+  } catch (...) {  // of memory that is not there: nothing else is thrown
+    o->status = NO_MEMORY;
+  }
   if (o->keep != NOTHING && o->status == DONE) return solve;
   delete solve;
   return nullptr;
 }
 void node_backward(void* solve, Call* o, const Real* grad_ys, Real* grad_y0, Real* grad) {
   const NoSubnormals here;
-  static_cast<Solve*>(solve)->backward(*o, grad_ys, grad_y0, grad);
+  try {
+    static_cast<Solve*>(solve)->backward(*o, grad_ys, grad_y0, grad);
+  } catch (...) {
+    o->status = NO_MEMORY;
+  }
 }
 void node_release(void* solve) { delete static_cast<Solve*>(solve); }
 void node_forget() { pool.forget(); }
