@@ -9,9 +9,9 @@ Method. The field is a multilayer perceptron (tanh, two hidden layers as wide as
 with more and more steps, and dopri5 over longer and longer times. Each point runs in a fresh process, since an
 allocator that has grown once does not show the next growth: after a small solve as warm-up, the peak is that of one
 forward and backward pass (`PeakMemory`, as in memory/peak_mb), saved_mb is what autograd keeps between the two, and
-the time is the median of further passes. All solves go through the runner's engine and adjoints. Gradients are
-compared apart from that, in float64 and at a tight tolerance on a small batch: |g - g_off| / |g_off| over all
-parameters, with g_off the exact gradient of the computed numbers.
+the time is the median of further passes. All solves go through engine=torchdiffeq and the runner's adjoints.
+Gradients are compared apart from that, in float64 and at a tight tolerance on a small batch: |g - g_off| / |g_off|
+over all parameters, with g_off the exact gradient of the computed numbers.
 
 Reading. `off` keeps every stage of every step, so its memory is a line in the steps: the fit gives MiB a step and
 the share of the variance it explains (R2). `on` and `seminorm` keep the states at the output times only and must be
@@ -97,7 +97,9 @@ class Problem:
         self.field.to(self.device, dtype)
         self.y0 = torch.randn(point.batch, point.state, dtype=torch.float64).to(self.device, dtype)
         steps = {"step_size": 1 / point.size} if point.solver == "rk4" else {}
-        self.solve = solver(point.solver, rtol=point.rtol, atol=point.atol, adjoint=point.adjoint, **steps)
+        self.solve = solver(
+            point.solver, rtol=point.rtol, atol=point.atol, adjoint=point.adjoint, engine="torchdiffeq", **steps
+        )
         self.end = 1.0 if steps else point.size
 
     def forward(self, share: float = 1.0) -> tuple[Tensor, SolveStats]:

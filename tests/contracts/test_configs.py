@@ -52,6 +52,7 @@ def test_every_pair_belongs_to_a_data_set_and_a_model(file: Path):
     assert file.stem in pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((CONFIGS / "pair").glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_pair_composes_with_every_field_and_optimiser(file: Path):
     # A setting that only one of them has would refuse the others.
@@ -101,6 +102,7 @@ def test_an_experiment_says_what_it_asks_how_to_run_it_and_what_to_expect(name: 
     assert f"node-run experiment={name}" in text or f"node-run -m experiment={name}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

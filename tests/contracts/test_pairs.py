@@ -115,6 +115,7 @@ def test_a_data_set_alone_has_a_model_that_can_learn_from_it(dataset: str):
     assert ASKS_MORE.get(model, lambda data: True)(DATASETS.build(run.dataset))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES.names())
 @pytest.mark.parametrize("adjoint", ADJOINTS.names())
 @pytest.mark.parametrize("solver", SOLVERS.names())
@@ -143,6 +144,7 @@ def test_every_solver_trains_with_every_adjoint_or_is_refused(
         assert_refused_in_a_sentence(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", FIELDS.names())
 @pytest.mark.parametrize("model", MODELS.names())
 @pytest.mark.parametrize("dataset", ["spiral", "digits", "two_moons"])

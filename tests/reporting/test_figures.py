@@ -90,6 +90,7 @@ def heading(figure: Figure) -> str:
     return figure.get_suptitle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "model"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 def test_every_pair_gets_figures_that_show_something_and_name_their_axes(dataset: str, model: str) -> None:
     built = experiment(dataset, model)

@@ -79,6 +79,7 @@ WALKS = {
 """Settings of the engine for each way through a solve."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize(("name", "times"), [*((name, "forward") for name in ADAPTIVE), ("dopri5", "backward")])
@@ -176,6 +177,7 @@ def test_what_a_solve_is_made_of_is_told_by_its_size():
     assert CompiledEngine(capture=Capture.compiled).loops(state.to("meta"), 100, "off")
 
 
+@pytest.mark.slow
 @GRIDS
 @pytest.mark.parametrize("adjoint", GRADIENTS[:3])
 @pytest.mark.parametrize(("name", "times"), [*((name, "forward") for name in FIXED), ("rk4", "backward")])
@@ -191,6 +193,7 @@ FIXED_WALKS = {
 """The state's shape and settings of the engine, for each way through fixed steps but loops."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walk", FIXED_WALKS)
 @GRIDS
 @pytest.mark.parametrize("adjoint", GRADIENTS[:2])
@@ -214,6 +217,7 @@ def test_any_number_of_output_times(adjoint: str, times: Tensor):
     equal(mlp(), ts=times, adjoint=adjoint, name="rk4", step_size=0.05, interp=Interpolation.cubic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", GRADIENTS)
 @pytest.mark.parametrize("integrals", [("exact",), ("hutchinson",), ("hutchinson", "kinetic", "jacobian")], ids=str)
 def test_integrals_that_differentiate_the_field(integrals: tuple[str, ...], adjoint: str):
