@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from node_runner.cli.explain import shown
 from node_runner.cli.found_file import refuse_folder
@@ -41,7 +40,7 @@ def evaluate(run: Path, overrides: Sequence[str], parts: Sequence[str], which: s
     """
     refuse_folder("--save", save)
     saved = open_saved(run, overrides, which)
-    names, recorded = _choose(saved, parts), _recorded(saved, which)
+    names, recorded = _choose(saved, parts), saved.recorded if which == "best" else {}
     print(_heading(saved, which), file=sys.stderr)
     metrics = measure(saved, names)
     shared = [name for name, value in metrics.items() if recorded.get(name) is not None and math.isfinite(value)]
@@ -99,14 +98,6 @@ def _heading(saved: Saved, which: str) -> str:
     if experiment.method.has_tolerance and (rtol, atol) != trained_at:
         words += f", measured at tolerance.eval_rtol={rtol:g}, tolerance.eval_atol={atol:g}"
     return words
-
-
-def _recorded(saved: Saved, which: str) -> Mapping[str, Any]:
-    """Metrics of result.json that are of these weights: it holds those of the best ones."""
-    if which != "best" or not saved.folder.result.is_file():
-        return {}
-    metrics: Mapping[str, Any] = saved.folder.read_result()["metrics"]
-    return metrics
 
 
 def _difference(value: float, before: float) -> float:

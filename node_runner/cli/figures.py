@@ -45,5 +45,4 @@ def figures(places: Sequence[str], formats: str | None, device: str | None) -> i
 
 def _draw(folder: RunFolder, overrides: Sequence[str]) -> list[str]:
     saved = restore(folder, overrides, "best")
-    metrics = folder.read_result()["metrics"] if folder.result.is_file() else {}
-    return draw_figures(saved.experiment, folder, metrics)
+    return draw_figures(saved.experiment, folder, saved.recorded)

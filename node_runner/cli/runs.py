@@ -37,11 +37,10 @@ def find_runs(places: Sequence[str]) -> list[RunFolder]:
         ConfigError: a place holds no run.
     """
     found: dict[Path, RunFolder] = {}
-    for place in places:
+    # By a shell outputs/sweeps/NAME/* names these too.
+    for place in [place for place in places if not _belongs_to_a_sweep(Path(place))] or places:
         matches = sorted(glob.glob(place)) if glob.has_magic(place) and not Path(place).exists() else [place]
         runs = [run for match in matches for run in _at(Path(match))]
-        if not runs and len(places) > 1 and _belongs_to_a_sweep(Path(place)):  # outputs/sweeps/NAME/*, by a shell
-            continue
         if not runs:
             there = matches and Path(matches[0]).exists()
             raise ConfigError(f"{place}: " + ("holds no run" if there else f"no such folder; {_nearest(Path(place))}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from node_runner.assemble import Experiment, assemble
 from node_runner.errors import ConfigError
@@ -32,6 +33,12 @@ class Saved:
         """For figures: what was learned by what."""
         config = self.experiment.config
         return f"{config.dataset.name} x {config.model.name}"
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Metrics of the best weights, as result.json has them; none where the run has not ended."""
+        metrics: dict[str, Any] = self.folder.read_result()["metrics"] if self.folder.result.is_file() else {}
+        return metrics
 
 
 def restore(folder: RunFolder, overrides: Sequence[str], which: str) -> Saved:

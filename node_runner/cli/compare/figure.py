@@ -77,8 +77,8 @@ def draw_comparison(runs: Sequence[Compared], file: Path) -> None:
             )
         ended_looks = {looks[runs.index(run)] for run in ended}
         if len(ended) > len(ended_looks):
-            by_seed = any(key.rpartition(".")[2] == "seed" for key in runs[0].choices)
-            alike = "range over seeds" if by_seed else "range over runs that are alike"
+            keys = list(runs[0].choices)
+            alike = "range over runs that are alike" if without_seeds(keys) == keys else "range over seeds"
             legend.append(Line2D([], [], color="0.3", marker="|", markersize=9, linestyle="", label=alike))
         columns = max(1, min(len(legend), LETTERS // max(4 + len(str(entry.get_label())) for entry in legend)))
         rows = 1 if len(ended) < 2 else 2

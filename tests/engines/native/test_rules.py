@@ -40,6 +40,12 @@ as_shipped = pytest.mark.usefixtures("as_shipped")
 TS = torch.tensor([0.0, 0.5, 1.0])
 
 
+def native_rk4(step_size: float | None = None) -> Solve:
+    """A solve by rk4, differentiated."""
+    method = make_method("rk4", step_size=step_size)
+    return Solve(NativeEngine(), method, ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+
+
 class Cubed(nn.Module):
     """A field that no layer describes."""
 
@@ -385,8 +391,7 @@ def test_a_library_has_no_memory_that_others_of_the_process_would_share(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the high-water mark")
 def test_a_later_run_is_not_spared_the_memory_that_an_earlier_one_left_for_the_next_solve():
     field = MLP((2,), width=64, depth=1)
-    tolerances = Tolerances(ToleranceConfig())
-    solve = Solve(NativeEngine(), make_method("rk4", step_size=0.01), ADJOINTS.get("off")(), tolerances)
+    solve = native_rk4(0.01)
 
     def peak() -> float:
         watch = PeakMemory(torch.device("cpu"))
@@ -406,11 +411,7 @@ def test_a_later_run_is_not_spared_the_memory_that_an_earlier_one_left_for_the_n
 def test_memory_that_is_not_there_is_an_error_and_no_end_of_the_process():
     import resource
 
-    tolerances = Tolerances(ToleranceConfig())
-    solve, short = (
-        Solve(NativeEngine(), make_method("rk4", step_size=size), ADJOINTS.get("off")(), tolerances)
-        for size in (1e-6, 0.1)
-    )
+    solve, short = native_rk4(1e-6), native_rk4(0.1)
     field, y0 = MLP((2,), width=64, depth=1), torch.randn(256, 2)
     short(field, y0, TS)  # compiles
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -425,7 +426,7 @@ def test_memory_that_is_not_there_is_an_error_and_no_end_of_the_process():
 
 @needs_compiler
 def test_gradients_in_a_batch_are_refused_with_who_can_find_them():
-    solve = Solve(NativeEngine(), make_method("rk4"), ADJOINTS.get("off")(), Tolerances(ToleranceConfig()))
+    solve = native_rk4()
     field, y0 = MLP((2,), width=4, depth=1), torch.randn(3, 2, requires_grad=True)
     ys = solve(field, y0, TS).ys
     with pytest.raises(RuntimeError, match=r"one gradient at a time.*use engine=torchdiffeq"):
